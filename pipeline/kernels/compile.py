@@ -1,0 +1,95 @@
+"""How kernels are compiled and where the compiled code is kept.
+
+Every kernel uses `kernel` in place of `numba.njit`. Importing this module is what sets the cache
+folder, before Numba is first imported: its name is a hash of all kernel sources, Numba's version, the
+CPU and the flags, because a cached caller does not notice that a primitive in another file changed,
+and a warm cache ignores NUMBA_BOUNDSCHECK. Where no folder can be written, nothing is cached and
+everything still works.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import importlib.metadata
+import os
+import platform
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, TypeVar
+
+PACKAGE = Path(__file__).resolve().parent.parent
+FLAGS = ("NUMBA_BOUNDSCHECK", "NUMBA_DISABLE_JIT", "NUMBA_OPT", "NUMBA_CPU_NAME", "NUMBA_CPU_FEATURES")
+F = TypeVar("F", bound=Callable[..., Any])
+
+
+def kernel_sources(package: Path = PACKAGE) -> list[Path]:
+    """All files that hold kernels: `kernels/*.py` and `*_kernels.py`, sorted."""
+    return sorted({*package.glob("kernels/*.py"), *package.glob("**/*_kernels.py")})
+
+
+def fingerprint(package: Path = PACKAGE) -> str:
+    """Sixteen hex digits that change when compiled code could."""
+    h = hashlib.blake2b(digest_size=8)
+    for word in (
+        importlib.metadata.version("numba"),
+        importlib.metadata.version("llvmlite"),
+        platform.python_version(),
+        _cpu(),
+        *(f"{name}={os.environ.get(name, '')}" for name in FLAGS),
+    ):
+        h.update(word.encode() + b"\0")
+    for source in kernel_sources(package):
+        h.update(source.relative_to(package).as_posix().encode() + b"\0" + source.read_bytes() + b"\0")
+    return h.hexdigest()
+
+
+def _cpu() -> str:
+    """The processor's model and flags, as the kernel of the system tells them."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text(errors="replace").split("\n\n", 1)[0].splitlines()
+    except OSError:
+        return platform.machine()
+    return "\n".join(line for line in lines if line.startswith(("model name", "flags", "Features")))
+
+
+def cache_folder() -> Path | None:
+    """Where compiled kernels are kept, made if need be; None where nothing can be written."""
+    roots = [os.environ.get("MIRRORPOINT_CACHE"), os.environ.get("XDG_CACHE_HOME")]
+    home = os.environ.get("HOME")
+    if home:
+        roots.append(os.path.join(home, ".cache"))
+    name = f"mirrorpoint/kernels-{fingerprint()}"
+    for root in roots:
+        if root and _writable(folder := Path(root) / name):
+            return folder
+    private = Path(tempfile.gettempdir()) / f"mirrorpoint-{os.getuid()}"
+    folder = private / name
+    if _writable(folder) and private.stat().st_uid == os.getuid() and not private.is_symlink():
+        private.chmod(0o700)
+        return folder
+    return None
+
+
+def _writable(folder: Path) -> bool:
+    try:
+        folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+    except OSError:
+        return False
+    return os.access(folder, os.W_OK)
+
+
+CACHE = cache_folder()
+if CACHE is not None:
+    os.environ["NUMBA_CACHE_DIR"] = str(CACHE)
+
+import numba  # noqa: E402  (the folder has to be set first)
+
+
+def kernel(function: F) -> F:
+    """Compile to native code, without the GIL, kept between runs."""
+    if numba.config.DISABLE_JIT:
+        return function
+    compiled: F = numba.njit(cache=CACHE is not None, nogil=True)(function)
+    return compiled
+

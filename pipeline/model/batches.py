@@ -1,0 +1,389 @@
+"""The batches that stages hand to each other, and the streams the journal keeps of them.
+
+Times are int64 UTC nanoseconds. An address is two uint64 words, `*_hi` and `*_lo`, of its 16 bytes
+in network order; IPv4 is held as ::ffff:a.b.c.d. An id of sixteen zero bytes means none. An empty
+text means none.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Annotated
+
+import numpy as np
+
+from pipeline.model.columns import I32, I64, ID, LOCAL, SEALED, TEXT, U8, U16, U32, U64, Batch
+
+
+@dataclass(frozen=True, slots=True)
+class PacketBatch(Batch):
+    """Packets in one buffer. Row i is `data[offset[i] : offset[i] + captured_length[i]]`.
+
+    `source` names the file or ring, `source_id` numbers it within the run, `first_packet` is the
+    number of row 0 in the source (from 1, as Wireshark counts). `stripped_vlan` is a tag that the
+    kernel took off (12-bit id), or -1. The buffer belongs to the framer: what outlives the push is
+    copied out.
+    """
+
+    source: str
+    source_id: int
+    first_packet: int
+    data: np.ndarray
+    offset: I64
+    captured_length: U32
+    wire_length: U32
+    time_ns: I64
+    interface: U16
+    link_type: U16
+    stripped_vlan: I32
+
+
+@dataclass(frozen=True, slots=True)
+class SessionBatch(Batch):
+    """Who named which host, by which protocol: one row per TLS hello or HTTP request head.
+
+    Rows are in the order in which their last needed byte was seen. `first_ns` and `packet_number`
+    are of the packet with the first byte of the hello or head; `watermark_ns` is the largest packet
+    time of the source when it was whole. `subscriber` is the dense index of the directory, -1 where
+    no gate was asked (inspect). No sink accepts this batch.
+    """
+
+    first_ns: I64
+    watermark_ns: Annotated[I64, LOCAL]
+    packet_number: I64
+    source_id: U16
+    protocol: U8
+    client_hi: U64
+    client_lo: U64
+    client_port: U16
+    server_hi: U64
+    server_lo: U64
+    server_port: U16
+    flow_id: ID
+    subscriber: Annotated[I32, LOCAL]
+    basis: U8
+    method: U8
+    flags: U32
+    host: TEXT
+    target: TEXT
+    referer: TEXT
+    alpn: TEXT
+
+
+@dataclass(frozen=True, slots=True)
+class SignInBatch(Batch):
+    """Sign-ins as they arrive: this login holds (START, INTERIM) or gives up (STOP) this prefix."""
+
+    row: I64
+    kind: U8
+    login: Annotated[TEXT, SEALED]
+    address_hi: Annotated[U64, SEALED]
+    address_lo: Annotated[U64, SEALED]
+    prefix_length: U8
+    event_ns: I64
+    received_ns: I64
+
+
+@dataclass(frozen=True, slots=True)
+class CircleBatch(Batch):
+    """Changes of the circle as they arrive: this login has this basis from `event_ns` on."""
+
+    row: I64
+    login: Annotated[TEXT, SEALED]
+    state: U8
+    terms: TEXT
+    event_ns: I64
+    received_ns: I64
+
+
+@dataclass(frozen=True, slots=True)
+class BindingBatch(Batch):
+    """Stream `bindings`: a member's address begins (BIND), or whoever held it lost it (END).
+
+    An END carries no identity. `address_hash` is a keyed hash of the prefix, so that rows can be
+    joined without the address. Prefix length counts the 128 bits (IPv4 host: 128).
+    """
+
+    binding_id: ID
+    kind: U8
+    subscriber: Annotated[I32, LOCAL]
+    subscriber_id: ID
+    address_hi: Annotated[U64, SEALED]
+    address_lo: Annotated[U64, SEALED]
+    prefix_length: U8
+    address_hash: ID
+    login: Annotated[TEXT, SEALED]
+    event_ns: I64
+    received_ns: I64
+
+
+@dataclass(frozen=True, slots=True)
+class BasisBatch(Batch):
+    """Stream `basis`: the subscriber's standing from `event_ns` on, known since `received_ns`."""
+
+    basis_id: ID
+    subscriber: Annotated[I32, LOCAL]
+    subscriber_id: ID
+    state: U8
+    terms: TEXT
+    login: Annotated[TEXT, SEALED]
+    event_ns: I64
+    received_ns: I64
+
+
+@dataclass(frozen=True, slots=True)
+class VisitBatch(Batch):
+    """Stream `visits`: versions of visits; the newest version of a `visit_id` is the visit.
+
+    `trigger` says why this version was written (VisitTrigger). `flow_id`, `packet_number`, `server_*`
+    and `opened_ns` are of the session that opened it and never change; `document_*` are of its first
+    plain-HTTP document GET, zero while there was none. `tracker_ns` is the last time a tracker was
+    passed before the visit (0: none) and `tracker` its class. `ambiguous` rows may not lead to awards.
+    """
+
+    visit_id: ID
+    version: U32
+    trigger: U8
+    subscriber_id: ID
+    partner: TEXT
+    basis: U8
+    ambiguous: U8
+    arrival: U8
+    opened_ns: I64
+    first_ns: I64
+    last_ns: I64
+    sessions: U32
+    http: U32
+    tls: U32
+    quic: U32
+    documents: U32
+    source_id: U16
+    flow_id: ID
+    packet_number: I64
+    server_hi: U64
+    server_lo: U64
+    server_port: U16
+    document_ns: I64
+    document_flow_id: ID
+    document_packet: I64
+    tracker_ns: I64
+    tracker: TEXT
+    mark: TEXT
+    rule_version: ID
+    rulebook_hash: ID
+
+
+@dataclass(frozen=True, slots=True)
+class DecisionBatch(Batch):
+    """Stream `decisions`: exactly one per visit, with its reason. `click_id` is zero without a click."""
+
+    decision_id: ID
+    visit_id: ID
+    visit_version: U32
+    subscriber_id: ID
+    partner: TEXT
+    kind: U8
+    reason: U8
+    experiment: TEXT
+    cell: TEXT
+    decided_ns: I64
+    click_id: ID
+    rule_version: ID
+    policy_version: ID
+    rulebook_hash: ID
+
+
+@dataclass(frozen=True, slots=True)
+class ClickBatch(Batch):
+    """Stream `clicks`: links handed out. `delivery` stays UNPROVEN until something shows it."""
+
+    click_id: ID
+    decision_id: ID
+    visit_id: ID
+    subscriber_id: ID
+    partner: TEXT
+    channel: TEXT
+    delivery: U8
+    clicked_ns: I64
+    terms: TEXT
+    contract_version: TEXT
+    source_id: U16
+    flow_id: ID
+    packet_number: I64
+    rule_version: ID
+    rulebook_hash: ID
+
+
+@dataclass(frozen=True, slots=True)
+class PurchaseBatch(Batch):
+    """Stream `purchases`: one parsed message of a partner or network per row, the raw text sealed.
+
+    Amounts are integers of the currency's minor unit. `amount_mode` is absolute or delta. `parked`
+    is a ParkReason, 0 for a row that counts. `member_id` is the subscriber that an own shop (`match`)
+    named by token, or that held the named address (then `match_hash` and `match_ns` say which and when).
+    `status_ns` and `sequence` are 0 where the sender gives none; `order_by` says which order rules.
+    `items` is JSON of line items: category, sku, quantity, amount, tax, shipping, discount.
+    """
+
+    message_id: ID
+    conversion_key: ID
+    partner: TEXT
+    conversion_id: TEXT
+    line_id: TEXT
+    order_ref: TEXT
+    click_id: ID
+    click_ref: TEXT
+    member_id: ID
+    match_hash: ID
+    match_ns: I64
+    kind: TEXT
+    status: U8
+    reason: TEXT
+    amount_mode: U8
+    amount_minor: I64
+    commission_minor: I64
+    currency: TEXT
+    coupon: TEXT
+    correction_of: TEXT
+    rate_id: TEXT
+    items: TEXT
+    event_ns: I64
+    status_ns: I64
+    sequence: I64
+    order_by: U8
+    received_ns: I64
+    parked: U8
+    parked_detail: TEXT
+    row: I64
+    input: TEXT
+    raw: Annotated[TEXT, SEALED]
+
+
+@dataclass(frozen=True, slots=True)
+class RulebookBatch(Batch):
+    """Stream `rulebooks`: the full text of a rulebook by its hash (JSON: file name to text)."""
+
+    rulebook_hash: ID
+    text: TEXT
+    received_ns: I64
+
+
+@dataclass(frozen=True, slots=True)
+class CommandBatch(Batch):
+    """Stream `commands`: what people and systems asked of us. `body` is JSON, by `kind`.
+
+    Kinds now: `order` (a member spends points), `ingest_begin` and `ingest_end` (a unit of input),
+    `erase`. `ref` is the asker's own reference: the same (kind, ref) is the same command.
+    """
+
+    command_id: ID
+    kind: TEXT
+    ref: TEXT
+    actor: TEXT
+    subscriber_id: ID
+    points: I64
+    body: TEXT
+    event_ns: I64
+    received_ns: I64
+
+
+@dataclass(frozen=True, slots=True)
+class CutBatch(Batch):
+    """Stream `cuts`: a position (JSON: stream to number of rows) and the `now` jobs run at.
+
+    `number` counts cuts from 1. `repeat_of` is the number of an earlier cut whose job is delivered
+    once more, 0 for a cut of its own; a repeat carries the position and `now` of that earlier cut.
+    """
+
+    cut_id: ID
+    number: I64
+    name: TEXT
+    now_ns: I64
+    position: TEXT
+    repeat_of: I64
+    rulebook_hash: ID
+
+
+@dataclass(frozen=True, slots=True)
+class TargetBatch(Batch):
+    """Absolute targets that accrual sends to the book: what a conversion is worth at a cut.
+
+    `fold` orders targets of one conversion (the cut's number); `facts` counts the folded messages and
+    `facts_hash` is their keyed digest. `state` is TargetState. `points` is the rounded target in the
+    smallest unit of the points commodity; currency legs in minor units of `currency`.
+    `reason` says why there are no points, or why they wait.
+    """
+
+    conversion_key: ID
+    fold: I64
+    facts: U32
+    facts_hash: U64
+    subscriber_id: ID
+    partner: TEXT
+    conversion_id: TEXT
+    state: U8
+    reason: U8
+    points: I64
+    receivable_minor: I64
+    cost_minor: I64
+    margin_minor: I64
+    currency: TEXT
+    click_id: ID
+    visit_id: ID
+    event_ns: I64
+    release_ns: I64
+    rule_id: TEXT
+    rule_version: ID
+    contract_version: TEXT
+    rulebook_hash: ID
+    explanation: TEXT
+
+
+@dataclass(frozen=True, slots=True)
+class EntryBatch(Batch):
+    """Accepted entries of the book, in booking order: one row per leg; never journalled.
+
+    `entry_id` is of the leg, `transfer_id` of the whole. `points`-like amounts are integers with the
+    commodity's scale. A positive amount debits, a negative one credits; legs of a transfer sum to
+    zero for each commodity.
+    """
+
+    entry_id: ID
+    transfer_id: ID
+    sequence: I64
+    leg: U16
+    kind: TEXT
+    account: TEXT
+    subscriber_id: ID
+    commodity: TEXT
+    amount: I64
+    period: TEXT
+    effective_ns: I64
+    booked_ns: I64
+    cause_kind: TEXT
+    cause_id: ID
+    cause_version: I64
+    partner: TEXT
+    conversion_key: ID
+    click_id: ID
+    visit_id: ID
+    rule_id: TEXT
+    rule_version: ID
+    rulebook_hash: ID
+    contract_version: TEXT
+    cut: I64
+    actor: TEXT
+    run_id: ID
+
+
+STREAMS: dict[str, type[Batch]] = {
+    "rulebooks": RulebookBatch,
+    "bindings": BindingBatch,
+    "basis": BasisBatch,
+    "visits": VisitBatch,
+    "decisions": DecisionBatch,
+    "clicks": ClickBatch,
+    "purchases": PurchaseBatch,
+    "commands": CommandBatch,
+    "cuts": CutBatch,
+}

@@ -1,0 +1,71 @@
+"""What can be wrong with a row, and why a row is dropped on purpose.
+
+Both lists are append-only; a number is never reused. A `Fault` is something the input did wrong (or
+something we cannot read yet); a `Skip` is a row we chose not to take further.
+"""
+
+from __future__ import annotations
+
+from enum import IntEnum
+
+
+class Fault(IntEnum):
+    """Numbers that kernels write into a fault column; 0 is a good row."""
+
+    NONE = 0
+    FILE_NOT_RECOGNISED = 1
+    FILE_TRUNCATED = 2  # ends inside a header or a packet
+    RECORD_HEADER_BAD = 3  # a length no capture can have; the rest of the file is not read
+    LINK_TYPE_UNKNOWN = 4
+    PACKET_TRUNCATED = 5  # captured less than a header it announces
+    ETHERTYPE_UNKNOWN = 6
+    IP_HEADER_BAD = 7
+    IP_LENGTH_BAD = 8
+    TCP_HEADER_BAD = 9
+    UDP_HEADER_BAD = 10
+    FRAGMENT = 11  # not reassembled
+    ENCAPSULATION_UNKNOWN = 12
+    NESTING_TOO_DEEP = 13
+    HELLO_BAD = 14
+    HELLO_TOO_LONG = 15
+    HELLO_INCOMPLETE = 16  # time, segments or the input ran out
+    SEGMENTS_EXHAUSTED = 17  # no room to hold another segment
+    FLOWS_EXHAUSTED = 18  # the oldest flow was evicted
+    SNI_BAD = 19
+    HOST_BAD = 20
+    HEAD_TOO_LONG = 21
+    HEAD_INCOMPLETE = 22
+    HEAD_BAD = 23
+    PAYLOAD_CUT = 24  # the snaplen cut the payload we needed
+    OVERLAP_DISAGREES = 25
+    ROW_MALFORMED = 26
+    TIME_BAD = 27
+    ADDRESS_BAD = 28
+    STATE_UNKNOWN = 29
+    LOGIN_MISSING = 30
+    SECTION_UNSUPPORTED = 31  # pcapng, gzip: not read yet
+    LATE_FACT = 32  # a sign-in or basis change older than what it would change
+
+
+class Skip(IntEnum):
+    """Rows not taken further, by choice."""
+
+    NOT_IP = 1
+    NOT_TCP_OR_UDP = 2
+    UDP = 3
+    NO_PAYLOAD = 4
+    OUTSIDE = 5  # bound, but not in the parse set
+    UNBOUND = 6  # a subscriber's address nobody is bound to
+    NOT_SUBSCRIBER = 7  # not the client's side
+    FLOW_DONE = 8  # its name is known, or it will never have one
+    QUIC_UNREAD = 9
+    HELD = 10  # kept for a hello or head that is not whole
+    NO_NAME = 11  # a hello without a server name, a request without a host
+    NAME_OF_NOBODY = 12  # matched no partner and no tracker: counted and forgotten
+    TRACKER = 13  # remembered as a class and a time
+    OUTSIDER_SIGN_IN = 14
+    UNCHANGED = 15  # an interim sign-in that says nothing new
+    NOT_OPENED = 16  # a session of a visit that is counted, not written
+    NOT_A_CLIENT = 17  # bytes from the server
+    OTHER_PROTOCOL = 18  # TCP payload that is neither a hello nor a request head
+    PARTNER_NOT_LIVE = 19
