@@ -376,6 +376,97 @@ class EntryBatch(Batch):
     run_id: ID
 
 
+@dataclass(frozen=True, slots=True)
+class MessageBatch(Batch):
+    """Purchase messages as they arrive: text as the sender wrote it, times parsed; not a stream.
+
+    `fault` is ROW_MALFORMED (the line could not be taken apart; its texts are empty) or TIME_BAD (a
+    time could not be read and is 0). Such rows still go on, so that intake can park them: nothing a
+    partner sent is lost. `received_ns` of such a row, where it is the time that is bad, is that of
+    the line before. `at_ns` and `status_ns` are 0 where not given. `raw` is the whole line.
+    """
+
+    row: I64
+    input: TEXT
+    fault: U8
+    event_ns: I64
+    received_ns: I64
+    at_ns: I64
+    status_ns: I64
+    partner: TEXT
+    conversion_id: TEXT
+    line_id: TEXT
+    order_ref: TEXT
+    click_ref: TEXT
+    member: Annotated[TEXT, SEALED]
+    address: Annotated[TEXT, SEALED]
+    port: Annotated[TEXT, SEALED]
+    kind: TEXT
+    status: TEXT
+    reason: TEXT
+    amount_mode: TEXT
+    amount: TEXT
+    commission: TEXT
+    currency: TEXT
+    coupon: TEXT
+    correction_of: TEXT
+    sequence: TEXT
+    message_id: TEXT
+    items: TEXT
+    raw: Annotated[TEXT, SEALED]
+
+
+@dataclass(frozen=True, slots=True)
+class OrderBatch(Batch):
+    """Orders as they arrive: the member behind this login spends points; not a stream."""
+
+    row: I64
+    event_ns: I64
+    received_ns: I64
+    login: Annotated[TEXT, SEALED]
+    ref: TEXT
+    points: I64
+
+
+@dataclass(frozen=True, slots=True)
+class FoldBatch(Batch):
+    """What is known of each conversion at a cut: its messages folded, its click or visit joined; not
+    a stream. Rating reads nothing else.
+
+    `facts` counts the folded messages, `facts_hash` is their digest. `amount_minor`, `status` and the
+    rest are of the fold order's last word. `click_id` is as the messages named it (zero: none);
+    `click_found` tells whether we handed it out, and `click_*`, `clicked_ns` and `visit_ambiguous`
+    are of that click and its visit. `match_*` are of the member the shop named and that member's last
+    visit to this partner not after `event_ns`; `match_basis` is the basis of that visit, `match_marked`
+    says that an affiliate brought it.
+    """
+
+    conversion_key: ID
+    partner: TEXT
+    conversion_id: TEXT
+    kind: TEXT
+    facts: U32
+    facts_hash: U64
+    status: U8
+    amount_minor: I64
+    commission_minor: I64
+    currency: TEXT
+    event_ns: I64
+    click_id: ID
+    click_found: U8
+    click_partner: TEXT
+    click_subscriber: ID
+    clicked_ns: I64
+    click_visit: ID
+    match_subscriber: ID
+    match_visit: ID
+    match_visit_ns: I64
+    match_marked: U8
+    match_ambiguous: U8
+    visit_ambiguous: U8
+    match_basis: U8
+
+
 STREAMS: dict[str, type[Batch]] = {
     "rulebooks": RulebookBatch,
     "bindings": BindingBatch,
