@@ -430,15 +430,16 @@ class OrderBatch(Batch):
 
 @dataclass(frozen=True, slots=True)
 class FoldBatch(Batch):
-    """What is known of each conversion at a cut: its messages folded, its click or visit joined; not
-    a stream. Rating reads nothing else.
+    """What is known of each conversion at a cut: messages folded, click or visit joined.
 
-    `facts` counts the folded messages, `facts_hash` is their digest. `amount_minor`, `status` and the
-    rest are of the fold order's last word. `click_id` is as the messages named it (zero: none);
+    Not a stream. Rating reads nothing else.
+
+    `facts` counts the folded messages, `facts_hash` is their digest. `amount_minor`, `status` and
+    the rest are of the fold order's last word. `click_id` is as the messages named it (zero: none);
     `click_found` tells whether we handed it out, and `click_*`, `clicked_ns` and `visit_ambiguous`
-    are of that click and its visit. `match_*` are of the member the shop named and that member's last
-    visit to this partner not after `event_ns`; `match_basis` is the basis of that visit, `match_marked`
-    says that an affiliate brought it.
+    are of that click and its visit. `match_*` are of the member the shop named and that member's
+    last visit to this partner not after `event_ns`; `match_basis` is the basis of that visit,
+    `match_marked` says that an affiliate brought it.
     """
 
     conversion_key: ID
