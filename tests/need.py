@@ -1,0 +1,47 @@
+"""What a test needs from the machine: there, or skipped with a reason, or failed where CI is true.
+
+A laptop without tshark should still run everything else, and say what it left out. In CI the same
+absence is a failure, because there nobody reads the list of skipped tests.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+import shutil
+from pathlib import Path
+
+import pytest
+
+REPOSITORY = Path(__file__).resolve().parent.parent
+
+
+def in_ci() -> bool:
+    """Is this a CI run, where nothing may be missing?"""
+    return os.environ.get("CI", "").lower() == "true"
+
+
+def missing(reason: str) -> None:
+    """Skip the running test with `reason`; fail it in CI."""
+    if in_ci():
+        pytest.fail(reason, pytrace=False)
+    pytest.skip(reason)
+
+
+def need(name: str) -> str:
+    """A program on the PATH or an importable module; returns the program's path or the module's name."""
+    program = shutil.which(name)
+    if program:
+        return program
+    if importlib.util.find_spec(name) is not None:
+        return name
+    missing(f"needs {name}, which is neither a program on the PATH nor a module (`make test` installs it)")
+    raise AssertionError("not reached")
+
+
+def corpus() -> Path:
+    """The folder of real captures that stays beside the repository; skips where it is absent."""
+    folder = Path(os.environ.get("MIRRORPOINT_CORPUS") or REPOSITORY.parent / "shared" / "corpus")
+    if not (folder / "packets").is_dir():
+        pytest.skip("the corpus of real captures is not beside this checkout (MIRRORPOINT_CORPUS)")
+    return folder
