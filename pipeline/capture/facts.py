@@ -20,7 +20,6 @@ fault, so that intake parks them with their raw text.
 from __future__ import annotations
 
 import difflib
-import unicodedata
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -34,6 +33,7 @@ from pipeline.model.columns import TextColumn
 from pipeline.model.faults import Fault
 from pipeline.model.money import INT64_MAX
 from pipeline.model.tally import Tally
+from pipeline.model.texts import is_plain
 from pipeline.model.times import parse_time
 from pipeline.model.words import Basis, SignIn
 
@@ -329,11 +329,12 @@ class Table:
             return row
         for column, value in zip(self.columns, values, strict=True):
             limit = ITEMS_BYTES_MAX if column == "items" else VALUE_BYTES_MAX
-            if len(value) > limit or not (value.isascii() and value.isprintable()):
-                problem = _unfit(value, limit)
-                if problem:
-                    row.refuse(Fault.ROW_MALFORMED, f"{column or 'a column'}: {problem}")
-                    return row
+            if len(value) * 4 > limit and len(value.encode()) > limit:
+                row.refuse(Fault.ROW_MALFORMED, f"{column or 'a column'}: over {limit} bytes")
+            elif not is_plain(value):
+                row.refuse(Fault.ROW_MALFORMED, f"{column or 'a column'}: control characters")
+        if row.fault is not Fault.NONE:
+            return row
         row.values = {c: v.strip() for c, v in zip(self.columns, values, strict=True)}
         return row
 
@@ -374,14 +375,6 @@ class Table:
         while len(rest) > LINE_BYTES_MAX and not rest.endswith(b"\n"):
             rest = self._file.readline(LINE_BYTES_MAX + 1)
         return line.rstrip(b"\r\n") if len(line) <= LINE_BYTES_MAX else line
-
-
-def _unfit(value: str, limit: int) -> str:
-    if len(value.encode()) > limit:
-        return f"longer than {limit} bytes"
-    if any(unicodedata.category(c) in ("Cc", "Cs", "Zl", "Zp") for c in value):
-        return "holds control characters"
-    return ""
 
 
 def _shown(name: str) -> str:

@@ -1,0 +1,1 @@
+"""Visits become decisions, purchase messages become targets of points; every row says why."""
