@@ -15,7 +15,7 @@ BASE_PYTHON = $(shell for p in python3 python3.14 python3.13 python3.12 python3.
   $$p -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && { echo $$p; break; }; done)
 
 .NOTPARALLEL:
-.PHONY: help demo test test-fast warm lint lock bench check-main-path clean
+.PHONY: help demo test test-fast warm lint lock bench check-main-path docs clean
 
 help: ## this list
 	@sed -nE 's/^([a-z-]+):[^#]*## (.*)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 24
@@ -30,7 +30,7 @@ test-fast: $(VENV)/.test warm ## the two-minute subset of the tests
 	@$(PYTHON) -m pytest -m "not slow" $(ARGS)
 
 warm: $(VENV)/.run ## compile the kernels (once per machine and version)
-	@$(PYTHON) -m pipeline.run.warm
+	@$(VENV)/bin/mirrorpoint warm
 
 lint: $(VENV)/.test ## style and types
 	@$(PYTHON) -m ruff check .
@@ -57,6 +57,9 @@ lock: $(VENV)/.made ## resolve the requirements anew (hashed, for every Python f
 	    --custom-compile-command "make lock" $$what --output-file requirements/$$name.txt; \
 	done
 	@! grep -nE '://|index-url|find-links' requirements/*.txt
+
+docs: $(VENV)/.test ## rewrite the pages that follow from the code
+	@$(PYTHON) -m tests.tidy.pages
 
 clean: ## remove the environment and what was built
 	@rm -rf $(VENV) build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis

@@ -34,7 +34,7 @@ def pytest_configure(config: pytest.Config) -> None:
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Whatever compares a kernel with its naive twin can also be run bounds-checked and without JIT."""
+    """What compares a kernel with its naive twin can be run in other modes: mark it."""
     for item in items:
         if uses_twins(getattr(item, "module", None)):
             item.add_marker("twin")

@@ -29,13 +29,15 @@ def missing(reason: str) -> None:
 
 
 def need(name: str) -> str:
-    """A program on the PATH or an importable module; returns the program's path or the module's name."""
+    """A program on the PATH (returns its path) or an importable module (returns its name)."""
     program = shutil.which(name)
     if program:
         return program
     if importlib.util.find_spec(name) is not None:
         return name
-    missing(f"needs {name}, which is neither a program on the PATH nor a module (`make test` installs it)")
+    missing(
+        f"needs {name}, which is no program on the PATH and no module (`make test` installs it)"
+    )
     raise AssertionError("not reached")
 
 
