@@ -1,0 +1,153 @@
+"""The installed package works away from the checkout, and from a place that cannot be written."""
+
+from __future__ import annotations
+
+import json
+import os
+import shlex
+import shutil
+import subprocess
+import sys
+import textwrap
+from pathlib import Path
+
+import pytest
+
+from tests.need import REPOSITORY, in_ci, missing
+from tests.packaging.conftest import Installation, run
+
+# Compiles one kernel that calls others, and says where its code came from.
+KERNEL = textwrap.dedent("""
+    import json
+    import numpy as np
+    from pipeline.kernels import compile, hashing
+    value = int(hashing.address_hash(*(np.uint64(n) for n in (1, 2, 3, 4))))
+    hits = sum(hashing.address_hash.stats.cache_hits.values())
+    cache = str(compile.CACHE) if compile.CACHE else None
+    print(json.dumps({"value": value, "hits": hits, "cache": cache}))
+""")
+
+
+def run_read_only(place: Path, *command: object, **options) -> subprocess.CompletedProcess[str]:
+    """Run a command that sees `place` as read-only.
+
+    Root may write anywhere whatever the modes say, so for root the folder is mounted over itself,
+    read-only, in a mount namespace that only the command sees.
+    """
+    if os.geteuid() != 0:
+        before = {p: p.stat().st_mode for p in [place, *place.rglob("*")] if not p.is_symlink()}
+        for path, mode in before.items():
+            path.chmod(mode & ~0o222)
+        try:
+            return run(*command, **options)
+        finally:
+            for path, mode in before.items():
+                path.chmod(mode)
+    mount = f"mount --bind {place} {place} && mount -o remount,bind,ro {place}"
+    unshare = shutil.which("unshare")
+    if not unshare or subprocess.run([unshare, "-m", "sh", "-c", mount], check=False).returncode:
+        missing("needs unshare and the right to mount, to make a folder read-only for root")
+    line = shlex.join(str(c) for c in command)
+    return run("unshare", "-m", "sh", "-c", f"{mount} && exec {line}", **options)
+
+
+def files(folder: Path) -> set[str]:
+    return {p.relative_to(folder).as_posix() for p in folder.rglob("*") if p.is_file()}
+
+
+def test_it_is_the_wheel_that_runs(installation: Installation, tmp_path, elsewhere):
+    code = "import pipeline; print(pipeline.__file__)"
+    where = run(installation.python, "-c", code, cwd=tmp_path, env=elsewhere).stdout
+    assert Path(where.strip()).parent == installation.package
+
+
+def test_help_and_version(installation: Installation, tmp_path, elsewhere):
+    text = run(installation.command, "--help", cwd=tmp_path, env=elsewhere).stdout
+    assert "demo" in text
+    assert max(len(line) for line in text.splitlines()) <= 80
+    text = run(installation.command, "--version", cwd=tmp_path, env=elsewhere).stdout
+    assert "mirrorpoint" in text
+
+
+def test_help_loads_none_of_the_heavy_libraries(installation: Installation, tmp_path, elsewhere):
+    """What makes `--help` slow is imports, so the test counts those and no seconds."""
+    code = (
+        "import sys; from pipeline.cli import main\n"
+        "try: main(['--help'])\n"
+        "except SystemExit: pass\n"
+        "heavy = {'numba', 'numpy', 'chdb', 'pyarrow', 'sqlalchemy', 'pydantic', 'rich'}\n"
+        "assert not heavy & set(sys.modules), heavy & set(sys.modules)"
+    )
+    run(installation.python, "-c", code, cwd=tmp_path, env=elsewhere)
+
+
+def test_it_runs_from_a_read_only_place(installation: Installation, tmp_path, elsewhere):
+    before = files(installation.folder)
+    place = installation.folder
+    help_text = run_read_only(place, installation.command, "--help", cwd=tmp_path, env=elsewhere)
+    assert "demo" in help_text.stdout
+    for command in (("rules", "check"), ("rules", "test")):
+        run_read_only(place, installation.command, *command, cwd=tmp_path, env=elsewhere)
+    assert files(place) == before
+
+
+def test_kernels_are_cached_elsewhere(installation: Installation, tmp_path, elsewhere):
+    place, before = installation.folder, files(installation.folder)
+    code = (installation.python, "-c", KERNEL)
+    first = json.loads(run_read_only(place, *code, cwd=tmp_path, env=elsewhere).stdout)
+    again = json.loads(run_read_only(place, *code, cwd=tmp_path, env=elsewhere).stdout)
+    assert Path(first["cache"]).is_relative_to(elsewhere["HOME"])
+    assert first["value"] == again["value"]
+    assert first["hits"] == 0
+    assert again["hits"] > 0
+    assert files(place) == before
+
+
+def test_kernels_run_where_nothing_at_all_can_be_written(installation, tmp_path, elsewhere):
+    place = installation.folder
+    nowhere = {**elsewhere, "HOME": "/proc/nowhere", "TMPDIR": str(tmp_path)}
+    nowhere["MIRRORPOINT_CACHE"] = "/proc/nowhere"
+    code = KERNEL.replace(
+        "from pipeline", "import tempfile; tempfile.tempdir = '/proc'\nfrom pipeline", 1
+    )
+    told = json.loads(
+        run_read_only(place, installation.python, "-c", code, cwd=tmp_path, env=nowhere).stdout
+    )
+    assert told["cache"] is None
+    assert told["hits"] == 0
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(900)
+def test_the_bundled_day_runs_from_a_read_only_place(installation, tmp_path, elsewhere):
+    before = files(installation.folder)
+    done = run_read_only(
+        installation.folder, installation.command, "demo", cwd=tmp_path, env=elsewhere
+    )
+    assert "points" in done.stdout
+    assert files(installation.folder) == before
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(1200)
+def test_a_clean_environment_installs_it_by_pip(tmp_path, elsewhere):
+    """`pip install .` as a stranger does it: isolated build, dependencies from the registry."""
+    if not in_ci():
+        pytest.skip("fetches every dependency anew; runs in CI")
+    venv = tmp_path / "venv"
+    subprocess.run([sys.executable, "-m", "venv", venv], check=True)
+    settings = {n: v for n, v in os.environ.items() if n.startswith(("PIP_", "SSL_", "HTTP"))}
+    done = subprocess.run(
+        [venv / "bin" / "pip", "install", "--quiet", REPOSITORY],
+        env={**os.environ, **settings},
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr[-4000:]
+    command = venv / "bin" / "mirrorpoint"
+    assert "demo" in run(command, "--help", cwd=tmp_path, env=elsewhere).stdout
+    run(command, "rules", "check", cwd=tmp_path, env=elsewhere)
+    run(command, "rules", "test", cwd=tmp_path, env=elsewhere)
+    run(venv / "bin" / "pip", "check", cwd=tmp_path)
