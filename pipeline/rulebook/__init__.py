@@ -1,0 +1,1 @@
+"""Rules: TOML files, read and checked as one, with every mistake named at its place."""

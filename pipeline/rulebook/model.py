@@ -1,9 +1,9 @@
-"""What a rulebook is once it has been read and checked: frozen, hashed, and able to say where it stands.
+"""What a rulebook is once it has been read and checked: frozen, hashed, and it knows its places.
 
 A rulebook is the parsed form of the files under `rules/`. Everything in it that decides something
-carries a `version`: 16 bytes of blake2b over its parsed content in a canonical form, so a comment or a
-reordered key leaves it alone and a changed rate does not. `Rulebook.hash` is over the texts themselves.
-Times are UTC nanoseconds, rates are fractions, nothing is a float.
+carries a `version`: 16 bytes of blake2b over its parsed content in a canonical form, so a comment or
+a reordered key leaves it alone and a changed rate does not. `Rulebook.hash` is over the texts
+themselves. Times are UTC nanoseconds, rates are fractions, nothing is a float.
 
 `Rulebook.where` leads from a version back to the file, line and key it was read from.
 """
@@ -92,8 +92,9 @@ class Programme:
 class Match:
     """Which names are the partner's: lower-case A-labels, sorted.
 
-    `hosts` are a name and everything under it, `exact` the name alone, `exclude` a name and everything
-    under it that is not the partner's after all. `prefixes` are for flow records without a name.
+    `hosts` are a name and everything under it, `exact` the name alone, `exclude` a name and
+    everything under it that is not the partner's after all. `prefixes` are for flow records
+    without a name.
     """
 
     hosts: tuple[str, ...]
@@ -104,7 +105,7 @@ class Match:
 
 @dataclass(frozen=True, slots=True)
 class Contract:
-    """What was agreed with the partner, from `valid_from_ns` up to, not including, `valid_until_ns`."""
+    """What was agreed with the partner, from `valid_from_ns` until before `valid_until_ns`."""
 
     version: str
     valid_from_ns: int
@@ -141,7 +142,7 @@ class Accrual:
     location: Location
 
     def points_for(self, amount_minor: int, currency: str, points_scale: int) -> int:
-        """Points of an amount, in smallest units, rounded down once; an amount below zero gives 0."""
+        """Points of an amount, in smallest units, rounded down once; below zero there are none."""
         if self.kind == "fixed":
             return self.points
         amount = Fraction(max(amount_minor, 0), 10 ** CURRENCY_SCALE[currency])
@@ -159,7 +160,7 @@ class HostExample:
 
 @dataclass(frozen=True, slots=True)
 class AccrualExample:
-    """A conversion of this amount and action, at this time, is worth these points (smallest units)."""
+    """A conversion of this amount and action is worth these points (smallest units)."""
 
     amount: str
     action: str
@@ -172,7 +173,8 @@ class AccrualExample:
 class Partner:
     """One partner: its names, its contracts by date and its accruals by date.
 
-    `contract` is the newest of `contracts`, whatever the date. Examples are not part of the version.
+    `contract` is the newest of `contracts`, whatever the date. Examples are not part of the
+    version.
     """
 
     id: str
@@ -194,7 +196,7 @@ class Partner:
         return None
 
     def accruals_at(self, action: str, event_ns: int) -> tuple[Accrual, ...]:
-        """The accruals in force for this action; one that names it comes before one for any action."""
+        """The accruals in force for this action; one that names it before one for any action."""
         found = [
             accrual
             for accrual in self.accruals
@@ -206,12 +208,16 @@ class Partner:
 
 @dataclass(frozen=True, slots=True)
 class Tracker:
-    """Hosts and query parameters that show another affiliate at work; `id` is the class."""
+    """Hosts and query parameters that show another affiliate at work; `id` is the class.
+
+    Examples are not part of the version.
+    """
 
     id: str
     title: str
     hosts: tuple[str, ...]
     marks: tuple[str, ...]
+    examples: tuple[HostExample, ...]
     version: bytes
     location: Location
 
@@ -260,7 +266,7 @@ class Rulebook:
         return next((p for p in self.partners if p.id == partner_id), None)
 
     def where(self, version: bytes) -> Location | None:
-        """Where the programme, partner, accrual, tracker or policy with this version was written."""
+        """Where the part (programme, partner, accrual, tracker, policy) of this version stands."""
         return self._places.get(bytes(version))
 
 
@@ -277,7 +283,7 @@ def files_hash(files: Mapping[str, str]) -> bytes:
 
 
 def version_of(kind: str, content: Any) -> bytes:
-    """The version of parsed content: plain dicts, lists, texts, integers, booleans and fractions."""
+    """The version of parsed content: dicts, lists, texts, integers, booleans and fractions."""
     text = json.dumps(content, sort_keys=True, separators=(",", ":"), default=_plain)
     return hashlib.blake2b(text.encode(), digest_size=16, person=kind.encode()).digest()
 

@@ -1,0 +1,111 @@
+"""What `rules check` and `rules test` show, as plain data and as text.
+
+Checking reads the rules and lists every mistake. Testing runs the examples that stand in the files:
+whether a name is the partner's, decided among all partners and trackers as in traffic, and what a
+conversion is worth under the accrual in force at its time (`at`, or the newest rule's beginning).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+
+from pipeline.model.money import CURRENCY_SCALE, AmountError, parse_amount
+from pipeline.rulebook.model import (
+    AccrualExample,
+    HostExample,
+    Location,
+    Partner,
+    Problem,
+    Rulebook,
+    RulebookError,
+)
+from pipeline.rulebook.names import TRACKER, Claims, claims_of
+from pipeline.rulebook.read import load
+
+
+@dataclass(frozen=True, slots=True)
+class ExampleResult:
+    """One example: what was asked, what should come out and what did."""
+
+    location: Location
+    owner: str
+    asked: str
+    expected: str
+    found: str
+    passed: bool
+
+    def __str__(self) -> str:
+        word = "ok" if self.passed else "FAILED"
+        return (
+            f"{self.location}: {word}: {self.owner}: {self.asked}: "
+            f"found {self.found}, expected {self.expected}"
+        )
+
+
+def problems_of(folder: Path | None = None) -> list[Problem]:
+    """Every mistake of the rules in a folder (None: the shipped ones), by file and line."""
+    try:
+        load(folder)
+    except RulebookError as error:
+        return error.problems
+    return []
+
+
+def show_problem(problem: Problem) -> str:
+    """`file:line: key: found X, expected Y; nearest: Z`."""
+    return str(problem)
+
+
+def show_problems(problems: Iterable[Problem]) -> str:
+    """One problem a line."""
+    return "\n".join(show_problem(problem) for problem in problems)
+
+
+def run_examples(rulebook: Rulebook) -> list[ExampleResult]:
+    """Run every example of partners and trackers, in their order."""
+    claims = claims_of(rulebook.partners, rulebook.trackers)
+    results = []
+    for number, partner in enumerate(rulebook.partners):
+        for example in partner.examples:
+            if isinstance(example, HostExample):
+                results.append(_host(example, partner.id, number, claims))
+            else:
+                results.append(_accrual(example, partner, rulebook.programme.points_scale))
+    for number, tracker in enumerate(rulebook.trackers):
+        for example in tracker.examples:
+            results.append(_host(example, tracker.id, TRACKER - number, claims))
+    return results
+
+
+def _host(example: HostExample, owner: str, code: int, claims: Claims) -> ExampleResult:
+    matched = claims.lookup(example.host) == code
+    words = {True: "matched", False: "ignored"}
+    return ExampleResult(
+        example.location,
+        owner,
+        f"host {example.host}",
+        words[example.matched],
+        words[matched],
+        matched == example.matched,
+    )
+
+
+def _accrual(example: AccrualExample, partner: Partner, points_scale: int) -> ExampleResult:
+    asked = f"{example.action} of {example.amount}"
+    expected = str(example.points)
+    named = [a.valid_from_ns for a in partner.accruals if a.action in (example.action, "any")]
+    at_ns = example.at_ns if example.at_ns is not None else max(named, default=None)
+    contract = partner.contract_at(at_ns) if at_ns is not None else partner.contract
+    rules = partner.accruals_at(example.action, at_ns) if at_ns is not None else ()
+    found = "0"
+    if contract is None:
+        found = "no contract at that time"
+    elif rules:
+        try:
+            amount = parse_amount(example.amount, CURRENCY_SCALE[contract.currency])
+            found = str(rules[0].points_for(amount, contract.currency, points_scale))
+        except AmountError as error:
+            found = str(error)
+    return ExampleResult(example.location, partner.id, asked, expected, found, found == expected)

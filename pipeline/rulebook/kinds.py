@@ -1,0 +1,413 @@
+"""What each kind of rule file holds: from a checked table to a programme, partner or policy.
+
+The folder a file lies in says its kind. Each reader asks its table for every key it knows, so what
+it asks for is the format; `rules/README.md` describes the same keys for people. Readers go on after
+a mistake; whether there was one is seen in the sheet's problems, and what they give is not used.
+"""
+
+from __future__ import annotations
+
+import re
+import zoneinfo
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from datetime import UTC, tzinfo
+from fractions import Fraction
+from pathlib import PurePosixPath
+from typing import TypeVar
+from urllib.parse import urlsplit
+
+from pipeline.model.money import CURRENCY_SCALE, INT64_MAX
+from pipeline.model.stage import END_OF_TIME
+from pipeline.rulebook.fields import Fields, Sheet, nearest
+from pipeline.rulebook.model import (
+    ACCRUAL_KINDS,
+    ACTIONS,
+    DELIVERIES,
+    STATUSES,
+    TRACKER_CLASSES,
+    Accrual,
+    AccrualExample,
+    Contract,
+    Experiment,
+    HostExample,
+    Location,
+    Match,
+    Partner,
+    Policy,
+    Programme,
+    Tracker,
+    version_of,
+)
+from pipeline.rulebook.names import is_registry, is_under
+
+EXPIRY = re.compile(r"never|calendar_year_plus\(\d{1,2}\)|rolling_months\([1-9]\d{0,2}\)")
+POINTS_MAX = INT64_MAX // 10**6
+EXPIRIES = ("never", "calendar_year_plus(2)", "rolling_months(36)")
+PLACEHOLDER = re.compile(r"\{([^{}]*)\}")
+MARK = re.compile(r"[A-Za-z0-9_.-]{1,64}\Z", re.ASCII)
+AT_LEAST_ONE_OF_EACH = '[[example]] with a host, at least one is = "matched" and one "ignored"'
+
+
+@dataclass(frozen=True, slots=True)
+class Claim:
+    """A file says that this name is its own: whole (with all under it) or alone."""
+
+    host: str
+    owner: str
+    location: Location
+
+
+Dated = TypeVar("Dated", Contract, Accrual)
+
+
+def read_zone(values: dict[str, object]) -> tzinfo:
+    """The time zone a programme names; UTC while it is wrong, which `read_programme` reports."""
+    try:
+        return zoneinfo.ZoneInfo(str(values.get("timezone", "UTC")))
+    except (zoneinfo.ZoneInfoNotFoundError, ValueError, OSError):
+        return UTC
+
+
+def read_programme(sheet: Sheet) -> Programme:
+    """`programme.toml`."""
+    top = sheet.fields()
+    identity = top.name("programme")
+    content = {
+        "id": identity,
+        "title": top.text("title"),
+        "timezone": _timezone(top),
+        "points": top.text("points"),
+        "points_scale": top.integer("points_scale", 0, 6),
+        "currency": _currency(top),
+        "region": top.text("region"),
+        "funder": top.text("funder"),
+        "issue_price": top.price("issue_price"),
+        "settlement_price": top.price("settlement_price"),
+        "expiry": top.text("expiry"),
+    }
+    expiry = str(content["expiry"])
+    if expiry and not EXPIRY.fullmatch(expiry):
+        top.report("expiry", "one of " + ", ".join(EXPIRIES), nearest(expiry, EXPIRIES))
+    if content["points"] in CURRENCY_SCALE:
+        top.report("points", "a name that is not a currency's, such as PTS")
+    top.done()
+    return Programme(
+        **content,  # type: ignore[arg-type]
+        version=version_of("programme", content),
+        location=sheet.location(("programme",)),
+    )
+
+
+def read_policy(sheet: Sheet) -> Policy:
+    """`policies/NAME.toml`."""
+    top = sheet.fields()
+    content = {
+        "id": _own_name(top, "policy"),
+        "visit_gap_ns": top.duration("visit_gap", low_ns=10**9),
+        "lateness_ns": top.duration("lateness"),
+        "guard_ns": top.duration("guard"),
+        "tracker_window_ns": top.duration("tracker_window"),
+    }
+    experiment = Experiment("", Fraction(0), "")
+    if (table := top.table("experiment")) is not None:
+        experiment = Experiment(table.text("name"), table.share("holdout"), table.text("seed"))
+        table.done()
+    top.done()
+    stated = [experiment.name, experiment.holdout, experiment.seed]
+    return Policy(
+        **content,  # type: ignore[arg-type]
+        experiment=experiment,
+        version=version_of("policy", {**content, "experiment": stated}),
+        location=sheet.location(("policy",)),
+    )
+
+
+def read_tracker(sheet: Sheet) -> tuple[Tracker, list[Claim]]:
+    """`trackers/CLASS.toml`."""
+    top = sheet.fields()
+    identity = top.choice("tracker", TRACKER_CLASSES)
+    _is_file_name(top, "tracker", identity)
+    title = top.text("title", default="")
+    hosts = top.hosts("hosts", needed=True)
+    _refuse_registries(top, hosts)
+    marks = top.texts("marks", _mark, expected="query parameter names")
+    examples = [_host_example(table) for table in top.tables("example")]
+    top.done()
+    content = {"id": identity, "title": title, "hosts": sorted(hosts), "marks": sorted(marks)}
+    tracker = Tracker(
+        identity,
+        title,
+        tuple(sorted(hosts)),
+        tuple(marks),
+        tuple(examples),
+        version_of("tracker", content),
+        sheet.location(("tracker",)),
+    )
+    owner = f"tracker {identity}"
+    return tracker, [Claim(h, owner, sheet.location(path)) for h, path in hosts.items()]
+
+
+def read_partner(sheet: Sheet) -> tuple[Partner, list[Claim]]:
+    """`partners/ID.toml`."""
+    top = sheet.fields()
+    identity = _own_name(top, "partner")
+    title, status = top.text("title"), top.choice("status", STATUSES)
+    match, claims = _match(top, identity)
+    contracts = [_contract(table) for table in top.tables("contract", needed=True)]
+    accruals = [_accrual(table, identity) for table in top.tables("accrual")]
+    _report_twins(sheet, "contract", "version", [c.version for c in contracts])
+    _report_overlaps(sheet, "contract", contracts, lambda _: "")
+    _report_overlaps(sheet, "accrual", accruals, lambda accrual: accrual.action)
+    examples = [_example(table) for table in top.tables("example")]
+    top.done()
+    said = {example.matched for example in examples if isinstance(example, HostExample)}
+    if said != {True, False}:
+        found = "nothing" if not said else f"only {'matched' if True in said else 'ignored'} ones"
+        sheet.report(("example",), found, AT_LEAST_ONE_OF_EACH)
+    contracts = contracts or [_no_contract(sheet)]
+    partner = Partner(
+        identity,
+        title,
+        status,
+        match,
+        max(contracts, key=lambda contract: contract.valid_from_ns),
+        tuple(sorted(contracts, key=lambda contract: contract.valid_from_ns)),
+        tuple(accruals),
+        tuple(examples),
+        _partner_version(identity, title, status, match, contracts, accruals),
+        sheet.location(("partner",)),
+    )
+    return partner, claims
+
+
+def _partner_version(
+    identity: str,
+    title: str,
+    status: str,
+    match: Match,
+    contracts: Sequence[Contract],
+    accruals: Sequence[Accrual],
+) -> bytes:
+    content = {
+        "id": identity,
+        "title": title,
+        "status": status,
+        "match": [match.hosts, match.exact, match.exclude, match.prefixes],
+        "contracts": sorted((_contract_content(c) for c in contracts), key=str),
+        "accruals": sorted(accrual.version.hex() for accrual in accruals),
+    }
+    return version_of("partner", content)
+
+
+def _match(top: Fields, owner: str) -> tuple[Match, list[Claim]]:
+    table = top.table("match", needed=True)
+    if table is None:
+        return Match((), (), (), ()), []
+    sheet = table.sheet
+    hosts, alone = table.hosts("hosts"), table.hosts("exact")
+    exclude, prefixes = table.hosts("exclude"), table.prefixes("prefixes")
+    table.done()
+    if not hosts and not alone and "hosts" not in table.values and "exact" not in table.values:
+        sheet.report(table.at("hosts"), "nothing", "host names in hosts or exact")
+    _refuse_registries(table, hosts)
+    for name, path in {**hosts, **alone}.items():
+        for shut in exclude:
+            if is_under(name, shut):
+                sheet.report(path, f'"{name}"', f'a name that is not under exclude "{shut}"')
+    for name, path in exclude.items():
+        if not any(is_under(name, host) for host in hosts):
+            sheet.report(path, f'"{name}"', "a name under one of hosts", nearest(name, list(hosts)))
+    for name in alone.keys() & hosts.keys():
+        sheet.report(alone[name], f'"{name}"', "a name that is not in hosts already")
+    owner = f"partner {owner}"
+    claims = [Claim(n, owner, sheet.location(p)) for n, p in {**hosts, **alone}.items()]
+    found = (sorted(hosts), sorted(alone), sorted(exclude), sorted(prefixes))
+    return Match(*(tuple(names) for names in found)), claims
+
+
+def _contract(table: Fields) -> Contract:
+    valid_from_ns, valid_until_ns = _validity(table)
+    delivery = table.choice("click_delivery", DELIVERIES)
+    contract = Contract(
+        version=table.text("version"),
+        valid_from_ns=valid_from_ns,
+        valid_until_ns=valid_until_ns,
+        click_delivery=delivery,
+        deep_link=_deep_link(table, delivery),
+        referral=table.flag("referral"),
+        attribution_window_ns=table.duration("attribution_window", low_ns=10**9),
+        return_window_ns=table.duration("return_window"),
+        currency=_currency(table),
+        commission=table.share("commission"),
+        net=table.flag("net"),
+        terms=table.text("terms", default="", empty=True),
+        location=table.sheet.location(table.path),
+    )
+    table.done()
+    return contract
+
+
+def _contract_content(contract: Contract) -> list[object]:
+    names = [name for name in Contract.__slots__ if name != "location"]
+    return [getattr(contract, name) for name in names]
+
+
+def _no_contract(sheet: Sheet) -> Contract:
+    """Stands in for a missing contract, which has been reported."""
+    place = sheet.location(())
+    return Contract("", 0, 0, "none", "", False, 0, 0, "EUR", Fraction(0), True, "", place)
+
+
+def _deep_link(table: Fields, delivery: str) -> str:
+    if delivery in ("match", "none"):
+        if table.has("deep_link"):
+            table.report("deep_link", f'no deep_link where click_delivery is "{delivery}"')
+        return ""
+    link = table.text("deep_link")
+    if not link:
+        return ""
+    names = PLACEHOLDER.findall(link)
+    for name in names:
+        if name not in ("click", "url"):
+            near = nearest(name, ["click", "url"])
+            table.report("deep_link", "only {click} and {url} in braces", near)
+    if names.count("click") != 1:
+        table.report("deep_link", "a template with {click}, once")
+    if delivery == "deeplink" and not _is_web_address(link):
+        table.report("deep_link", "a template that begins with https:// or http:// and a host")
+    return link
+
+
+def _is_web_address(text: str) -> bool:
+    try:
+        parts = urlsplit(text)
+    except ValueError:
+        return False
+    return parts.scheme in ("http", "https") and bool(parts.hostname)
+
+
+def _accrual(table: Fields, partner: str) -> Accrual:
+    kind = table.choice("kind", ACCRUAL_KINDS)
+    rate = per_point = Fraction(0)
+    points = 0
+    if kind == "percent":
+        rate, per_point = table.share("rate", above=True), table.price("per_point", above=True)
+        strangers = ["points"]
+    else:
+        points = table.integer("points", 1, POINTS_MAX, "points above 0, in smallest units")
+        strangers = ["rate", "per_point"]
+    for key in strangers:
+        if table.has(key):
+            table.report(key, f'no {key} where kind is "{kind}"')
+    valid_from_ns, valid_until_ns = _validity(table)
+    content = {
+        "id": table.name("id"),
+        "kind": kind,
+        "action": table.choice("action", ACTIONS),
+        "rate": rate,
+        "per_point": per_point,
+        "points": points,
+        "valid_from_ns": valid_from_ns,
+        "valid_until_ns": valid_until_ns,
+    }
+    table.done()
+    return Accrual(
+        **content,  # type: ignore[arg-type]
+        version=version_of("accrual", {**content, "partner": partner}),
+        location=table.sheet.location(table.path),
+    )
+
+
+def _validity(table: Fields) -> tuple[int, int]:
+    start, end = table.moment("valid_from"), table.moment("valid_until", default=END_OF_TIME)
+    if end <= start and "valid_from" in table.values:
+        table.report("valid_until", "a date after valid_from")
+    return start, end
+
+
+def _example(table: Fields) -> HostExample | AccrualExample:
+    if table.has("host") or table.has("is"):
+        return _host_example(table)
+    action = table.choice("action", [a for a in ACTIONS if a != "any"])
+    amount = table.amount("amount")
+    points = table.integer("points", 0, POINTS_MAX, "points in smallest units, 0 or more")
+    at_ns = table.moment("at", default=-1)
+    place = table.sheet.location(table.path)
+    table.done()
+    return AccrualExample(amount, action, points, None if at_ns < 0 else at_ns, place)
+
+
+def _host_example(table: Fields) -> HostExample:
+    matched = table.choice("is", ("matched", "ignored")) == "matched"
+    example = HostExample(table.host("host"), matched, table.sheet.location(table.path))
+    table.done()
+    return example
+
+
+def _currency(table: Fields) -> str:
+    value = table.text("currency")
+    if value and value not in CURRENCY_SCALE:
+        known = sorted(CURRENCY_SCALE)
+        table.report("currency", "a currency code such as EUR", nearest(value, known))
+        return "EUR"
+    return value or "EUR"
+
+
+def _timezone(top: Fields) -> str:
+    value = top.text("timezone")
+    known = zoneinfo.available_timezones()
+    if value and value != "UTC" and value not in known:
+        top.report("timezone", "a time zone such as Europe/Berlin", nearest(value, sorted(known)))
+    return value
+
+
+def _own_name(top: Fields, key: str) -> str:
+    """A name that has to be the file's as well."""
+    value = top.name(key)
+    if value:
+        _is_file_name(top, key, value)
+    return value
+
+
+def _is_file_name(top: Fields, key: str, value: str) -> None:
+    stem = PurePosixPath(top.sheet.name).stem
+    if value != stem and value == top.values.get(key):
+        top.report(key, f'the name of the file, "{stem}"', stem)
+
+
+def _mark(text: str) -> str:
+    if not MARK.match(text):
+        raise ValueError("the name of a query parameter, such as awc")
+    return text
+
+
+def _refuse_registries(table: Fields, hosts: dict[str, tuple[str | int, ...]]) -> None:
+    for name, path in hosts.items():
+        if is_registry(name):
+            expected = "a name that is somebody's, not a registry's; or put it into exact"
+            table.sheet.report(path, f'"{name}"', expected)
+
+
+def _report_twins(sheet: Sheet, kind: str, key: str, names: list[str]) -> None:
+    for number, name in enumerate(names):
+        if name and name in names[:number]:
+            sheet.report((kind, number, key), f'"{name}" again', f"each {key} once")
+
+
+def _report_overlaps(
+    sheet: Sheet, kind: str, dated: Sequence[Dated], group: Callable[[Dated], str]
+) -> None:
+    """Two of a kind in force at the same time: nobody could say which of them decides."""
+    for number, one in enumerate(dated):
+        for before in dated[:number]:
+            if group(one) == group(before) and (
+                one.valid_from_ns < before.valid_until_ns
+                and before.valid_from_ns < one.valid_until_ns
+            ):
+                place = before.location
+                sheet.report(
+                    (kind, number, "valid_from"),
+                    f"dates that overlap those of {place.key} in line {place.line}",
+                    "dates apart" + (f" for action {group(one)}" if group(one) else ""),
+                )
