@@ -9,7 +9,6 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
-from pathlib import Path
 
 from pipeline.model.money import CURRENCY_SCALE, AmountError, parse_amount
 from pipeline.rulebook.model import (
@@ -19,10 +18,8 @@ from pipeline.rulebook.model import (
     Partner,
     Problem,
     Rulebook,
-    RulebookError,
 )
 from pipeline.rulebook.names import TRACKER, Claims, claims_of
-from pipeline.rulebook.read import load
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,15 +39,6 @@ class ExampleResult:
             f"{self.location}: {word}: {self.owner}: {self.asked}: "
             f"found {self.found}, expected {self.expected}"
         )
-
-
-def problems_of(folder: Path | None = None) -> list[Problem]:
-    """Every mistake of the rules in a folder (None: the shipped ones), by file and line."""
-    try:
-        load(folder)
-    except RulebookError as error:
-        return error.problems
-    return []
 
 
 def show_problem(problem: Problem) -> str:

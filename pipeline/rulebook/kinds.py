@@ -13,9 +13,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, tzinfo
 from fractions import Fraction
-from pathlib import PurePosixPath
 from typing import TypeVar
-from urllib.parse import urlsplit
 
 from pipeline.model.money import CURRENCY_SCALE, INT64_MAX
 from pipeline.model.stage import END_OF_TIME
@@ -45,6 +43,7 @@ EXPIRY = re.compile(r"never|calendar_year_plus\(\d{1,2}\)|rolling_months\([1-9]\
 POINTS_MAX = INT64_MAX // 10**6
 EXPIRIES = ("never", "calendar_year_plus(2)", "rolling_months(36)")
 PLACEHOLDER = re.compile(r"\{([^{}]*)\}")
+WEB_ADDRESS = re.compile(r"https?://[A-Za-z0-9.-]+(:\d{1,5})?([/?]|\Z)", re.ASCII)
 MARK = re.compile(r"[A-Za-z0-9_.-]{1,64}\Z", re.ASCII)
 AT_LEAST_ONE_OF_EACH = '[[example]] with a host, at least one is = "matched" and one "ignored"'
 
@@ -274,17 +273,9 @@ def _deep_link(table: Fields, delivery: str) -> str:
             table.report("deep_link", "only {click} and {url} in braces", near)
     if names.count("click") != 1:
         table.report("deep_link", "a template with {click}, once")
-    if delivery == "deeplink" and not _is_web_address(link):
+    if delivery == "deeplink" and not WEB_ADDRESS.match(link):
         table.report("deep_link", "a template that begins with https:// or http:// and a host")
     return link
-
-
-def _is_web_address(text: str) -> bool:
-    try:
-        parts = urlsplit(text)
-    except ValueError:
-        return False
-    return parts.scheme in ("http", "https") and bool(parts.hostname)
 
 
 def _accrual(table: Fields, partner: str) -> Accrual:
@@ -371,7 +362,7 @@ def _own_name(top: Fields, key: str) -> str:
 
 
 def _is_file_name(top: Fields, key: str, value: str) -> None:
-    stem = PurePosixPath(top.sheet.name).stem
+    stem = top.sheet.name.rpartition("/")[2].removesuffix(".toml")
     if value != stem and value == top.values.get(key):
         top.report(key, f'the name of the file, "{stem}"', stem)
 

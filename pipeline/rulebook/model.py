@@ -1,8 +1,8 @@
 """What a rulebook is once it has been read and checked: frozen, hashed, and it knows its places.
 
 A rulebook is the parsed form of the files under `rules/`. Everything in it that decides something
-carries a `version`: 16 bytes of blake2b over its parsed content in a canonical form, so a comment or
-a reordered key leaves it alone and a changed rate does not. `Rulebook.hash` is over the texts
+carries a `version`: 16 bytes of blake2b over its parsed content in a canonical form, so a comment
+or a reordered key leaves it alone and a changed rate does not. `Rulebook.hash` is over the texts
 themselves. Times are UTC nanoseconds, rates are fractions, nothing is a float.
 
 `Rulebook.where` leads from a version back to the file, line and key it was read from.

@@ -80,6 +80,15 @@ def from_texts(texts: Mapping[str, str]) -> Rulebook:
     return _read(texts, [])
 
 
+def problems_of(folder: Path | None = None) -> list[Problem]:
+    """Every mistake of the rules in a folder (None: the shipped ones), by file and line."""
+    try:
+        load(folder)
+    except RulebookError as error:
+        return error.problems
+    return []
+
+
 def shipped_rules() -> Path:
     """Where the rules that come with the product are: beside the package, or in the checkout."""
     package = Path(__file__).resolve().parent.parent

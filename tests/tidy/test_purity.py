@@ -21,6 +21,8 @@ ALLOWED: dict[str, set[str]] = {
     "pipeline/kernels/compile.py": {"os", "pathlib", "tempfile"},
     # the text files that are dropped into the watched folder
     "pipeline/capture/facts.py": {"pathlib"},
+    # the folder of rules
+    "pipeline/rulebook/read.py": {"pathlib"},
 }
 
 # Calls that ask the world something, whatever the module was imported as.
@@ -32,6 +34,7 @@ ENDINGS = (
 CALLS_ALLOWED: dict[str, set[str]] = {
     "pipeline/kernels/compile.py": {"read_text", "read_bytes"},
     "pipeline/capture/facts.py": {"open"},
+    "pipeline/rulebook/read.py": {"read_bytes"},
 }
 
 
