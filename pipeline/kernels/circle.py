@@ -18,7 +18,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from pipeline.kernels.compile import kernel
+from pipeline.kernels.compile import kernel, primitive
 from pipeline.kernels.hashing import address_hash
 from pipeline.model.batches import BasisBatch, BindingBatch
 from pipeline.model.stage import Snapshot
@@ -51,7 +51,7 @@ class CircleArrays(NamedTuple):
     basis_next: np.ndarray
 
 
-@kernel
+@primitive
 def mask_high(length):
     """The mask of the upper word of a prefix of `length` bits."""
     if length >= 64:
@@ -61,13 +61,13 @@ def mask_high(length):
     return U64(0xFFFFFFFFFFFFFFFF) << U64(64 - length)
 
 
-@kernel
+@primitive
 def mask_low(length):
     """The mask of the lower word of a prefix of `length` bits."""
     return mask_high(length - 64)
 
 
-@kernel
+@primitive
 def find_slot(circle, hi, lo, length):
     """The slot of a prefix, or the empty slot where it would go."""
     capacity = U64(len(circle.head))
@@ -83,7 +83,7 @@ def find_slot(circle, hi, lo, length):
     return np.int64(at)
 
 
-@kernel
+@primitive
 def holder_at(circle, hi, lo, t, known_ns):
     """Who held the address at event time `t`, by facts known at `known_ns`; -1 for nobody we know."""
     v4 = hi == U64(0) and (lo >> U64(32)) == U64(0xFFFF)
@@ -101,7 +101,7 @@ def holder_at(circle, hi, lo, t, known_ns):
     return np.int32(-1)
 
 
-@kernel
+@primitive
 def basis_at(circle, subscriber, t, known_ns):
     """The basis of a subscriber at event time `t`, by facts known at `known_ns`."""
     fact = circle.basis_head[subscriber]
@@ -112,13 +112,13 @@ def basis_at(circle, subscriber, t, known_ns):
     return np.uint8(0)
 
 
-@kernel
+@primitive
 def in_parse_set(basis, parse_for):
     """May payload of a subscriber with this basis be read?"""
     return basis == CONSENTED or (parse_for >= 2 and basis == LISTED)
 
 
-@kernel
+@primitive
 def _chain(head, event_ns, received_ns, next_fact, fact):
     """Put `fact` into the chain that starts at `head`, newest event first; returns the new head."""
     before = np.int32(-1)

@@ -93,3 +93,14 @@ def kernel(function: F) -> F:
     compiled: F = numba.njit(cache=CACHE is not None, nogil=True)(function)
     return compiled
 
+
+def primitive(function: F) -> F:
+    """A kernel that is always built into the kernels that call it.
+
+    A call that the compiler does not inline hands over every array by its seven fields and counts
+    its references up and down: the header walk ran at 220 ns a packet with such calls, at 33 without.
+    """
+    if numba.config.DISABLE_JIT:
+        return function
+    compiled: F = numba.njit(cache=CACHE is not None, nogil=True, forceinline=True)(function)
+    return compiled

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from pipeline.kernels.compile import kernel
+from pipeline.kernels.compile import kernel, primitive
 
 U64 = np.uint64
 M1, M2, GOLDEN = U64(0xBF58476D1CE4E5B9), U64(0x94D049BB133111EB), U64(0x9E3779B97F4A7C15)
@@ -19,7 +19,7 @@ V0, V1 = U64(0x736F6D6570736575), U64(0x646F72616E646F6D)
 V2, V3 = U64(0x6C7967656E657261), U64(0x7465646279746573)
 
 
-@kernel
+@primitive
 def mix64(x):
     """A bijection of uint64 in which every input bit moves about half the output bits."""
     x = (x ^ (x >> U64(30))) * M1
@@ -27,18 +27,18 @@ def mix64(x):
     return x ^ (x >> U64(31))
 
 
-@kernel
+@primitive
 def address_hash(k0, k1, hi, lo):
     """A keyed 64-bit hash of two words."""
     return mix64(mix64(hi ^ k0) + (lo ^ k1) * GOLDEN)
 
 
-@kernel
+@primitive
 def _rotl(x, bits):
     return (x << U64(bits)) | (x >> U64(64 - bits))
 
 
-@kernel
+@primitive
 def _round(v0, v1, v2, v3):
     v0 = v0 + v1
     v1 = _rotl(v1, 13) ^ v0
