@@ -1,7 +1,8 @@
 """Whatever compares a kernel with its naive twin also holds bounds-checked, and without JIT.
 
-Compiled code reads past an array's end without a word, and promotes integers in other ways than numpy
-does; each of the two modes shows what the other hides. The examples are few: it is the mode that is tested.
+Compiled code reads past an array's end without a word, and promotes integers in other ways than
+numpy does; each of the two modes shows what the other hides. The examples are few: it is the mode
+that is tested.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """No kernel without its naive twin, and none that raises, allocates or hides from the cache.
 
-A kernel's twin is the function of the same name in a module of `tests/naive`, unless NAMED_OTHERWISE
-says which. Kernels that only other kernels call are compared through their callers.
+A kernel's twin is the function of the same name in a module of `tests/naive`; NAMED_OTHERWISE says
+which where it is not. Kernels that only other kernels call are compared through their callers.
 """
 
 from __future__ import annotations

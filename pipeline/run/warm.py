@@ -1,0 +1,121 @@
+"""`mirrorpoint warm`: every kernel compiled and kept, so that no later command waits for it.
+
+Compiling is most of what a first run costs (a minute or two of one core), so `make demo` does it where
+people can see it happen. There is no list of kernels and argument types to be kept in step with the
+code: the bundled day is inspected and replayed, into a folder that is removed, which calls what every
+command calls; the few kernels that such a short day never needs (a table that has to grow) are called by
+name. Numba's own events say what is being compiled.
+
+What was done is noted in the cache folder, with the state of the kernels' files. A second call finds the
+note and is done.
+"""
+
+from __future__ import annotations
+
+import io
+import re
+import tempfile
+import time
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+import click
+
+from pipeline.kernels.compile import CACHE, PACKAGE, kernel_sources
+
+from numba.core import event  # isort: skip  (after the cache folder has been set)
+
+NOTE = "warm"
+COMPILE = "numba:compile"
+DECORATOR = re.compile(r"^@kernel\b", re.MULTILINE)
+
+
+def warm() -> int:
+    """Compile what is not compiled yet; the exit code (0)."""
+    if CACHE is None:
+        click.echo("No folder for compiled kernels can be written (MIRRORPOINT_CACHE names one);")
+        click.echo("they will be compiled whenever a command starts.")
+        return 0
+    note, state = CACHE / NOTE, _state_of_sources()
+    if note.exists() and note.read_text() == state:
+        click.echo("kernels: ready")
+        return 0
+    started = time.monotonic()
+    with _Progress(_count_kernels()) as progress:
+        _run_everything()
+    note.write_text(state)
+    seconds = time.monotonic() - started
+    click.echo(f"kernels: {progress.compiled} compiled in {seconds:.0f} s, kept in {CACHE}")
+    return 0
+
+
+def _state_of_sources() -> str:
+    """What Numba looks at, too, before it trusts a cached kernel: path, time and size of the sources."""
+    lines = []
+    for path in kernel_sources():
+        found = path.stat()
+        lines.append(f"{path} {found.st_mtime_ns} {found.st_size}\n")
+    return "".join(lines)
+
+
+def _count_kernels() -> int:
+    return sum(len(DECORATOR.findall(path.read_text())) for path in kernel_sources(PACKAGE))
+
+
+def _run_everything() -> None:
+    """Inspect and replay the bundled day, into nothing."""
+    from pipeline.run.inspect import inspect
+    from pipeline.run.replay import open_case_state, plan_of, replay
+    from pipeline.run.shipped import shipped_case
+
+    case = shipped_case()
+    captures = tuple(sorted(case.glob("*.pcap")))
+    inspect(captures, "jsonl", io.StringIO())
+    plan = plan_of([case], None)
+    with tempfile.TemporaryDirectory(prefix="mirrorpoint-warm-") as private:
+        with open_case_state(Path(private) / "state", plan) as (state, poll):
+            replay(plan, state, None, poll)
+    _grow_tables()
+
+
+def _grow_tables() -> None:
+    """Call the kernels that only a table that has become too small needs."""
+
+
+class _Progress(event.Listener):
+    """Shows on standard error which kernel is being compiled, and counts them."""
+
+    def __init__(self, total: int) -> None:
+        self.total, self.compiled = total, 0
+        self._stream = click.get_text_stream("stderr")
+        self._terminal = self._stream.isatty()
+
+    def __enter__(self) -> Self:
+        if not self._terminal:
+            click.echo("compiling the kernels, once per machine and version (a minute or two)")
+        event.register(COMPILE, self)
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        event.unregister(COMPILE, self)
+        self._show("")
+
+    def on_start(self, event: event.Event) -> None:
+        """A kernel is about to be compiled, alone or for another that calls it."""
+        name = event.data["dispatcher"].py_func.__name__
+        self._show(f"compiling kernels: {self.compiled} of about {self.total}  {name}")
+
+    def on_end(self, event: event.Event) -> None:
+        """One more is done."""
+        self.compiled += 1
+
+    def _show(self, line: str) -> None:
+        if self._terminal:
+            self._stream.write(f"\r\x1b[K{line[:79]}")
+            self._stream.flush()
