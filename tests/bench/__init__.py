@@ -1,0 +1,1 @@
+"""Measurements: programs run by hand that print figures, and the traffic they measure with."""
