@@ -76,9 +76,7 @@ class TextColumn:
         """All values as strings."""
         raw = self.data.tobytes()
         ends = self.offsets.tolist()
-        return [
-            raw[a:b].decode("utf-8", "replace") for a, b in zip(ends, ends[1:], strict=False)
-        ]
+        return [raw[a:b].decode("utf-8", "replace") for a, b in zip(ends, ends[1:], strict=False)]
 
     def take(self, rows: np.ndarray) -> TextColumn:
         """The values at these row numbers (an integer array or a boolean mask), in that order."""
@@ -116,9 +114,19 @@ class Column:
     local: bool
 
 
-@functools.cache
 def columns_of(batch_class: type) -> tuple[Column, ...]:
     """The columns of a batch class, in their order."""
+    return _columns_of(batch_class)
+
+
+def stored_columns(batch_class: type) -> tuple[Column, ...]:
+    """The columns that may be stored: all but the local ones."""
+    return _stored_columns(batch_class)
+
+
+# The caches stand apart because the type checker does not take a class for something hashable.
+@functools.cache
+def _columns_of(batch_class: type) -> tuple[Column, ...]:
     hints = get_type_hints(batch_class, include_extras=True)
     found = []
     for field in fields(batch_class):
@@ -134,8 +142,7 @@ def columns_of(batch_class: type) -> tuple[Column, ...]:
 
 
 @functools.cache
-def stored_columns(batch_class: type) -> tuple[Column, ...]:
-    """The columns that may be stored: all but the local ones."""
+def _stored_columns(batch_class: type) -> tuple[Column, ...]:
     return tuple(c for c in columns_of(batch_class) if not c.local)
 
 
