@@ -1,13 +1,13 @@
 """`mirrorpoint warm`: every kernel compiled and kept, so that no later command waits for it.
 
-Compiling is most of what a first run costs (a minute or two of one core), so `make demo` does it where
-people can see it happen. There is no list of kernels and argument types to be kept in step with the
-code: the bundled day is inspected and replayed, into a folder that is removed, which calls what every
-command calls; the few kernels that such a short day never needs (a table that has to grow) are called by
-name. Numba's own events say what is being compiled.
+Compiling is most of what a first run costs (a minute or two of one core), so `make demo` does it
+where people can see it happen. There is no list of kernels and argument types to be kept in step with
+the code: the bundled day is inspected and replayed, into a folder that is removed, which calls what
+every command calls; the few kernels that such a short day never needs (a table that has to grow) are
+called by name. Numba's own events say what is being compiled.
 
-What was done is noted in the cache folder, with the state of the kernels' files. A second call finds the
-note and is done.
+What was done is noted in the cache folder, with the state of the kernels' files. A second call finds
+the note and is done.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from numba.core import event  # isort: skip  (after the cache folder has been se
 
 NOTE = "warm"
 COMPILE = "numba:compile"
-DECORATOR = re.compile(r"^@kernel\b", re.MULTILINE)
+DECORATOR = re.compile(r"^@(?:kernel|primitive)\b", re.MULTILINE)
 
 
 def warm() -> int:
@@ -51,7 +51,7 @@ def warm() -> int:
 
 
 def _state_of_sources() -> str:
-    """What Numba looks at, too, before it trusts a cached kernel: path, time and size of the sources."""
+    """What Numba looks at before it trusts a cached kernel: path, time and size of its source."""
     lines = []
     for path in kernel_sources():
         found = path.stat()
@@ -73,9 +73,11 @@ def _run_everything() -> None:
     captures = tuple(sorted(case.glob("*.pcap")))
     inspect(captures, "jsonl", io.StringIO())
     plan = plan_of([case], None)
-    with tempfile.TemporaryDirectory(prefix="mirrorpoint-warm-") as private:
-        with open_case_state(Path(private) / "state", plan) as (state, poll):
-            replay(plan, state, None, poll)
+    with (
+        tempfile.TemporaryDirectory(prefix="mirrorpoint-warm-") as private,
+        open_case_state(Path(private) / "state", plan) as (state, poll),
+    ):
+        replay(plan, state, None, poll)
     _grow_tables()
 
 
