@@ -10,7 +10,7 @@ import ast
 from pathlib import Path
 
 from tests.need import REPOSITORY
-from tests.tidy.sources import dotted, functions, is_kernel, modules, short, tree
+from tests.tidy.sources import dotted, functions, imported, is_kernel, modules, short, tree
 
 NAIVE = REPOSITORY / "tests" / "naive"
 
@@ -28,28 +28,29 @@ def kernels() -> dict[str, tuple[Path, ast.FunctionDef | ast.AsyncFunctionDef]]:
     return found
 
 
-def called_names(node: ast.AST) -> set[str]:
-    """The last part of every name that is called or handed on inside a node."""
-    names = {n.id for n in ast.walk(node) if isinstance(n, ast.Name)}
-    return names | {n.attr for n in ast.walk(node) if isinstance(n, ast.Attribute)}
+def names_in(node: ast.AST) -> set[str]:
+    """Every plain name inside a node."""
+    return {n.id for n in ast.walk(node) if isinstance(n, ast.Name)}
+
+
+def own_names(path: Path) -> set[str]:
+    """The kernels that a module defines or imports by name."""
+    every = {function.name for _, function in kernels().values()}
+    here = {f.name for f in functions(path) if is_kernel(f)}
+    return here | (every & {name.rpartition(".")[2] for _, name in imported(path)})
 
 
 def asked_from_python() -> set[str]:
-    """Names that appear outside of kernels anywhere in the package."""
-    names: set[str] = set()
+    """The kernels that something other than a kernel names, anywhere in the package."""
+    asked: set[str] = set()
     for path in modules():
-        for statement in tree(path).body:
-            for node in parts_outside_kernels(statement):
-                names |= called_names(node)
-    return names
+        outside = [s for s in tree(path).body if not is_compiled(s)]
+        asked |= own_names(path) & set().union(*(names_in(s) for s in outside))
+    return asked
 
 
-def parts_outside_kernels(statement: ast.stmt) -> list[ast.AST]:
-    if isinstance(statement, ast.FunctionDef | ast.AsyncFunctionDef):
-        return [] if is_kernel(statement) else [statement]
-    if isinstance(statement, ast.Import | ast.ImportFrom):
-        return []
-    return [statement]
+def is_compiled(statement: ast.stmt) -> bool:
+    return isinstance(statement, ast.FunctionDef | ast.AsyncFunctionDef) and is_kernel(statement)
 
 
 def twins() -> dict[str, str]:
@@ -79,7 +80,7 @@ def test_every_kernel_has_its_naive_twin():
 def test_every_kernel_is_asked_for():
     """A kernel that nothing calls is not tested through a caller either."""
     asked = asked_from_python()
-    inside = set().union(*(called_names(f) - {f.name} for _, f in kernels().values()))
+    inside = set().union(*(names_in(f) - {f.name} for _, f in kernels().values()))
     idle = [w for w, (_, f) in kernels().items() if f.name not in asked | inside]
     assert not idle, idle
 
@@ -88,7 +89,7 @@ def test_every_twin_is_compared_in_a_test():
     compared: set[str] = set()
     for path in modules(REPOSITORY / "tests"):
         if path.name.startswith("test_") and "tests.naive" in path.read_text():
-            compared |= called_names(tree(path))
+            compared |= names_in(tree(path))
     named = {twin_of(f.name) for _, f in kernels().values()} & set(twins())
     assert not named - compared, sorted(named - compared)
 
