@@ -1,0 +1,260 @@
+"""The command line. Every command imports what it needs when it runs, so `--help` stays fast.
+
+Exit codes: 0 done; 1 it ran and something failed; 2 the call, the input or the rules are wrong, and
+every mistake has been listed. Progress goes to standard error, and only to a terminal.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import click
+
+from pipeline import __version__
+
+FAILED, WRONG = 1, 2
+STATE = click.option(
+    "--state",
+    type=click.Path(path_type=Path, file_okay=False),
+    required=True,
+    help="State folder: journal, ClickHouse store and book.",
+)
+JSON = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+RULES = click.option(
+    "--rules",
+    type=click.Path(path_type=Path, file_okay=False),
+    help="Folder of rules; without it the shipped ones.",
+)
+
+
+@click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 80})
+@click.version_option(__version__, prog_name="mirrorpoint")
+def main() -> None:
+    """What a DPI box sees and what partner shops confirm become loyalty points.
+
+    Try `mirrorpoint demo` first.
+    """
+
+
+@main.command()
+@click.option("--keep", is_flag=True, help="Leave the store and print queries worth trying.")
+@click.option(
+    "--state",
+    type=click.Path(path_type=Path, file_okay=False),
+    help="Where to leave it; by default ./mirrorpoint-demo (with --keep).",
+)
+def demo(keep: bool, state: Path | None) -> None:
+    """The bundled day, end to end."""
+    from pipeline.run.demo import demo as run_demo
+
+    sys.exit(guarded(lambda: run_demo(keep, state)))
+
+
+@main.command()
+@click.argument("paths", nargs=-1, required=True, type=click.Path(path_type=Path))
+@STATE
+@RULES
+@JSON
+@click.option("--rows", default=4096, show_default=True, help="Packets per batch.", hidden=True)
+@click.option("--seed", default="", help="Seed of the ids, for files that are not a case.")
+@click.option(
+    "--parse-for",
+    type=click.Choice(["consented", "listed"]),
+    help="Whose payload may be read, for files that are not a case.",
+)
+@click.option("--subscribers", multiple=True, metavar="PREFIX", help="Subscriber prefixes.")
+@click.option("--update", is_flag=True, help="Rewrite the case's expected/ tables.")
+def replay(
+    paths: tuple[Path, ...], state: Path, rules: Path | None, as_json: bool, **options: Any
+) -> None:
+    """Replay a case folder, input files or a state's journal into --state DIR.
+
+    The same input always gives the same hashes. Run again after a crash it goes on where it
+    stopped.
+    """
+    from pipeline.run.replay import replay_command
+
+    sys.exit(guarded(lambda: replay_command(paths, state, rules, as_json, options)))
+
+
+@main.command()
+@click.argument("paths", nargs=-1, required=True, type=click.Path(path_type=Path))
+@click.option(
+    "--format",
+    "shape",
+    type=click.Choice(["jsonl", "table", "count"]),
+    default="table",
+    show_default=True,
+)
+@JSON
+def inspect(paths: tuple[Path, ...], shape: str, as_json: bool) -> None:
+    """One line per session of a capture. Stores nothing.
+
+    A diagnostic for the operator's own captures: it prints what other people looked at.
+    """
+    from pipeline.run.inspect import inspect as run_inspect
+
+    sys.exit(guarded(lambda: run_inspect(paths, shape, sys.stdout, json_output=as_json)))
+
+
+@main.command()
+@click.argument("identifier", required=False)
+@STATE
+@click.option("--missing", is_flag=True, help="Name the first link that broke.")
+@click.option("--order", default="", help="The order reference to look for.")
+@click.option("--subscriber", default="", help="Subscriber id who says the points are missing.")
+@click.option("--address", default="", help="Address the purchase was made from (with --at).")
+@click.option("--at", default="", help="UTC time, ISO 8601.")
+@click.option("--with-identity", is_flag=True, help="Show the login too; this is audited.")
+@JSON
+def explain(identifier: str | None, state: Path, as_json: bool, **question: Any) -> None:
+    """The chain from an entry, visit, click, decision or conversion to the packet.
+
+    With --missing --order REF: why a purchase brought no points.
+    """
+    if not identifier and not (question["missing"] and question["order"]):
+        raise click.UsageError("give an ID, or --missing with --order REF")
+    from pipeline.run.client import explain_command
+
+    sys.exit(guarded(lambda: explain_command(state, identifier or "", as_json, question)))
+
+
+@main.command()
+@click.argument("case", type=click.Path(path_type=Path, exists=True))
+@click.option(
+    "--rules",
+    type=click.Path(path_type=Path, file_okay=False, exists=True),
+    required=True,
+    help="The other rules.",
+)
+@JSON
+def whatif(case: Path, rules: Path, as_json: bool) -> None:
+    """The same input under other rules: who, how much, and by which rule line. Writes nothing."""
+    from pipeline.run.whatif import whatif_command
+
+    sys.exit(guarded(lambda: whatif_command(case, rules, as_json)))
+
+
+@main.command()
+@click.argument("query")
+@STATE
+@JSON
+def sql(query: str, state: Path, as_json: bool) -> None:
+    """Ask the store (ClickHouse SQL, read-only).
+
+    Tables: visits, decisions, clicks, conversions, entries, runs, cuts, and the append-only *_log.
+    """
+    from pipeline.run.client import sql_command
+
+    sys.exit(guarded(lambda: sql_command(state, query, as_json)))
+
+
+@main.group()
+def job() -> None:
+    """Jobs that run at a cut."""
+
+
+@job.command()
+@STATE
+@click.option("--now", default="", metavar="T", help="The cut's time, ISO 8601 UTC; default now.")
+@JSON
+def accrue(state: Path, now: str, as_json: bool) -> None:
+    """Make a cut and turn what is due into points."""
+    from pipeline.run.client import job_command
+
+    sys.exit(guarded(lambda: job_command(state, "accrue", {"now": now}, as_json)))
+
+
+@job.command()
+@STATE
+@JSON
+def audit(state: Path, as_json: bool) -> None:
+    """Check journal, book and ClickHouse against each other and against their own rules."""
+    from pipeline.run.client import job_command
+
+    sys.exit(guarded(lambda: job_command(state, "audit", {}, as_json)))
+
+
+@main.command()
+@click.option(
+    "--watch",
+    type=click.Path(path_type=Path, file_okay=False, exists=True),
+    required=True,
+    help="Folder into which captures, sign-ins, circle, purchases and orders are dropped.",
+)
+@STATE
+@RULES
+@click.option(
+    "--parse-for",
+    type=click.Choice(["consented", "listed"]),
+    required=True,
+    help="Whose payload may be read; audited.",
+)
+@click.option("--subscribers", multiple=True, metavar="PREFIX", help="Subscriber prefixes.")
+@click.option("--once", is_flag=True, help="Ingest what is there and stop.")
+def run(watch: Path, state: Path, rules: Path | None, **options: Any) -> None:
+    """Own the state folder and ingest what is dropped into a folder."""
+    from pipeline.run.watch import watch_command
+
+    sys.exit(guarded(lambda: watch_command(watch, state, rules, options)))
+
+
+@main.group()
+def rules() -> None:
+    """Check and test the rules."""
+
+
+@rules.command()
+@click.argument("folder", required=False, type=click.Path(path_type=Path, file_okay=False))
+@JSON
+def check(folder: Path | None, as_json: bool) -> None:
+    """List every mistake at once: file, line, key, found, expected, nearest valid name."""
+    from pipeline.run.rules import check_command
+
+    sys.exit(guarded(lambda: check_command(folder, as_json)))
+
+
+@rules.command("test")
+@click.argument("folder", required=False, type=click.Path(path_type=Path, file_okay=False))
+@JSON
+def run_rule_examples(folder: Path | None, as_json: bool) -> None:
+    """Run the examples inside the rule files."""
+    from pipeline.run.rules import test_command
+
+    sys.exit(guarded(lambda: test_command(folder, as_json)))
+
+
+@main.command(hidden=True)
+def warm() -> None:
+    """Compile all kernels, so that the first command is as fast as the others."""
+    from pipeline.run.warm import warm as run_warm
+
+    sys.exit(guarded(run_warm))
+
+
+def guarded(work: Callable[[], int | None]) -> int:
+    """Run a command; what users can mend is told in plain words, without a traceback."""
+    from pipeline.run.failures import explain_failure
+
+    try:
+        return work() or 0
+    except BrokenPipeError:
+        sys.stderr.close()
+        return FAILED
+    except KeyboardInterrupt:
+        click.echo("stopped", err=True)
+        return FAILED
+    except Exception as error:
+        known = explain_failure(error)
+        if known is None:
+            raise
+        code, message = known
+        click.echo(message, err=True)
+        return code
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,163 @@
+"""The stages in line, without any I/O: facts, packets and messages in, rows of the journal out.
+
+Every method takes a batch and gives the rows it led to, as (stream, batch) pairs in the order in
+which they belong into the journal. The engine keeps no order of its own between its inputs: whoever
+drives it (run/ingest.py) pushes facts no later than the packets they speak of. Facts may run ahead
+of packets, since every question about them names the time at which they have to be known; a
+withdrawal may not (held bytes are dropped when it arrives), so packets are cut there.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+
+import numpy as np
+
+from pipeline.classify.stage import Classify
+from pipeline.enrich.directory import Directory
+from pipeline.enrich.stage import Enrich
+from pipeline.kernels.circle import Circle
+from pipeline.model.batches import (
+    BasisBatch,
+    BindingBatch,
+    CircleBatch,
+    MessageBatch,
+    OrderBatch,
+    PacketBatch,
+    PurchaseBatch,
+    SessionBatch,
+    SignInBatch,
+    VisitBatch,
+)
+from pipeline.model.columns import Batch, concat
+from pipeline.model.identifiers import Keys, words_of
+from pipeline.model.settings import EngineSettings
+from pipeline.model.stage import END_OF_TIME, Snapshot
+from pipeline.model.tally import Tally
+from pipeline.model.words import Basis
+from pipeline.rulebook.model import Rulebook
+from pipeline.score.decide import Decide
+from pipeline.score.intake import Intake
+from pipeline.score.orders import order_commands
+
+Rows = list[tuple[str, Batch]]
+WITHDRAWN = (int(Basis.REFUSED), int(Basis.LEFT))
+
+
+class Engine:
+    """One operator's path from input to journal rows. Deterministic for (rulebook, keys, seed,
+    input).
+    """
+
+    def __init__(
+        self, rulebook: Rulebook, keys: Keys, seed: bytes, settings: EngineSettings
+    ) -> None:
+        self.tally = Tally()
+        self.rulebook = rulebook
+        self.circle = Circle(words_of(keys.address))
+        self.directory = Directory(keys, seed)
+        self.enrich = Enrich(rulebook, self.circle, self.directory, keys)
+        self.decide = Decide(rulebook, keys)
+        self.intake = Intake(rulebook, keys, self.directory)
+        self._keys, self._settings = keys, settings
+        self.classify = self._fresh_classify()
+
+    def _fresh_classify(self) -> Classify:
+        return Classify(
+            circle=self.circle,
+            parse_for=self._settings.parse_for,
+            keys=self._keys,
+            subscriber_prefixes=self._settings.subscriber_prefixes,
+        )
+
+    def circle_changes(self, batch: CircleBatch) -> Rows:
+        """Take changes of the circle; who withdrew is forgotten at once where bytes are held."""
+        basis = self.directory.push_circle(batch, self.tally)
+        self.circle.set_basis(basis)
+        gone = np.unique(basis.subscriber[np.isin(basis.state, WITHDRAWN)])
+        if len(gone):
+            self.classify.forget(gone)
+        return [("basis", basis)]
+
+    def sign_ins(self, batch: SignInBatch) -> Rows:
+        """Take sign-ins; outsiders leave no trace but the end of a member's interval."""
+        bindings = self.directory.push_signins(batch, self.circle, self.tally)
+        self.circle.bind(bindings)
+        self.enrich.push_facts(bindings)
+        return [("bindings", bindings)]
+
+    def packets(self, batch: PacketBatch) -> Rows:
+        """Take packets, whose facts have been pushed before."""
+        return self._sessions(self.classify.push(batch, self.tally))
+
+    def purchases(self, batch: MessageBatch) -> Rows:
+        """Take messages of partners; what cannot be read is parked, not lost."""
+        return [("purchases", self.intake.push(batch, self.tally))]
+
+    def orders(self, batch: OrderBatch) -> Rows:
+        """Take orders that spend points."""
+        return [("commands", order_commands(batch, self.directory, self._keys, self.tally))]
+
+    def advance(self, watermark_ns: int) -> Rows:
+        """Let time pass: what timed out before `watermark_ns` is finished."""
+        rows = self._sessions(self.classify.advance(watermark_ns, self.tally))
+        return rows + self._visits(self.enrich.advance(watermark_ns, self.tally))
+
+    def pause(self) -> Rows:
+        """The unit of input ends, time does not: flows are given up, open visits are written down."""
+        rows = self._sessions(self.classify.advance(END_OF_TIME, self.tally))
+        rows += self._visits(self.enrich.pause(self.tally))
+        self.classify = self._fresh_classify()
+        return rows
+
+    def finish(self) -> Rows:
+        """The end of all input: everything still open is closed."""
+        return self.advance(END_OF_TIME)
+
+    def _sessions(self, sessions: SessionBatch) -> Rows:
+        if not len(sessions):
+            return []
+        return self._visits(self.enrich.push(sessions, self.tally))
+
+    def _visits(self, visits: VisitBatch) -> Rows:
+        if not len(visits):
+            return []
+        decisions, clicks = self.decide.push(visits, self.tally)
+        return [("visits", visits), ("decisions", decisions), ("clicks", clicks)]
+
+    def remember(
+        self, bindings: Iterable[Batch], basis: Iterable[Batch], purchases: Iterable[Batch]
+    ) -> None:
+        """Take rows of the journal, unsealed, as if they had just been given out."""
+        held = [batch for batch in bindings if isinstance(batch, BindingBatch)]
+        stood = [batch for batch in basis if isinstance(batch, BasisBatch)]
+        for batch in self.directory.restore(stood, held):
+            if isinstance(batch, BasisBatch):
+                self.circle.set_basis(batch)
+            else:
+                self.circle.bind(batch)
+        for batch in purchases:
+            assert isinstance(batch, PurchaseBatch)
+            self.intake.remember(batch)
+
+    def snapshot(self) -> dict[str, np.ndarray]:
+        """What has to survive between units of input: the visits and trackers of enrich."""
+        return {f"enrich.{name}": values for name, values in self.enrich.snapshot().items()}
+
+    def restore(self, snapshot: Snapshot) -> None:
+        """Take a snapshot of the same rulebook and keys."""
+        parts: Mapping[str, np.ndarray] = {
+            name.removeprefix("enrich."): values
+            for name, values in snapshot.items()
+            if name.startswith("enrich.")
+        }
+        self.enrich.restore(parts)
+
+
+def join_rows(rows: Rows) -> Rows:
+    """Join neighbouring batches of one stream and drop empty ones."""
+    joined: dict[str, list[Batch]] = {}
+    for stream, batch in rows:
+        if len(batch):
+            joined.setdefault(stream, []).append(batch)
+    return [(stream, concat(batches)) for stream, batches in joined.items()]

@@ -1,0 +1,81 @@
+"""`sql`, `explain` and `job`: ask the owner of the state, or become one for a moment."""
+
+from __future__ import annotations
+
+import getpass
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import click
+
+from pipeline.run.owner import Request, ask_owner
+from pipeline.run.state import State, StateError, lock_state
+from pipeline.store.keys import have_keys, load_keys
+from pipeline.store.lock import LockError
+
+WAIT_SECONDS = 30.0
+
+
+def ask(folder: Path, request: Request) -> bytes:
+    """The answer of the state's owner; without one, of this process as its owner for a moment."""
+    if not folder.is_dir() or not have_keys(folder):
+        raise StateError(
+            f"{folder} is not a state folder; `mirrorpoint replay ... --state {folder}` makes one"
+        )
+    deadline = time.monotonic() + WAIT_SECONDS
+    while True:
+        body = ask_owner(folder, request)
+        if body is not None:
+            return body
+        try:
+            lock = lock_state(folder)
+        except LockError:
+            # Somebody owns the state but does not answer yet (starting), or has just stopped.
+            if time.monotonic() > deadline:
+                raise
+            time.sleep(0.1)
+            continue
+        with lock:
+            return _answer_alone(folder, request)
+
+
+def _answer_alone(folder: Path, request: Request) -> bytes:
+    from pipeline.run.replay import first_rulebook
+    from pipeline.run.requests import answer
+
+    keys = load_keys(folder, allow_test=True)
+    state = State(folder, keys, first_rulebook(folder, keys))
+    try:
+        state.use_last_rulebook()
+        if request["do"] == "job":
+            state.complete_cuts(getpass.getuser())
+        return answer(state, request)
+    finally:
+        state.close()
+
+
+def sql_command(folder: Path, query: str, as_json: bool) -> int:
+    """`mirrorpoint sql`."""
+    _print(ask(folder, {"do": "sql", "query": query, "json": as_json}))
+    return 0
+
+
+def explain_command(folder: Path, identifier: str, as_json: bool, question: dict[str, Any]) -> int:
+    """`mirrorpoint explain`."""
+    request = {"do": "explain", "id": identifier, "json": as_json, "question": question}
+    _print(ask(folder, request | {"actor": getpass.getuser()}))
+    return 0
+
+
+def job_command(folder: Path, name: str, options: dict[str, Any], as_json: bool) -> int:
+    """`mirrorpoint job NAME`."""
+    request = {"do": "job", "name": name, "json": as_json, "actor": getpass.getuser()}
+    _print(ask(folder, request | options))
+    return 0
+
+
+def _print(body: bytes) -> None:
+    click.get_binary_stream("stdout").write(body)
+    sys.stdout.flush()

@@ -1,0 +1,321 @@
+"""`explain`: from any id to its cause, down to the packet; `--missing`: the first link that broke.
+
+A chain is a list of links, each with the facts that stand in its row. It is read from the store by
+id, from the book for entries and from the rulebooks for the line of a rule, so what it says can be
+checked by hand. Addresses and logins are not in it, unless asked for with an audited word
+(`--with-identity`).
+"""
+
+from __future__ import annotations
+
+import json
+import textwrap
+from dataclasses import dataclass, field
+from typing import Any
+
+from pipeline.model.identifiers import NO_ID_TEXT, id_text, parse_id
+from pipeline.model.money import CURRENCY_SCALE, show_amount
+from pipeline.run.owner import RequestError
+from pipeline.run.state import State
+
+Row = dict[str, Any]
+WIDTH = 80
+# Where an id may be found, and the link that a chain starts with there.
+PLACES = (
+    ("entries", "entry_id"),
+    ("entries", "transfer_id"),
+    ("conversions", "conversion_key"),
+    ("purchases_log", "message_id"),
+    ("clicks", "click_id"),
+    ("decisions", "decision_id"),
+    ("visits", "visit_id"),
+    ("commands_log", "command_id"),
+    ("runs", "run_id"),
+    ("cuts", "cut_id"),
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Link:
+    """One link of a chain: what it is, one line about it, and its facts."""
+
+    what: str
+    text: str
+    facts: Row = field(default_factory=dict)
+
+    def as_dict(self) -> Row:
+        """The link as a JSON object."""
+        facts = {k: v if isinstance(v, int | str) else str(v) for k, v in self.facts.items()}
+        return {"what": self.what, "text": self.text, "facts": facts}
+
+
+def show_chain(chain: list[Link]) -> str:
+    """A chain for a terminal of 80 columns."""
+    lines: list[str] = []
+    for link in chain:
+        head = f"{link.what:<11} "
+        lines += textwrap.wrap(
+            link.text, WIDTH, initial_indent=head, subsequent_indent=" " * len(head)
+        )
+    return "\n".join(lines)
+
+
+def explain_id(state: State, text: str, with_identity: bool = False) -> list[Link] | None:
+    """The chain that starts at an id; None where nothing has it."""
+    wanted = parse_id(text)
+    if wanted is None:
+        raise RequestError(f"{text!r} is not an id; ids look like {NO_ID_TEXT}", 2)
+    for table, column in PLACES:
+        rows = rows_of(
+            state, f"SELECT * FROM {table} WHERE {column} = {{id:UUID}}", id=id_text(wanted)
+        )
+        if rows:
+            chain = _from(state, table, rows)
+            if with_identity:
+                chain += _identity(state, chain)
+            return chain
+    return None
+
+
+def _from(state: State, table: str, rows: list[Row]) -> list[Link]:
+    first = rows[0]
+    match table:
+        case "entries":
+            return _entries(state, rows)
+        case "conversions":
+            return _booked(state, first) + _conversion(state, first["conversion_key"])
+        case "purchases_log":
+            return [link_of_message(first), *_conversion(state, first["conversion_key"])]
+        case "clicks":
+            return [_click(first), *_visit_chain(state, first["visit_id"])]
+        case "decisions":
+            return _visit_chain(state, first["visit_id"])
+        case "visits":
+            return _visit_chain(state, first["visit_id"])
+        case "commands_log":
+            return [_command(first)]
+    return [Link(table.rstrip("s"), ", ".join(f"{k} {v}" for k, v in first.items()), first)]
+
+
+def _entries(state: State, rows: list[Row]) -> list[Link]:
+    """All legs of the transfer, then its cause."""
+    first = rows[0]
+    legs = rows_of(
+        state,
+        "SELECT * FROM entries WHERE transfer_id = {id:UUID} ORDER BY leg",
+        id=str(first["transfer_id"]),
+    )
+    chain = [_leg(leg, state.rulebook.programme.points_scale) for leg in legs]
+    chain.append(
+        Link(
+            "booked",
+            f"as target {first['cause_version']} of {first['cause_kind']} {first['cause_id']}, "
+            f"effective {when(first['effective_at'])}, period {first['period']}, "
+            f"cut {first['cut']}, "
+            f"by {first['actor']}, run {first['run_id']}",
+        )
+    )
+    if first["cause_kind"] == "order":
+        found = rows_of(
+            state,
+            "SELECT * FROM commands_log WHERE command_id = {id:UUID}",
+            id=str(first["cause_id"]),
+        )
+        return chain + [_command(row) for row in found]
+    chain.append(_rule(state, first))
+    return chain + _conversion(state, first["conversion_key"])
+
+
+def _leg(row: Row, points_scale: int) -> Link:
+    scale = CURRENCY_SCALE.get(row["commodity"], points_scale)
+    side = "debit" if row["amount"] >= 0 else "credit"
+    amount = show_amount(abs(row["amount"]), scale)
+    return Link(
+        "entry", f"{row['kind']}: {side} {amount} {row['commodity']} {row['account']}"
+        f" ({row['entry_id']})", row,
+    )  # fmt: skip
+
+
+def _rule(state: State, row: Row) -> Link:
+    """The line of the rule that rated this, in the rulebook that was in force."""
+    rulebook = state.rulebooks.get(_bytes(row["rulebook_hash"]))
+    place = rulebook.where(_bytes(row["rule_version"])) if rulebook else None
+    where = f"rules/{place.file}:{place.line} ({place.key})" if place else "not in the journal"
+    return Link(
+        "rule",
+        f"{row['rule_id'] or 'none'} at {where}, version {row['rule_version']}, "
+        f"contract {row['contract_version'] or 'none'}",
+    )
+
+
+def _booked(state: State, conversion: Row) -> list[Link]:
+    rows = rows_of(
+        state,
+        "SELECT * FROM entries WHERE conversion_key = {id:UUID} AND commodity NOT IN "
+        f"({', '.join(repr(c) for c in CURRENCY_SCALE)}) AND subscriber_id != {{none:UUID}}"
+        " ORDER BY sequence, leg",
+        id=str(conversion["conversion_key"]),
+        none=NO_ID_TEXT,
+    )
+    chain = [_leg(row, state.rulebook.programme.points_scale) for row in rows]
+    if rows:
+        chain.append(_rule(state, rows[-1]))
+    return chain
+
+
+def _conversion(state: State, key: Any) -> list[Link]:
+    """What accrual made of a conversion, its messages in order, and the click or visit behind it."""
+    found = rows_of(
+        state, "SELECT * FROM conversions WHERE conversion_key = {id:UUID}", id=str(key)
+    )
+    chain = [_outcome(row) for row in found]
+    messages = rows_of(
+        state,
+        "SELECT * FROM purchases_log WHERE conversion_key = {id:UUID} ORDER BY stream_offset",
+        id=str(key),
+    )
+    chain += [link_of_message(row) for row in messages]
+    if not found:
+        return chain
+    clicks = rows_of(
+        state, "SELECT * FROM clicks WHERE click_id = {id:UUID}", id=str(found[0]["click_id"])
+    )
+    chain += [_click(row) for row in clicks]
+    visit = clicks[0]["visit_id"] if clicks else found[0]["visit_id"]
+    return chain + _visit_chain(state, visit)
+
+
+def _outcome(row: Row) -> Link:
+    waits = f", until {when(row['release_at'])}" if row["reason"] == "held" else ""
+    return Link(
+        "conversion",
+        f"{row['partner']} {row['conversion_id']}: {row['state']} ({row['reason']}{waits}), "
+        f"{row['points']} points at cut {row['cut']}; book answered {row['result']}; "
+        f"{row['explanation']}",
+        row,
+    )
+
+
+def link_of_message(row: Row) -> Link:
+    """What a partner told us, in one line."""
+    scale = CURRENCY_SCALE.get(row["currency"], 2)
+    parked = f", parked: {row['parked']} {row['parked_detail']}" if row["parked"] != "none" else ""
+    change = "change of " if row["amount_mode"] == "delta" else ""
+    return Link(
+        "message",
+        f"{row['status']} {change}{show_amount(row['amount_minor'], scale)} {row['currency']} from "
+        f"{row['partner'] or 'nobody we know'}, order {row['order_ref'] or '-'}, received "
+        f"{when(row['received_at'])}, row {row['row']} of {row['input']}{parked} "
+        f"({row['message_id']})",
+        row,
+    )
+
+
+def _click(row: Row) -> Link:
+    return Link(
+        "click",
+        f"{row['click_id']} handed out {when(row['clicked_at'])} by {row['channel'] or 'link'} to "
+        f"{row['partner']}, delivery {row['delivery']}, contract {row['contract_version']}",
+        row,
+    )
+
+
+def _command(row: Row) -> Link:
+    return Link(
+        "command",
+        f"{row['kind']} {row['ref']} of {row['points']} points by {row['actor']} for subscriber "
+        f"{row['subscriber_id']}, at {when(row['event_at'])}",
+        row,
+    )
+
+
+def _visit_chain(state: State, visit_id: Any) -> list[Link]:
+    """Decision, visit, and the flow and packet that opened it."""
+    if str(visit_id) == NO_ID_TEXT:
+        return []
+    visits = rows_of(state, "SELECT * FROM visits WHERE visit_id = {id:UUID}", id=str(visit_id))
+    decisions = rows_of(
+        state, "SELECT * FROM decisions WHERE visit_id = {id:UUID}", id=str(visit_id)
+    )
+    chain = [
+        Link(
+            "decision",
+            f"{row['kind']} ({row['reason']}) at {when(row['decided_at'])}, experiment "
+            f"{row['experiment'] or 'none'} cell {row['cell'] or '-'} ({row['decision_id']})",
+            row,
+        )
+        for row in decisions
+    ]
+    for row in visits:
+        doubt = ", ambiguous address" if row["ambiguous"] else ""
+        tracker = (
+            f", after tracker {row['tracker']} {when(row['tracker_at'])}" if row["tracker"] else ""
+        )
+        chain.append(
+            Link(
+                "visit",
+                f"{row['visit_id']} of subscriber {row['subscriber_id']} ({row['basis']}) with "
+                f"{row['partner']}, "
+                f"{when(row['first_at'])} to {when(row['last_at'])}, {row['sessions']} sessions "
+                f"({row['tls']} TLS, {row['http']} HTTP), arrival {row['arrival']}{tracker}{doubt}",
+                row,
+            )
+        )
+        chain.append(_packet(state, row, "packet", row["packet_number"], row["flow_id"]))
+        if row["document_packet"] and row["document_packet"] != row["packet_number"]:
+            chain.append(
+                _packet(state, row, "document", row["document_packet"], row["document_flow_id"])
+            )
+    return chain
+
+
+def _packet(state: State, visit: Row, what: str, number: int, flow: Any) -> Link:
+    name = capture_name(state, int(visit["source_id"]))
+    return Link(
+        what,
+        f"number {number} of {name}, flow {flow}",
+        {"packet": number, "capture": name, "flow_id": str(flow)},
+    )
+
+
+def capture_name(state: State, source_id: int) -> str:
+    """The capture that a source number stands for, as the last ingest announced it."""
+    rows = rows_of(
+        state,
+        "SELECT body FROM commands_log WHERE kind = 'ingest_begin'"
+        " ORDER BY stream_offset DESC LIMIT 1",
+    )
+    names = json.loads(rows[0]["body"])["captures"] if rows else []
+    return names[source_id] if source_id < len(names) else f"source {source_id}"
+
+
+def _identity(state: State, chain: list[Link]) -> list[Link]:
+    """The login behind the chain's subscriber, if it was not erased."""
+    for link in chain:
+        subscriber = str(link.facts.get("subscriber_id", NO_ID_TEXT))
+        if subscriber != NO_ID_TEXT:
+            login = state.book.identity(_bytes(subscriber))
+            return [Link("identity", f"subscriber {subscriber} is login {login or '(erased)'}")]
+    return []
+
+
+def explain_missing(state: State, question: dict[str, Any]) -> list[Link]:
+    """Why an order brought no points: the first link that broke comes last and is named."""
+    from pipeline.run.missing import find_break
+
+    return find_break(state, question)
+
+
+def rows_of(state: State, query: str, **parameters: str) -> list[Row]:
+    """The rows of a query with `{name:Type}` parameters, as dicts."""
+    return state.clickhouse.dicts(query, **parameters)
+
+
+def when(moment: Any) -> str:
+    """A time of the store as people read it: UTC, without zeros behind the second."""
+    text = str(moment).replace("+00:00", "")
+    return (text.rstrip("0").rstrip(".") if "." in text else text) + "Z"
+
+
+def _bytes(text: Any) -> bytes:
+    return parse_id(str(text)) or bytes(16)

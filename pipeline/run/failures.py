@@ -1,0 +1,32 @@
+"""Failures that users can mend, in plain words; everything else is a bug and keeps its traceback."""
+
+from __future__ import annotations
+
+FAILED, WRONG = 1, 2
+
+
+def explain_failure(error: Exception) -> tuple[int, str] | None:
+    """Exit code and message of a failure that is not a bug; None for a bug."""
+    from pipeline.rulebook.check import show_problems
+    from pipeline.rulebook.model import RulebookError
+    from pipeline.run.cases import CaseError
+    from pipeline.run.inputs import InputError
+
+    if isinstance(error, RulebookError):
+        return WRONG, show_problems(error.problems)
+    if isinstance(error, CaseError | InputError):
+        return WRONG, "\n".join(error.problems)
+    if isinstance(error, OSError) and error.filename:
+        return WRONG, f"{error.filename}: {error.strerror or error}"
+    by_name = {
+        "StateError": WRONG,
+        "KeyFileError": WRONG,
+        "LockError": FAILED,
+        "JournalError": FAILED,
+        "JournalMismatch": FAILED,
+        "QueryError": WRONG,
+        "SinkError": FAILED,
+        "RequestError": FAILED,
+    }
+    code = by_name.get(type(error).__name__)
+    return None if code is None else (code, str(error))

@@ -1,0 +1,190 @@
+"""`explain --missing --order REF`: the links from the visit to the points, up to the one that
+broke.
+
+Told what the asker knows (the order; perhaps the subscriber, or an address and a time), it walks
+the path in order: was the address bound, was its holder in the parse set, was there a visit, a
+decision, a click, a message of the partner, an attribution, an award, a booking. Links that held
+are shown; the first that did not is shown last under the word `broken`.
+"""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import Any
+
+from pipeline.model.addresses import parse_prefix, prefix_hash
+from pipeline.model.identifiers import NO_ID_TEXT, id_text, parse_id
+from pipeline.run.cases import to_ns
+from pipeline.run.explain import Link, Row, explain_id, link_of_message, rows_of, when
+from pipeline.run.owner import RequestError
+from pipeline.run.state import State
+
+WRONG = 2
+V4_LENGTHS, V6_LENGTHS = (32, 31, 30, 29, 28), (128, 64, 60, 56, 48)
+WORDS = {
+    "held": "the partner approved it; points wait for the return window until {release}",
+    "pending": "the partner has not confirmed it yet",
+    "declined": "the partner declined it",
+    "orphan": "no click of ours, and no member the shop could name, leads to it",
+    "stood_down": "another affiliate brought this visit; we made no claim",
+    "outside_window": "the click is older than the contract's attribution window, or younger than "
+    "the purchase",
+    "ambiguous": "the address changed hands around the visit, so it is not certain whose it was",
+    "no_rule": "no accrual rule of the partner was in force for it",
+    "wrong_partner": "the click it names belongs to another partner",
+    "not_a_member": "the subscriber was not a member at the visit",
+}
+
+
+def find_break(state: State, question: dict[str, Any]) -> list[Link]:
+    """The chain for `order`, with `subscriber`, or `address` and `at`, where given."""
+    order = str(question.get("order", ""))
+    messages = rows_of(
+        state,
+        "SELECT * FROM purchases_log WHERE order_ref = {ref:String} OR conversion_id = {ref:String}"
+        " ORDER BY stream_offset",
+        ref=order,
+    )
+    chain, subscriber, moment = _asker(state, question, messages)
+    if chain and chain[-1].what == "broken":
+        return chain
+    if not messages:
+        chain.append(Link("broken", f"no message about order {order} has arrived from any partner"))
+        return chain + _seen_instead(state, subscriber, moment)
+    chain += [link_of_message(row) for row in messages]
+    good = [row for row in messages if row["parked"] == "none"]
+    if not good:
+        last = messages[-1]
+        chain.append(Link("broken", f"parked: {last['parked']}: {last['parked_detail']}", last))
+        return chain
+    return chain + _outcome(state, good[-1], subscriber)
+
+
+def _outcome(state: State, message: Row, subscriber: str) -> list[Link]:
+    """What became of the conversion that the message belongs to."""
+    key = str(message["conversion_key"])
+    found = rows_of(state, "SELECT * FROM conversions WHERE conversion_key = {id:UUID}", id=key)
+    if not found:
+        return [Link("broken", "no accrual has run since its message came; see `job accrue`")]
+    row = found[0]
+    whole = explain_id(state, key) or []
+    behind = [link for link in whole if link.what not in ("message", "entry", "booked")]
+    if subscriber and str(row["subscriber_id"]) not in (subscriber, NO_ID_TEXT):
+        return [*behind, Link("broken", f"it belongs to subscriber {row['subscriber_id']}")]
+    if row["reason"] == "awarded" and row["result"] in ("ok", "exists", "stale"):
+        booked = [link for link in whole if link.what in ("entry", "booked")]
+        done = Link("whole", f"no link is broken: {row['points']} points were booked")
+        return [*behind, *booked, done]
+    if row["result"] not in ("ok", "exists", "stale", ""):
+        return [*behind, Link("broken", f"the book refused it: {row['result']}")]
+    words = WORDS.get(row["reason"], str(row["reason"])).format(release=when(row["release_at"]))
+    named = _named_click(state, message) if row["reason"] == "orphan" else []
+    return [*behind, *named, Link("broken", words, row)]
+
+
+def _named_click(state: State, message: Row) -> list[Link]:
+    """Which click an orphan names, if any: one we never handed out."""
+    if not message["click_ref"]:
+        return [Link("click", "the message names no click")]
+    return [Link("click", f"the message names {message['click_ref']}, which we never handed out")]
+
+
+def _asker(
+    state: State, question: dict[str, Any], messages: list[Row]
+) -> tuple[list[Link], str, int]:
+    """Who asks: the links from address or subscriber to the circle, and the id and time they give."""
+    moment = _moment(str(question.get("at", "")))
+    if not moment and messages:
+        moment = int(messages[0]["event_ns"])
+    subscriber = str(question.get("subscriber", ""))
+    chain: list[Link] = []
+    if question.get("address"):
+        if not question.get("at"):
+            raise RequestError("--address needs --at TIME: addresses change hands", WRONG)
+        chain, subscriber = _holder(state, str(question["address"]), moment)
+    elif subscriber:
+        known = parse_id(subscriber)
+        if known is None:
+            raise RequestError(f"--subscriber {subscriber!r} is not a subscriber id", WRONG)
+        subscriber = id_text(known)
+    if subscriber:
+        chain += _standing(state, subscriber, moment)
+    return chain, subscriber, moment
+
+
+def _holder(state: State, address: str, moment: int) -> tuple[list[Link], str]:
+    """Who held an address at a time, by the keyed hashes of its prefixes."""
+    if parse_prefix(address) is None:
+        raise RequestError(f"--address {address!r} is not an address", WRONG)
+    for length in V6_LENGTHS if ":" in address else V4_LENGTHS:
+        prefix = parse_prefix(f"{address.partition('/')[0]}/{length}")
+        assert prefix is not None
+        hashed = prefix_hash(state.keys.address, *prefix)
+        found = rows_of(
+            state,
+            "SELECT * FROM bindings_log WHERE address_hash = {hash:UUID} AND event_ns <= {at:Int64}"
+            " ORDER BY event_ns DESC, stream_offset DESC LIMIT 1",
+            hash=id_text(hashed),
+            at=str(moment),
+        )
+        if found and found[0]["kind"] == "bind":
+            row = found[0]
+            text = f"the address was held by {row['subscriber_id']} since {when(row['event_at'])}"
+            return [Link("binding", text, row)], str(row["subscriber_id"])
+        if found:
+            text = f"the address was given up {when(found[0]['event_at'])}, before that time"
+            return [Link("broken", text, found[0])], ""
+    return [Link("broken", "no binding: nobody in the circle held that address at that time")], ""
+
+
+def _standing(state: State, subscriber: str, moment: int) -> list[Link]:
+    """The subscriber's basis at the time; broken where it kept us from looking."""
+    rows = rows_of(
+        state,
+        "SELECT * FROM basis_log WHERE subscriber_id = {id:UUID}"
+        " AND event_ns <= if({at:Int64} = 0, 9223372036854775807, {at:Int64})"
+        " ORDER BY event_ns DESC, stream_offset DESC LIMIT 1",
+        id=subscriber,
+        at=str(moment),
+    )
+    if not rows:
+        return [Link("broken", "not in the circle at that time, so nothing was read")]
+    basis = Link("basis", f"{rows[0]['state']} since {when(rows[0]['event_at'])}", rows[0])
+    if rows[0]["state"] not in ("consented", "listed"):
+        said = f"{rows[0]['state']}: not in the parse set at that time, so nothing was read"
+        return [Link("broken", said, rows[0])]
+    return [basis]
+
+
+def _seen_instead(state: State, subscriber: str, moment: int) -> list[Link]:
+    """Visits of the subscriber in the day before, to help the search."""
+    if not subscriber:
+        return []
+    rows = rows_of(
+        state,
+        "SELECT v.*, d.kind AS decided, d.reason AS why FROM visits v LEFT JOIN decisions d"
+        " ON d.visit_id = v.visit_id WHERE v.subscriber_id = {id:UUID}"
+        " AND ({at:Int64} = 0 OR abs(toUnixTimestamp64Nano(v.last_at) - {at:Int64}) < 86400000000000)"
+        " ORDER BY v.first_at DESC LIMIT 5",
+        id=subscriber,
+        at=str(moment),
+    )
+    return [
+        Link(
+            "visit",
+            f"{row['partner']} {when(row['first_at'])}: decision {row['decided']} ({row['why']})",
+            row,
+        )
+        for row in rows
+    ]
+
+
+def _moment(text: str) -> int:
+    if not text:
+        return 0
+    try:
+        return to_ns(datetime.fromisoformat(text))
+    except ValueError:
+        raise RequestError(
+            f"--at {text!r} is not a time such as 2026-03-02T10:00:00Z", WRONG
+        ) from None

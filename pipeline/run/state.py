@@ -1,0 +1,193 @@
+"""A state folder: keys, journal, ClickHouse store and book, opened together by their one owner.
+
+STATE/keys/        one file per purpose, mode 0600; says whether they are test keys
+STATE/journal/     the log; everything else can be rebuilt from it
+STATE/clickhouse/  projection for analysts and jobs (chDB)
+STATE/book.sqlite  the book of points
+STATE/owner.lock   held by the process that may write
+STATE/owner.sock   where `sql`, `job` and `explain` ask that process
+"""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from pipeline.engine import Rows
+from pipeline.model.batches import CommandBatch, CutBatch, RulebookBatch
+from pipeline.model.columns import TextColumn, ids, no_ids
+from pipeline.model.identifiers import Keys, digest
+from pipeline.rulebook.model import Rulebook
+from pipeline.rulebook.read import from_texts
+from pipeline.run.accrue import AccrualReport, accrue
+from pipeline.store.book import Book
+from pipeline.store.clickhouse import ClickHouse
+from pipeline.store.crash import crash_point
+from pipeline.store.journal import Journal
+from pipeline.store.lock import OwnerLock
+
+Progress = Callable[[str], None]
+
+
+class StateError(RuntimeError):
+    """The state folder cannot be used the way it was asked to; the message says what to do."""
+
+
+class State:
+    """Journal, store and book of one folder. Only its owner makes one with `writable`."""
+
+    def __init__(
+        self,
+        folder: Path,
+        keys: Keys,
+        rulebook: Rulebook,
+        *,
+        clickhouse_url: str | None = None,
+        database: str = "mirrorpoint",
+        book_url: str | None = None,
+    ) -> None:
+        self.folder, self.keys = folder, keys
+        self.journal = Journal(folder / "journal", keys)
+        self.clickhouse = ClickHouse(
+            clickhouse_url or f"chdb:///{(folder / 'clickhouse').absolute()}", database=database
+        )
+        self.book = Book(
+            book_url or f"sqlite:///{(folder / 'book.sqlite').absolute()}", keys, rulebook
+        )
+        self.rulebooks: dict[bytes, Rulebook] = {}
+        self.rulebook = rulebook
+        self.reload_rulebooks()
+
+    def close(self) -> None:
+        """Give back files and connections."""
+        self.clickhouse.close()
+        self.book.close()
+        self.journal.close()
+
+    def emit(self, rows: Rows) -> None:
+        """Append rows to the journal."""
+        for stream, batch in rows:
+            self.journal.append(stream, batch)
+
+    def use_rulebook(self, rulebook: Rulebook, received_ns: int) -> None:
+        """Keep the full text of a rulebook, once, and rate by it from now on."""
+        self.rulebook = rulebook
+        if rulebook.hash not in self.rulebooks or self.journal.resuming:
+            text = TextColumn.of([rulebook.text()])
+            row = RulebookBatch(ids([rulebook.hash]), text, np.array([received_ns], np.int64))
+            self.journal.append("rulebooks", row)
+        self.rulebooks[rulebook.hash] = rulebook
+        self.book.import_rulebook(rulebook)
+
+    def reload_rulebooks(self) -> None:
+        """Read every rulebook that the journal has and that is not known yet."""
+        for batch in self.journal.read("rulebooks", len(self.rulebooks)):
+            assert isinstance(batch, RulebookBatch)
+            for row in range(len(batch)):
+                found = bytes(batch.rulebook_hash[row])
+                if found not in self.rulebooks:
+                    self.rulebooks[found] = from_texts(json.loads(batch.text.text(row)))
+                    self.book.import_rulebook(self.rulebooks[found])
+
+    def use_last_rulebook(self) -> None:
+        """Rate by the newest rulebook of the journal."""
+        if self.rulebooks:
+            self.rulebook = list(self.rulebooks.values())[-1]
+
+    def command(
+        self, kind: str, ref: str, body: dict[str, Any], actor: str, received_ns: int
+    ) -> None:
+        """Append one command of ours to the journal."""
+        self.journal.append(
+            "commands",
+            CommandBatch(
+                ids([digest(self.keys.visit, "command", kind, ref)]),
+                TextColumn.of([kind]),
+                TextColumn.of([ref]),
+                TextColumn.of([actor]),
+                no_ids(1),
+                np.zeros(1, np.int64),
+                TextColumn.of([json.dumps(body, sort_keys=True)]),
+                np.array([received_ns], np.int64),
+                np.array([received_ns], np.int64),
+            ),
+        )
+
+    def cuts(self) -> list[CutBatch]:
+        """All cuts in the journal, one batch of one row each, in their order."""
+        found: list[CutBatch] = []
+        for batch in self.journal.read("cuts"):
+            assert isinstance(batch, CutBatch)
+            found += [batch.slice(row, row + 1) for row in range(len(batch))]
+        return found
+
+    def make_cut(self, number: int, name: str, now_ns: int, repeat: CutBatch | None) -> CutBatch:
+        """Fix a position and a `now`: seal the open segments, append the cut, make it durable."""
+        if repeat is not None:
+            cut = repeat.with_columns(
+                cut_id=ids([digest(self.keys.visit, "cut", number, name)]),
+                number=np.array([number], np.int64),
+                name=TextColumn.of([name]),
+                repeat_of=repeat.number,
+            )
+        else:
+            position = {s: n for s, n in self.journal.position().items() if s != "cuts"}
+            cut = CutBatch(
+                ids([digest(self.keys.visit, "cut", number, name)]),
+                np.array([number], np.int64),
+                TextColumn.of([name]),
+                np.array([now_ns], np.int64),
+                TextColumn.of([json.dumps(position, sort_keys=True)]),
+                np.zeros(1, np.int64),
+                ids([self.rulebook.hash]),
+            )
+        self.journal.append("cuts", cut)
+        self.journal.seal()
+        self.journal.sync()
+        crash_point("accrue.after_cut")
+        return cut
+
+    def accrue(self, cut: CutBatch, actor: str, progress: Progress | None = None) -> AccrualReport:
+        """Run accrual at a cut; doing it again is harmless."""
+        run_id = digest(self.keys.visit, "run", "accrue", bytes(cut.cut_id[0]))
+        return accrue(
+            self.journal,
+            self.clickhouse,
+            self.book,
+            self.rulebooks,
+            cut,
+            run_id=run_id,
+            actor=actor,
+            progress=progress,
+        )
+
+    def complete_cuts(self, actor: str) -> None:
+        """Run the job of every cut that a crash left open."""
+        for cut in self.cuts():
+            if not self.book.cut_done(int(cut.number[0])):
+                self.accrue(cut, actor)
+
+    def deliver(self) -> None:
+        """Bring the store up to the journal."""
+        self.journal.seal()
+        self.journal.sync()
+        self.clickhouse.project(self.journal)
+
+
+def lock_state(folder: Path, wait_seconds: float = 0.0) -> OwnerLock:
+    """Become the owner of a state folder, making it if need be."""
+    folder.mkdir(parents=True, exist_ok=True)
+    folder.chmod(0o700)
+    lock = OwnerLock(folder / "owner.lock")
+    lock.acquire(timeout_seconds=wait_seconds)
+    return lock
+
+
+def now_ns() -> int:
+    """The wall clock, UTC nanoseconds; only the outermost layer asks it."""
+    return time.time_ns()

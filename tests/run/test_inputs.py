@@ -1,0 +1,168 @@
+"""Inputs come in one order, whatever the files and however packets are cut."""
+
+import io
+import struct
+from itertools import pairwise
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from pipeline.capture.recognise import InputKind
+from pipeline.model.stage import END_OF_TIME
+from pipeline.model.tally import Tally
+from pipeline.run.inputs import (
+    InputError,
+    PacketFeed,
+    _Lane,
+    read_facts,
+    sort_files,
+)
+
+CIRCLE = "# mirrorpoint circle v1\nevent_ns\treceived_ns\tlogin\tstate\tterms\n"
+SIGNINS = "# mirrorpoint sign-ins v1\nevent_ns\treceived_ns\tkind\tlogin\taddress\n"
+ORDERS = "# mirrorpoint orders v1\nevent_ns\treceived_ns\tlogin\tref\tpoints\n"
+
+
+T0 = 1_772_323_200_000_000_000
+
+
+def write(path, head, rows):
+    lines = ["\t".join(map(str, (T0 + row[0], T0 + row[1], *row[2:]))) + "\n" for row in rows]
+    path.write_text(head + "".join(lines))
+    return path
+
+
+def pcap(times_ns):
+    head = struct.pack("<IHHiIII", 0xA1B23C4D, 2, 4, 0, 0, 65535, 1)
+    body = bytes(60)
+    packets = [struct.pack("<IIII", t // 10**9, t % 10**9, 60, 60) + body for t in times_ns]
+    return head + b"".join(packets)
+
+
+@pytest.fixture
+def facts(tmp_path):
+    circle = write(
+        tmp_path / "circle.tsv",
+        CIRCLE,
+        [(5, 10, "a", "listed", "1"), (5, 30, "a", "left", "1"), (6, 40, "b", "listed", "1")],
+    )
+    signins = write(
+        tmp_path / "signins.tsv",
+        SIGNINS,
+        [(9, 10, "start", "a", "192.0.2.1"), (20, 20, "start", "b", "192.0.2.2"),
+         (31, 31, "stop", "a", "192.0.2.1")],
+    )  # fmt: skip
+    orders = write(
+        tmp_path / "orders.tsv", ORDERS, [(30, 30, "a", "o1", 5), (35, 35, "b", "o2", 6)]
+    )
+    files = sort_files([signins, orders, circle])
+    assert not files.captures
+    return read_facts(files.texts, Tally())
+
+
+def test_merged_by_received_kind_and_row(facts):
+    assert (facts.received_ns - T0).tolist() == [10, 10, 20, 30, 30, 31, 35, 40]
+    assert facts.rank.tolist() == [0, 1, 1, 0, 3, 1, 3, 0]
+    assert facts.withdrawals().tolist() == [3]
+
+
+def test_nothing_moves_across_a_change_of_the_circle(facts):
+    runs = [(kind, batch.row.tolist()) for kind, batch in facts.runs(0, len(facts))]
+    assert runs == [
+        (InputKind.CIRCLE, [1]),
+        (InputKind.SIGNINS, [1, 2]),
+        (InputKind.CIRCLE, [2]),
+        (InputKind.SIGNINS, [3]),
+        (InputKind.ORDERS, [1, 2]),
+        (InputKind.CIRCLE, [3]),
+    ]
+
+
+@given(st.data())
+def test_runs_of_parts_are_the_runs_of_the_whole(facts_of_many, data):
+    facts = facts_of_many
+    stops = sorted(data.draw(st.lists(st.integers(0, len(facts)), max_size=5)))
+    edges = [0, *stops, len(facts)]
+    seen = {kind: [] for kind in InputKind}
+    for a, b in pairwise(edges):
+        for kind, batch in facts.runs(a, b):
+            seen[kind] += batch.received_ns.tolist()
+    for kind, batch in facts.runs(0, len(facts)):
+        assert batch.received_ns.tolist() == seen[kind][: len(batch)]
+        del seen[kind][: len(batch)]
+    assert not any(seen.values())
+
+
+@pytest.fixture(scope="module")
+def facts_of_many(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("facts")
+    random = np.random.default_rng(3)
+    circle = [
+        (t, t, f"m{t % 7}", "listed", "1") for t in sorted(random.integers(0, 99, 9).tolist())
+    ]
+    signins = [
+        (t, t, "start", "a", "192.0.2.1") for t in sorted(random.integers(0, 99, 30).tolist())
+    ]
+    orders = [
+        (t, t, "a", f"o{n}", 1) for n, t in enumerate(sorted(random.integers(0, 99, 9).tolist()))
+    ]
+    paths = [
+        write(folder / "c.tsv", CIRCLE, circle),
+        write(folder / "s.tsv", SIGNINS, signins),
+        write(folder / "o.tsv", ORDERS, orders),
+    ]
+    return read_facts(sort_files(paths).texts, Tally())
+
+
+def test_a_row_of_a_file_is_found(facts, tmp_path):
+    assert facts.index_after(tmp_path / "circle.tsv", 2) == 4
+    assert facts.index_after(tmp_path / "orders.tsv", 2) == 7
+    assert facts.index_after(tmp_path / "orders.tsv", 3) is None
+    assert facts.index_after(tmp_path / "else.tsv", 1) is None
+
+
+def drain(feed, limits):
+    taken = []
+    for limit in [*limits, END_OF_TIME]:
+        while (got := feed.take_before(limit)) is not None:
+            batch, key = got
+            assert key < limit
+            taken += [
+                (batch.source, batch.first_packet + i, int(batch.time_ns[i]))
+                for i in range(len(batch))
+            ]
+    return taken
+
+
+def feed_of(files, rows):
+    feed = PacketFeed([], Tally())
+    feed._lanes = [
+        _Lane(io.BytesIO(pcap(times)), f"f{n}", n, Tally(), rows) for n, times in enumerate(files)
+    ]
+    return feed
+
+
+@given(
+    st.lists(st.lists(st.integers(0, 50), max_size=12), min_size=1, max_size=3),
+    st.integers(1, 5),
+    st.lists(st.integers(0, 60), max_size=4),
+)
+def test_packets_of_several_captures_come_in_one_order(files, rows, limits):
+    whole = drain(feed_of(files, 4096), [])
+    assert drain(feed_of(files, rows), sorted(limits)) == whole
+    assert len(whole) == sum(map(len, files))
+    for n, times in enumerate(files):
+        assert [t for source, _, t in whole if source == f"f{n}"] == times
+    highest = [(np.maximum.accumulate(times).tolist() if times else []) for times in files]
+    keys = [highest[int(source[1:])][number - 1] for source, number, _ in whole]
+    assert keys == sorted(keys)
+
+
+def test_unknown_files_are_all_named(tmp_path):
+    (tmp_path / "a.txt").write_text("hello")
+    (tmp_path / "b.bin").write_bytes(b"\0" * 9)
+    with pytest.raises(InputError) as raised:
+        sort_files([tmp_path / "a.txt", tmp_path / "b.bin", tmp_path / "none.pcap"])
+    assert len(raised.value.problems) == 3

@@ -1,0 +1,113 @@
+"""The owner's socket: answers, failures, queued work, and a folder with a long path."""
+
+import json
+import socket
+import stat
+import threading
+
+import pytest
+
+from pipeline.run.owner import SOCKET, OwnerServer, RequestError, ask_owner
+
+
+def ask(request):
+    if request["do"] == "bug":
+        raise ZeroDivisionError("no")
+    if request["do"] == "refuse":
+        raise RequestError("not like this", 2)
+    return json.dumps(request).encode()
+
+
+@pytest.fixture
+def folder(tmp_path):
+    long = tmp_path / ("a" * 120)  # longer than a socket address can be
+    long.mkdir()
+    return long
+
+
+@pytest.fixture
+def server(folder):
+    acted = []
+
+    def act(request):
+        acted.append(threading.get_ident())
+        return b"done " + str(request["n"]).encode()
+
+    server = OwnerServer(folder, ask, act)
+    server.acted = acted
+    yield server
+    server.close()
+
+
+def test_nobody_there(folder):
+    assert ask_owner(folder, {"do": "sql"}) is None
+
+
+def test_questions_are_answered(server, folder):
+    assert json.loads(ask_owner(folder, {"do": "sql", "n": 1})) == {"do": "sql", "n": 1}
+
+
+def test_failures_keep_their_code(server, folder):
+    with pytest.raises(RequestError, match="not like this") as raised:
+        ask_owner(folder, {"do": "refuse"})
+    assert raised.value.code == 2
+    with pytest.raises(RequestError, match="ZeroDivisionError") as raised:
+        ask_owner(folder, {"do": "bug"})
+    assert raised.value.code == 1
+
+
+def test_work_is_done_in_the_thread_that_polls(server, folder):
+    answers = []
+    threads = [
+        threading.Thread(
+            target=lambda n=n: answers.append(ask_owner(folder, {"do": "job", "n": n}))
+        )
+        for n in range(5)
+    ]
+    for thread in threads:
+        thread.start()
+    while len(answers) < 5:
+        server.poll(0.05)
+    for thread in threads:
+        thread.join()
+    assert sorted(answers) == [b"done %d" % n for n in range(5)]
+    assert set(server.acted) == {threading.get_ident()}
+
+
+def test_only_the_owner_may_connect(server, folder):
+    mode = stat.S_IMODE((folder / SOCKET).lstat().st_mode)
+    assert mode & 0o077 == 0
+
+
+def test_nonsense_on_the_socket_harms_nothing(server, folder):
+    import os
+
+    descriptor = os.open(folder, os.O_RDONLY)
+    for nonsense in (b"\n", b"{", b"[]\n", b"\xff\xfe\n", b"null\n", b'"do"\n'):
+        with socket.socket(socket.AF_UNIX) as client:
+            client.connect(f"/proc/self/fd/{descriptor}/{SOCKET}")
+            client.sendall(nonsense)
+            client.shutdown(socket.SHUT_WR)
+            client.makefile("rb").read()
+    os.close(descriptor)
+    assert ask_owner(folder, {"do": "sql"}) is not None
+
+
+def test_after_close_nobody_is_there(folder):
+    OwnerServer(folder, ask, ask).close()
+    assert ask_owner(folder, {"do": "sql"}) is None
+    assert not (folder / SOCKET).exists()
+
+
+def test_a_socket_left_by_a_crash_is_replaced(folder):
+    left = socket.socket(socket.AF_UNIX)
+    import os
+
+    descriptor = os.open(folder, os.O_RDONLY)
+    left.bind(f"/proc/self/fd/{descriptor}/{SOCKET}")
+    left.close()
+    os.close(descriptor)
+    assert ask_owner(folder, {"do": "sql"}) is None
+    server = OwnerServer(folder, ask, ask)
+    assert ask_owner(folder, {"do": "sql"}) is not None
+    server.close()
