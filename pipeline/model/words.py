@@ -1,4 +1,5 @@
-"""The closed lists: protocols, states, kinds and reasons. Numbers are append-only and never reused."""
+"""The closed lists: protocols, states, kinds and reasons. Numbers are append-only and never reused.
+"""
 
 from __future__ import annotations
 
@@ -123,7 +124,9 @@ class Delivery(IntEnum):
 
 
 class Status(IntEnum):
-    """Canonical status of a purchase message; a larger number outranks at the same time and sequence."""
+    """Canonical status of a purchase message; a larger number outranks at the same time and
+    sequence.
+    """
 
     PENDING = 1
     APPROVED_HOLD = 2
@@ -185,6 +188,7 @@ class TargetReason(IntEnum):
     NO_RULE = 9
     WRONG_PARTNER = 10  # the click belongs to another partner
     NOT_A_MEMBER = 11
+    NO_POINTS = 12  # the amount is too small for one, or nothing is left of it
 
 
 class Result(IntEnum):

@@ -35,17 +35,15 @@ import numpy as np
 from pipeline.kernels.hashing import siphash128_words
 from pipeline.model.batches import ClickBatch, DecisionBatch, VisitBatch
 from pipeline.model.columns import ID_DTYPE, TextColumn, id_words, ids, no_ids
-from pipeline.model.identifiers import NO_ID, Keys, digest, words_of
+from pipeline.model.identifiers import Keys, digest, words_of
 from pipeline.model.tally import Tally
 from pipeline.model.words import Basis, Decision, Delivery, Reason, VisitTrigger
-from pipeline.rulebook.model import Partner, Rulebook
+from pipeline.rulebook.model import Rulebook
+from pipeline.score.terms import Terms
 
 STAGE = "score"
 CONTROL, TREATED = "control", "treated"
 CHANNEL = "redirect"
-LINKS = ("deeplink", "param")
-MATCH = "match"
-LIVE = "live"
 DECISION_TAG = np.frombuffer(b"decision", np.uint64)[0]
 CLICK_TAG = np.frombuffer(b"click\0\0\0", np.uint64)[0]
 
@@ -55,7 +53,7 @@ class Decide:
 
     def __init__(self, rulebook: Rulebook, keys: Keys) -> None:
         self._rulebook = rulebook
-        self._terms = _Terms(rulebook.partners)
+        self._terms = Terms(rulebook.partners)
         self._visit_key, self._click_key = words_of(keys.visit), words_of(keys.click)
         experiment = rulebook.policy.experiment
         self._experiment = experiment.name
@@ -109,7 +107,7 @@ class Decide:
         member = visits.basis == Basis.CONSENTED
         listed = visits.basis == Basis.LISTED
         marked = (visits.tracker_ns > 0) | (np.diff(visits.mark.offsets) > 0)
-        off = ~terms.live[partner] | (contract == terms.contracts)
+        off = ~terms.live[partner] | (contract == terms.no_contract)
         plain = visits.http > 0
         ladder = [
             (off, Reason.PARTNER_NOT_LIVE),
@@ -176,41 +174,6 @@ def is_due(visits: VisitBatch) -> np.ndarray:
         | ((visits.trigger == VisitTrigger.CLOSED) & ~with_document)
     )
     return due
-
-
-class _Terms:
-    """Partners and contracts as columns; the last row of each stands for "none"."""
-
-    def __init__(self, partners: tuple[Partner, ...]) -> None:
-        self._partners = partners
-        self._number = {p.id: i for i, p in enumerate(partners)}
-        contracts = [c for p in partners for c in p.contracts]
-        delivery = [c.click_delivery for c in contracts]
-        self.live = np.array([*(p.status == LIVE for p in partners), False])
-        self.version = ids([*(p.version for p in partners), NO_ID])
-        self.contracts = len(contracts)
-        self.referral = np.array([*(c.referral for c in contracts), False])
-        self.linked = np.array([*(d in LINKS for d in delivery), False])
-        self.matched = np.array([*(d == MATCH for d in delivery), False])
-        self.terms = TextColumn.of([*(c.terms for c in contracts), ""])
-        self.contract_version = TextColumn.of([*(c.version for c in contracts), ""])
-
-    def partner_numbers(self, partner: TextColumn) -> np.ndarray:
-        """The number of each row's partner."""
-        found = (self._number.get(name, len(self._partners)) for name in partner.to_list())
-        return np.fromiter(found, np.int64, len(partner))
-
-    def contract_numbers(self, partner: np.ndarray, when: np.ndarray) -> np.ndarray:
-        """The number of the contract that was in force; by partner number and time."""
-        found = np.full(len(partner), self.contracts, np.int64)
-        contract = 0
-        for number, terms in enumerate(self._partners):
-            mine = partner == number
-            for dated in terms.contracts:
-                inside = (dated.valid_from_ns <= when) & (when < dated.valid_until_ns)
-                found[mine & inside & (found == self.contracts)] = contract
-                contract += 1
-        return found
 
 
 def _hashed(key: np.ndarray, tag: np.uint64, cause: np.ndarray) -> np.ndarray:

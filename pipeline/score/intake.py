@@ -40,10 +40,9 @@ from pipeline.model.tally import Tally
 from pipeline.model.texts import is_plain
 from pipeline.model.words import AmountMode, OrderBy, ParkReason, Status
 from pipeline.rulebook.model import ACTIONS, Contract, Partner, Rulebook
+from pipeline.score.terms import ANY, LIVE
 
 STAGE = "score"
-LIVE = "live"
-ANY = "any"
 # A sum of a million such amounts still fits int64, and nobody orders for ten thousand million.
 AMOUNT_MINOR_MAX = 10**12
 NAME_CHARACTERS_MAX = 128
@@ -197,8 +196,8 @@ class Intake:
         if message["status_ns"] or row["sequence"]:
             row["order_by"] = OrderBy.SENDER
         row["status"] = _status(message["status"])
-        _read_money(message, contract, row)
         self._name_member(message, partner.id, row)
+        _read_money(message, contract, row)
         if sender_id:
             self._check_seen(row, message)
 
@@ -322,10 +321,10 @@ def _read_money(message: dict[str, Any], contract: Contract, row: dict[str, Any]
     amount, commission = message["amount"], message["commission"]
     if commission and not amount and mode is AmountMode.ABSOLUTE:
         raise Parked(ParkReason.BAD_AMOUNT, "a commission without the amount it is for")
+    money = _minor("amount", amount, currency), _minor("commission", commission, currency)
     row["currency"] = currency
     row["amount_mode"] = mode if amount else AmountMode.DELTA
-    row["amount_minor"] = _minor("amount", amount, currency)
-    row["commission_minor"] = _minor("commission", commission, currency)
+    row["amount_minor"], row["commission_minor"] = money
 
 
 def _minor(name: str, text: str, currency: str) -> int:

@@ -1,0 +1,94 @@
+"""Targets, one conversion at a time, with decimals on paper."""
+
+from __future__ import annotations
+
+import math
+from fractions import Fraction
+from typing import Any
+
+from pipeline.model.batches import FoldBatch
+from pipeline.model.money import CURRENCY_SCALE
+from pipeline.model.words import Basis, Status, TargetReason, TargetState
+from pipeline.rulebook.model import Contract, Rulebook
+
+NOTHING = bytes(16)
+
+
+def rate(folds: FoldBatch, rulebook: Rulebook, now_ns: int) -> list[dict[str, Any]]:
+    """State, reason, points, money, member and release time of each conversion."""
+    return [_one(folds, row, rulebook, now_ns) for row in range(len(folds))]
+
+
+def _one(folds: FoldBatch, row: int, rulebook: Rulebook, now_ns: int) -> dict[str, Any]:
+    event = int(folds.event_ns[row])
+    partner = rulebook.partner(folds.partner.text(row))
+    contract = partner.contract_at(event) if partner else None
+    answer: dict[str, Any] = {
+        "state": TargetState.NONE,
+        "points": 0,
+        "receivable": 0,
+        "cost": 0,
+        "margin": 0,
+        "subscriber": NOTHING,
+        "release": 0,
+    }
+    if partner is None or contract is None:
+        return answer | {"reason": TargetReason.NO_RULE}
+    lost, member = _member(folds, row, contract)
+    if lost:
+        return answer | {"reason": lost}
+    answer["subscriber"] = member
+    rules = partner.accruals_at(folds.kind.text(row), event)
+    if not rules:
+        return answer | {"reason": TargetReason.NO_RULE}
+    if folds.status[row] == Status.DECLINED:
+        return answer | {"reason": TargetReason.DECLINED}
+    unit = 10 ** CURRENCY_SCALE[contract.currency]
+    money = Fraction(int(folds.amount_minor[row]), unit)
+    small = 10**rulebook.programme.points_scale
+    rule = rules[0]
+    if rule.kind == "fixed":
+        points = rule.points
+    else:
+        points = math.floor(max(money, Fraction(0)) * rule.rate / rule.per_point * small)
+    if points <= 0:
+        return answer | {"reason": TargetReason.NO_POINTS}
+    answer |= {"points": points, "state": TargetState.PENDING}
+    if folds.status[row] in (Status.PENDING, Status.APPROVED_HOLD):
+        return answer | {"reason": TargetReason.PENDING}
+    answer["release"] = event + contract.return_window_ns
+    if now_ns < answer["release"]:
+        return answer | {"reason": TargetReason.HELD}
+    stated = int(folds.commission_minor[row])
+    receivable = stated or math.floor(money * contract.commission * unit)
+    cost = math.floor(Fraction(points, small) * rulebook.programme.issue_price * unit)
+    answer |= {"receivable": receivable, "cost": cost, "margin": receivable - cost}
+    return answer | {"state": TargetState.AVAILABLE, "reason": TargetReason.AWARDED}
+
+
+def _member(folds: FoldBatch, row: int, contract: Contract) -> tuple[TargetReason | None, bytes]:
+    event = int(folds.event_ns[row])
+    if bytes(folds.click_id[row]) != NOTHING:
+        if not folds.click_found[row]:
+            return TargetReason.ORPHAN, NOTHING
+        if folds.click_partner[row] != folds.partner[row]:
+            return TargetReason.WRONG_PARTNER, NOTHING
+        if not 0 <= event - int(folds.clicked_ns[row]) <= contract.attribution_window_ns:
+            return TargetReason.OUTSIDE_WINDOW, NOTHING
+        if folds.visit_ambiguous[row]:
+            return TargetReason.AMBIGUOUS, NOTHING
+        return None, bytes(folds.click_subscriber[row])
+    if contract.click_delivery != "match":
+        return TargetReason.ORPHAN, NOTHING
+    member, visit = bytes(folds.match_subscriber[row]), bytes(folds.match_visit[row])
+    if NOTHING in (member, visit):
+        return TargetReason.ORPHAN, NOTHING
+    if not 0 <= event - int(folds.match_visit_ns[row]) <= contract.attribution_window_ns:
+        return TargetReason.OUTSIDE_WINDOW, NOTHING
+    if folds.match_basis[row] != Basis.CONSENTED:
+        return TargetReason.NOT_A_MEMBER, NOTHING
+    if folds.match_ambiguous[row]:
+        return TargetReason.AMBIGUOUS, NOTHING
+    if folds.match_marked[row]:
+        return TargetReason.STOOD_DOWN, NOTHING
+    return None, member
