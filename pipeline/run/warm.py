@@ -1,10 +1,10 @@
 """`mirrorpoint warm`: every kernel compiled and kept, so that no later command waits for it.
 
 Compiling is most of what a first run costs (a minute or two of one core), so `make demo` does it
-where people can see it happen. No list of kernels and argument types has to be kept in step with the
-code: the bundled day is inspected and replayed, into a folder that is removed, and so calls what
-every command calls; the few kernels that such a short day never needs (a table that has to grow)
-are called by name. Numba's own events say what is being compiled.
+where people can see it happen. No list of kernels and argument types has to be kept in step with
+the code: the bundled day is inspected and replayed, into a folder that is removed, and so calls
+what every command calls; the few kernels that such a short day never needs (a table that has to
+grow) are called by name. Numba's own events say what is being compiled.
 
 What was done is noted in the cache folder, with the state of the kernels' files. A second call
 finds the note and is done.

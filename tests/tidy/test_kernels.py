@@ -7,6 +7,7 @@ which where it is not. Kernels that only other kernels call are compared through
 from __future__ import annotations
 
 import ast
+import functools
 from pathlib import Path
 
 from tests.need import REPOSITORY
@@ -18,6 +19,7 @@ NAIVE = REPOSITORY / "tests" / "naive"
 NAMED_OTHERWISE: dict[str, str] = {}
 
 
+@functools.cache
 def kernels() -> dict[str, tuple[Path, ast.FunctionDef | ast.AsyncFunctionDef]]:
     """Every kernel of the package by its name, which must be its own."""
     found: dict[str, tuple[Path, ast.FunctionDef | ast.AsyncFunctionDef]] = {}

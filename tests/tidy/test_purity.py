@@ -21,6 +21,8 @@ ALLOWED: dict[str, set[str]] = {
     "pipeline/kernels/compile.py": {"os", "pathlib", "tempfile"},
     # the text files that are dropped into the watched folder
     "pipeline/capture/facts.py": {"pathlib"},
+    # tells what a file is by its first bytes
+    "pipeline/capture/recognise.py": {"pathlib"},
     # the folder of rules
     "pipeline/rulebook/read.py": {"pathlib"},
 }
@@ -34,6 +36,7 @@ ENDINGS = (
 CALLS_ALLOWED: dict[str, set[str]] = {
     "pipeline/kernels/compile.py": {"read_text", "read_bytes"},
     "pipeline/capture/facts.py": {"open"},
+    "pipeline/capture/recognise.py": {"open"},
     "pipeline/rulebook/read.py": {"read_bytes"},
 }
 
