@@ -104,7 +104,7 @@ class Engine:
         return rows + self._visits(self.enrich.advance(watermark_ns, self.tally))
 
     def pause(self) -> Rows:
-        """The unit of input ends, time does not: flows are given up, open visits are written down."""
+        """The unit of input ends, time does not: flows are given up, visits written down."""
         rows = self._sessions(self.classify.advance(END_OF_TIME, self.tally))
         rows += self._visits(self.enrich.pause(self.tally))
         self.classify = self._fresh_classify()

@@ -1,4 +1,4 @@
-"""`job audit`: the journal against its bytes, the book against its rules, ClickHouse against both."""
+"""`job audit`: journal against bytes, book against rules, ClickHouse against both."""
 
 from __future__ import annotations
 

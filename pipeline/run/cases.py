@@ -74,7 +74,7 @@ class CaseText(pydantic.BaseModel, extra="forbid"):
 
 @dataclass(frozen=True, slots=True)
 class Cut:
-    """A cut to be made: after row `row` (from 1) of `file`, or at the end; or an earlier one again."""
+    """A cut to make: after row `row` (from 1) of `file`, or at the end; or one again."""
 
     name: str
     file: Path | None

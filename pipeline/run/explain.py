@@ -9,6 +9,7 @@ checked by hand. Addresses and logins are not in it, unless asked for with an au
 from __future__ import annotations
 
 import json
+import re
 import textwrap
 from dataclasses import dataclass, field
 from typing import Any
@@ -20,6 +21,7 @@ from pipeline.run.state import State
 
 Row = dict[str, Any]
 WIDTH = 80
+PARAMETER = re.compile(r"\{(?P<name>\w+):(?P<type>UUID|Int64|String)\}")
 # Where an id may be found, and the link that a chain starts with there.
 PLACES = (
     ("entries", "entry_id"),
@@ -164,7 +166,7 @@ def _booked(state: State, conversion: Row) -> list[Link]:
 
 
 def _conversion(state: State, key: Any) -> list[Link]:
-    """What accrual made of a conversion, its messages in order, and the click or visit behind it."""
+    """What accrual made of a conversion, its messages, and the click or visit behind it."""
     found = rows_of(
         state, "SELECT * FROM conversions WHERE conversion_key = {id:UUID}", id=str(key)
     )
@@ -306,9 +308,23 @@ def explain_missing(state: State, question: dict[str, Any]) -> list[Link]:
     return find_break(state, question)
 
 
-def rows_of(state: State, query: str, **parameters: str) -> list[Row]:
-    """The rows of a query with `{name:Type}` parameters, as dicts."""
-    return state.clickhouse.dicts(query, **parameters)
+def rows_of(state: State, query: str, **parameters: str | int) -> list[Row]:
+    """The rows of a query as dicts; `{name:Type}` in it stands for a parameter of that type."""
+    raw = state.clickhouse.ask(
+        PARAMETER.sub(lambda m: _literal(m, parameters), query), "JSONEachRow"
+    )
+    return [json.loads(line) for line in raw.splitlines()]
+
+
+def _literal(found: re.Match[str], parameters: dict[str, str | int]) -> str:
+    """A parameter as a literal that cannot be anything else."""
+    value = parameters[found["name"]]
+    match found["type"]:
+        case "UUID":
+            return f"toUUID('{id_text(_bytes(value)) or NO_ID_TEXT}')"
+        case "Int64":
+            return f"toInt64({int(value)})"
+    return "unhex('" + str(value).encode().hex() + "')"
 
 
 def when(moment: Any) -> str:

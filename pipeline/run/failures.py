@@ -1,4 +1,4 @@
-"""Failures that users can mend, in plain words; everything else is a bug and keeps its traceback."""
+"""Failures that users can mend, in plain words; all else is a bug and keeps its traceback."""
 
 from __future__ import annotations
 

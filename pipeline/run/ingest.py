@@ -22,7 +22,7 @@ Emit = Callable[[Rows], None]
 
 @dataclass(frozen=True, slots=True)
 class Barrier:
-    """A place where packets stop: all facts before `index`, packets before `key_ns`, then the cuts."""
+    """Where packets stop: all facts before `index`, packets before `key_ns`, then the cuts."""
 
     index: int
     key_ns: int
@@ -30,7 +30,7 @@ class Barrier:
 
 
 def barriers(facts: Facts, cuts: tuple[Cut, ...]) -> list[Barrier]:
-    """The withdrawals and cuts of an input in their order; cuts `after = "end"` are not among them."""
+    """The withdrawals and cuts of an input in order, but for cuts `after = "end"`."""
     found = [
         Barrier(int(place), int(facts.received_ns[place])) for place in facts.withdrawals().tolist()
     ]

@@ -146,12 +146,12 @@ class PacketFeed:
 
     def __init__(self, paths: Sequence[Path], tally: Tally, rows: int = 4096) -> None:
         self._lanes = [
-            _Lane(open(path, "rb"), str(path.name), number, tally, rows)
+            _Lane(path.open("rb"), path.name, number, tally, rows)
             for number, path in enumerate(paths)
         ]
 
     def take_before(self, limit_ns: int) -> tuple[PacketBatch, int] | None:
-        """The next packets whose key is below `limit_ns`, and the last key; None if there are none."""
+        """The next packets whose key is below `limit_ns`, and the last key; None if none."""
         if not self._lanes:
             return None
         keys = [lane.next_key() for lane in self._lanes]

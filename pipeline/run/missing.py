@@ -92,7 +92,7 @@ def _named_click(state: State, message: Row) -> list[Link]:
 def _asker(
     state: State, question: dict[str, Any], messages: list[Row]
 ) -> tuple[list[Link], str, int]:
-    """Who asks: the links from address or subscriber to the circle, and the id and time they give."""
+    """Who asks: links from address or subscriber to the circle, and their id and time."""
     moment = _moment(str(question.get("at", "")))
     if not moment and messages:
         moment = int(messages[0]["event_ns"])
@@ -125,7 +125,7 @@ def _holder(state: State, address: str, moment: int) -> tuple[list[Link], str]:
             "SELECT * FROM bindings_log WHERE address_hash = {hash:UUID} AND event_ns <= {at:Int64}"
             " ORDER BY event_ns DESC, stream_offset DESC LIMIT 1",
             hash=id_text(hashed),
-            at=str(moment),
+            at=moment,
         )
         if found and found[0]["kind"] == "bind":
             row = found[0]
@@ -145,7 +145,7 @@ def _standing(state: State, subscriber: str, moment: int) -> list[Link]:
         " AND event_ns <= if({at:Int64} = 0, 9223372036854775807, {at:Int64})"
         " ORDER BY event_ns DESC, stream_offset DESC LIMIT 1",
         id=subscriber,
-        at=str(moment),
+        at=moment,
     )
     if not rows:
         return [Link("broken", "not in the circle at that time, so nothing was read")]
@@ -164,10 +164,11 @@ def _seen_instead(state: State, subscriber: str, moment: int) -> list[Link]:
         state,
         "SELECT v.*, d.kind AS decided, d.reason AS why FROM visits v LEFT JOIN decisions d"
         " ON d.visit_id = v.visit_id WHERE v.subscriber_id = {id:UUID}"
-        " AND ({at:Int64} = 0 OR abs(toUnixTimestamp64Nano(v.last_at) - {at:Int64}) < 86400000000000)"
+        " AND ({at:Int64} = 0"
+        " OR abs(toUnixTimestamp64Nano(v.last_at) - {at:Int64}) < 86400000000000)"
         " ORDER BY v.first_at DESC LIMIT 5",
         id=subscriber,
-        at=str(moment),
+        at=moment,
     )
     return [
         Link(

@@ -36,7 +36,7 @@ class RequestError(RuntimeError):
 
 
 class OwnerServer:
-    """Serves one state folder. `ask` answers in its own thread, `act` runs in the owner's thread."""
+    """Serves one state folder. `ask` answers in threads, `act` runs in the owner's own."""
 
     def __init__(self, folder: Path, ask: Answer, act: Answer) -> None:
         self._ask, self._act = ask, act
@@ -68,7 +68,7 @@ class OwnerServer:
         self._thread.start()
 
     def poll(self, timeout_seconds: float = 0.0) -> None:
-        """Do what is queued, in the thread that owns the journal; wait for it up to the time-out."""
+        """Do what is queued, in the calling thread; wait for it up to the time-out."""
         while True:
             try:
                 request, future = self._tasks.get(timeout_seconds > 0, timeout_seconds or None)

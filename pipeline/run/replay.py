@@ -170,8 +170,8 @@ def _begin(plan: Plan) -> dict[str, Any]:
 
 def _other_input(state: State, error: JournalMismatch) -> StateError:
     return StateError(
-        f"{state.folder} was made from other input, rules or settings, or by another version: {error}. "
-        "Replay into an empty folder."
+        f"{state.folder} was made from other input, rules or settings, or by another version: "
+        f"{error}. Replay into an empty folder."
     )
 
 

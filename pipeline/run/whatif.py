@@ -28,6 +28,7 @@ from pipeline.rulebook.locate import KeyPath, line_of, locate, show_path
 from pipeline.rulebook.model import Rulebook
 from pipeline.rulebook.read import load
 from pipeline.run.cases import CASE_FILE, CaseError
+from pipeline.run.explain import rows_of
 from pipeline.run.replay import plan_of, replay, terminal_progress
 from pipeline.run.state import State
 
@@ -150,10 +151,17 @@ def _join(state: State, found: Comparison, old: Rulebook, new: Rulebook) -> None
         told = [_decision(row, side) for side in SIDES]
         found.visits.append(
             Difference(
-                "decision", str(row["visit_id"]), row["subscriber"], row["at_partner"], *told, 0, {},
-                "", _responsible(found.changes, row["at_partner"], "", visit=True),
+                "decision",
+                str(row["visit_id"]),
+                row["subscriber"],
+                row["at_partner"],
+                *told,
+                0,
+                {},
+                "",
+                _responsible(found.changes, row["at_partner"], "", visit=True),
             )
-        )  # fmt: skip
+        )
     compared = ("state", "reason", "points", *MONEY)
     for row in _both(state, "conversions", CONVERSION_COLUMNS, "conversion_key", compared):
         rule = row["new_rule_id"] or row["old_rule_id"]
@@ -175,7 +183,7 @@ def _join(state: State, found: Comparison, old: Rulebook, new: Rulebook) -> None
 def _both(
     state: State, view: str, columns: str, key: str, compared: tuple[str, ...]
 ) -> Iterator[Row]:
-    """Rows of `view` that differ between the sides in `compared`, by key; a missing side is empty."""
+    """Rows of `view` that differ in `compared` between the sides; a missing side is empty."""
     names = [n.strip() for n in columns.split(",")]
     sides = [
         f"(SELECT {', '.join(f'{n} AS {s}_{n}' for n in names)}, 1 AS {s}_here FROM {s}.{view})"
@@ -187,7 +195,7 @@ def _both(
         f" WHERE {differs} OR old_here != new_here ORDER BY greatest(old_partner, new_partner),"
         f" greatest(old_{key}, new_{key})"
     )
-    for row in state.clickhouse.dicts(query):
+    for row in rows_of(state, query):
         side = "new" if row["new_here"] else "old"
         subscriber = str(row[f"{side}_subscriber_id"])
         if subscriber == NO_ID_TEXT:
