@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pipeline.model.batches import ClickBatch, DecisionBatch, VisitBatch
-from pipeline.model.columns import concat, columns_of
+from pipeline.model.columns import columns_of, concat
 from pipeline.model.identifiers import Keys
 from pipeline.model.tally import Tally
 from pipeline.model.words import Decision, Reason, VisitTrigger

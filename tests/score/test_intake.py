@@ -292,7 +292,7 @@ amounts = st.sampled_from(
 
 
 @given(
-    st.sampled_from(sorted(naive.WORDS) + ["", "maybe", "APPROVED"]),
+    st.sampled_from([*sorted(naive.WORDS), "", "maybe", "APPROVED"]),
     amounts,
     st.sampled_from(["", "absolute", "delta"]),
 )
