@@ -351,7 +351,7 @@ class Table:
         strange = [name for name in names if name and name not in known]
         for name in self.required:
             if name not in names:
-                near = difflib.get_close_matches(name, strange, 1)
+                near = difflib.get_close_matches(name, strange, 1, cutoff=0.75)
                 hint = f"; nearest: {_shown(near[0])}" if near else ""
                 problems.append(f"{place}: there is no column '{name}'{hint}")
         for name in strange:
