@@ -1,0 +1,1 @@
+"""The book of points as a pure state machine: state and request in, transfers out."""
