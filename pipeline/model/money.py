@@ -1,7 +1,8 @@
 """Money and points: integers of the smallest unit, with a scale per commodity. No floats.
 
-A commodity is `PTS` of a programme or a currency (ISO 4217 code). Its scale is the number of decimal
-digits the smallest unit stands for. Rates are fractions. Points are rounded down, once, on the total.
+A commodity is `PTS` of a programme or a currency (ISO 4217 code). Its scale is the number of
+decimal digits the smallest unit stands for. Rates are fractions. Points are rounded down, once, on
+the total.
 """
 
 from __future__ import annotations
@@ -28,8 +29,8 @@ class AmountError(ValueError):
 def parse_amount(text: str, scale: int) -> int:
     """A decimal string as an integer of the smallest unit.
 
-    Raises AmountError for anything but digits with an optional sign and point, for more decimals than
-    `scale` (trailing zeros aside) and for what does not fit int64.
+    Raises AmountError for anything but digits with an optional sign and point, for more decimals
+    than `scale` (trailing zeros aside) and for what does not fit int64.
     """
     found = AMOUNT.match(text.strip())
     if not found:
@@ -58,12 +59,11 @@ def floor_share(amount: int, rate: Fraction) -> int:
 
 def parse_rate(text: str) -> Fraction:
     """A rate from `5%`, `0.05`, `1/20` or `5`. Raises ValueError for anything else."""
-    text = text.strip()
-    if text.endswith("%"):
-        return parse_rate(text[:-1]) / 100
-    if not re.fullmatch(r"-?\d+(\.\d+)?(/\d+)?", text, re.ASCII):
+    number = text.strip().removesuffix("%").rstrip()
+    if not re.fullmatch(r"-?\d+(\.\d+)?(/\d+)?", number, re.ASCII):
         raise ValueError(f"{text!r} is not a rate such as '5%', '0.05' or '1/20'")
-    whole, _, below = text.partition("/")
+    whole, _, below = number.partition("/")
     if below and int(below) == 0:
         raise ValueError(f"{text!r} divides by zero")
-    return Fraction(whole) / (int(below) if below else 1)
+    rate = Fraction(whole) / (int(below) if below else 1)
+    return rate / 100 if text.rstrip().endswith("%") else rate

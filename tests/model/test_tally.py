@@ -1,0 +1,54 @@
+"""Counts add up, in whatever order and however they come."""
+
+from __future__ import annotations
+
+import numpy as np
+from hypothesis import given
+from hypothesis import strategies as st
+
+from pipeline.model.faults import Fault, Skip
+from pipeline.model.tally import Tally
+from pipeline.model.words import Protocol
+
+STAGES = st.sampled_from(["capture", "classify", "enrich"])
+counted = st.lists(
+    st.tuples(STAGES, st.sampled_from(["in", "out", "fault:udp"]), st.integers(0, 9))
+)
+
+
+@given(counted, counted)
+def test_merging_is_adding(one, other):
+    left, right, both = Tally(), Tally(), Tally()
+    for tally, entries in ((left, one), (right, other), (both, one + other)):
+        for stage, what, count in entries:
+            tally.add(stage, what, count)
+    left.merge(right)
+    assert left.as_dict() == both.as_dict()
+    for word in ("in", "out", "fault:udp", "nothing"):
+        assert both.of(word) == sum(n for _, what, n in one + other if what == word)
+
+
+@given(st.lists(st.sampled_from([int(f) for f in Fault]), max_size=30))
+def test_a_column_of_faults_is_counted_by_name_and_good_rows_are_not(column):
+    tally = Tally()
+    tally.add_column("capture", Fault, np.array(column, np.uint8))
+    expected = {Fault(n).name.lower(): column.count(n) for n in sorted(set(column)) if n}
+    assert tally.starting("fault") == dict(sorted(expected.items()))
+
+
+def test_words_carry_what_they_are():
+    tally = Tally()
+    tally.add_counts("classify", Skip, np.array([9, 1, 0, 2]))
+    tally.add_counts("classify", Fault, np.array([9, 0, 3]))
+    tally.add_counts("classify", Protocol, np.array([0, 5]))
+    assert tally.as_dict() == {
+        "classify": {":http": 5, "fault:file_truncated": 3, "skip:not_ip": 1, "skip:udp": 2}
+    }
+    assert tally.starting("skip") == {"not_ip": 1, "udp": 2}
+
+
+def test_nothing_leaves_no_trace():
+    tally = Tally()
+    tally.add("capture", "in", 0)
+    tally.add_column("capture", Fault, np.zeros(0, np.uint8))
+    assert tally.as_dict() == {}
