@@ -1,12 +1,11 @@
-"""Named places where a test may kill the process, to see that the next start goes on as if nothing
-were.
+"""Named places where a test may kill the process, to see that the next start goes on from there.
 
 `crash_point(name)` does nothing but count, unless the environment says where to die:
 
     MIRRORPOINT_CRASH=journal.before_fsync      the first pass of that place
-    MIRRORPOINT_CRASH=journal.before_fsync:3    its third pass MIRRORPOINT_CRASH=step:250
-    the 250th pass of any place MIRRORPOINT_CRASH=count:FILE                nowhere; at exit the
-    passes are written to FILE as JSON
+    MIRRORPOINT_CRASH=journal.before_fsync:3    its third pass
+    MIRRORPOINT_CRASH=step:250                  the 250th pass of any place
+    MIRRORPOINT_CRASH=count:FILE                nowhere; at exit the passes are written to FILE
 
 The end is SIGKILL: no handler, no `finally`, no buffer of ours is flushed. The variable is read
 once, at the first pass. A name that does not exist is an error, not a test that passes because

@@ -119,11 +119,10 @@ class _Stream:
 
 
 class Journal:
-    """The journal in `folder`. One writer at a time; readers see what was there when they opened
-    it.
+    """The journal in `folder`, for one writer or any number of readers.
 
-    May be used by several threads. Raises JournalError for damage, LockError where another writer
-    is.
+    A reader sees what was there when it opened. Several threads may share a Journal. Raises
+    JournalError where it is damaged, LockError where another process writes it.
     """
 
     def __init__(self, folder: Path, keys: Keys, *, writable: bool = True) -> None:
@@ -137,7 +136,9 @@ class Journal:
         self._streams = {name: _Stream(name) for name in STREAMS}
         if writable:
             for needed in (self.folder, self.folder / "keys"):
-                needed.mkdir(parents=True, exist_ok=True, mode=0o700)
+                if not needed.is_dir():
+                    needed.mkdir(parents=True, exist_ok=True, mode=0o700)
+                    sync_folder(needed.parent)
             self._lock = OwnerLock(self.folder / "lock")
             self._lock.acquire()
         elif not self.folder.is_dir():
@@ -228,8 +229,10 @@ class Journal:
             return {name: stream.rows for name, stream in self._streams.items()}
 
     def resume(self, start: Mapping[str, int] | None = None) -> None:
-        """Compare appended rows with those from `start` on (a position; all by default), skipping
-        equal ones, until those are used up."""
+        """Compare what is appended with the rows from `start` on (a position), skip what is equal.
+
+        `start` is 0 in every stream by default. Each stream goes on where its rows are used up.
+        """
         with self._mutex:
             self._check_writable()
             for name, stream in self._streams.items():
@@ -255,8 +258,7 @@ class Journal:
     def read(
         self, stream: str, start: int = 0, stop: int | None = None, unseal: bool = False
     ) -> Iterator[Batch]:
-        """The rows `start` up to `stop` (all of `rows(stream)` by default), in batches as they were
-        written.
+        """The rows `start` up to `stop` (by default `rows(stream)`), in batches as they were written.
 
         Sealed columns are empty unless `unseal`, and stay so where their segment's key was
         destroyed.

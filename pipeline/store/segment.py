@@ -2,9 +2,8 @@
 
     HEAD   plain: Arrow schema of the plain columns, with stream and segment number in its metadata;
            sealed: Arrow schema of the sealed columns (not itself a secret)
-    ROWS   plain: Arrow record batch of the plain columns, with two more, `_row_hash` and, in
-    streams
-           that have sealed columns, `_sealed_hash`; sealed: the encrypted record batch of those
+    ROWS   plain: Arrow record batch of the plain columns, with two more: `_row_hash` and, where
+           there are sealed columns, `_sealed_hash`; sealed: the encrypted record batch of those
     SEAL   plain: rows, xor and sum of all row hashes (three u64); nothing follows it
 
 The rows' digest is the xor of their row hashes, their sum modulo 2^64 and their count: whoever has
