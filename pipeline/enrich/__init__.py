@@ -1,0 +1,1 @@
+"""Sessions become visits: partner by host, subscriber by address and time, basis."""
