@@ -38,10 +38,12 @@ lint: $(VENV)/.test ## style and types
 	@$(PYTHON) -m mypy
 
 bench: $(VENV)/.test warm ## the measurements, as ratios against peers and limits
-	@$(PYTHON) tests/bench/wire.py
+	@$(PYTHON) -m tests.bench.wire $(ARGS)
+	@$(PYTHON) -m tests.bench.start
+	@$(PYTHON) -m tests.bench.recall
 
 check-main-path: $(VENV)/.test warm debian-packages ## every figure asked of the main path, beside what was reached
-	@$(PYTHON) tests/bench/check_main_path.py
+	@env -u MAKEFLAGS $(PYTHON) -m tests.bench.check_main_path --with-tests $(ARGS)
 
 lock: $(VENV)/.made ## resolve the requirements anew (hashed, for every Python from 3.11 on)
 	@$(PIP_INSTALL) --quiet --require-hashes -r requirements/lock.txt
