@@ -77,7 +77,7 @@ def encrypted_hello(rng: random.Random) -> bytes:
 
 
 def extensions(host: str, post_quantum: bool, rng: random.Random) -> list[bytes]:
-    """The extensions of a browser's hello, in random order."""
+    """A browser's extensions in random order; without server_name where `host` is empty."""
     groups = [grease(rng), *([HYBRID] if post_quantum else []), X25519, 0x0017, 0x0018]
     found = [
         extension(0x0000, vector(2, b"\0" + vector(2, host.encode()))),
@@ -98,6 +98,8 @@ def extensions(host: str, post_quantum: bool, rng: random.Random) -> list[bytes]
         encrypted_hello(rng),
         extension(grease(rng), b""),
     ]
+    if not host:
+        del found[0]
     rng.shuffle(found)
     return found
 

@@ -1,0 +1,299 @@
+"""Every figure asked of the main path beside what was reached; fails when one falls short.
+
+    python -m tests.bench.check_main_path [--with-tests] [--only WORD]... [--packets N] [--json]
+
+The program behind `make check-main-path`. It runs the commands as a user would (a process each,
+in a temporary folder), takes the figures of the benches, and prints one line for each point.
+Nothing is skipped silently: what cannot be measured here (no corpus, no program) is a line that
+falls short.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import re
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import asdict, dataclass
+from fractions import Fraction
+from pathlib import Path
+from typing import Any
+
+from tests.bench import by_hand, recall, start, wire
+from tests.bench.figures import machine
+from tests.bench.traffic import Traffic
+
+REPOSITORY = Path(__file__).resolve().parent.parent.parent
+CASE = REPOSITORY / "replay_pcaps" / "first-day"
+PARTNER, OLD_PERCENT, NEW_PERCENT = "acme-shop", 5, 7
+PER_POINT = Fraction(1, 100)
+PACKETS_PER_SECOND, MADE_PER_SECOND, RECALL = 3_000_000, 1_000_000, 0.85
+COMMAND_SECONDS = 3600
+
+
+@dataclass(frozen=True, slots=True)
+class Point:
+    """One thing asked, what was reached, and whether that is enough."""
+
+    what: str
+    asked: str
+    reached: str
+    good: bool
+
+
+class FellShort(Exception):
+    """A command that did not do what it should; the message says which and how."""
+
+
+def run(*command: str, seconds: float = COMMAND_SECONDS) -> str:
+    """A command's standard output. Raises FellShort with the end of its errors."""
+    try:
+        done = subprocess.run(
+            command, cwd=REPOSITORY, capture_output=True, text=True, timeout=seconds, check=False
+        )
+    except subprocess.TimeoutExpired:
+        raise FellShort(f"{command[0]} took more than {seconds:.0f} s") from None
+    if done.returncode:
+        last = (done.stderr.strip() or done.stdout.strip()).splitlines()[-1:]
+        raise FellShort(f"exit {done.returncode}: {' '.join(last)[:160]}")
+    return done.stdout
+
+
+def mirrorpoint(*arguments: str) -> str:
+    """`mirrorpoint ...`."""
+    return run(*wire.command_line(), *arguments)
+
+
+class Check:
+    """The points in their order; a temporary folder holds the states they make."""
+
+    def __init__(self, folder: Path, packets: int, runs: int) -> None:
+        self.folder, self.packets, self.runs = folder, packets, runs
+        self._states: dict[str, dict[str, Any]] = {}
+
+    def state(self, name: str) -> tuple[Path, dict[str, Any]]:
+        """The bundled day replayed into a state of this name; its folder and what replay said."""
+        folder = self.folder / name
+        if name not in self._states:
+            printed = mirrorpoint("replay", str(CASE), "--state", str(folder), "--json")
+            self._states[name] = json.loads(printed)
+        return folder, self._states[name]
+
+    def rows(self, name: str, query: str) -> list[dict[str, Any]]:
+        """Rows of a state, by SQL."""
+        folder, _ = self.state(name)
+        printed = mirrorpoint("sql", query, "--state", str(folder), "--json")
+        found: list[dict[str, Any]] = json.loads(printed)
+        return found
+
+    def demo(self) -> Iterator[Point]:
+        """`make demo`."""
+        yield self._make("demo")
+
+    def tests(self) -> Iterator[Point]:
+        """`make test`."""
+        yield self._make("test")
+
+    def _make(self, target: str) -> Point:
+        began = time.perf_counter()
+        run("make", target)
+        return Point(
+            f"make {target}", "exit 0", f"exit 0, {time.perf_counter() - began:.0f} s", True
+        )
+
+    def replay(self) -> Iterator[Point]:
+        """The same hashes from the same case."""
+        (_, a), (_, b) = self.state("A"), self.state("B")
+        names = sorted(name for name in a if name.endswith("_hash"))
+        differ = [name for name in names if a[name] != b[name]]
+        good = not differ and {"ledger_hash", "journal_hash"} <= set(names)
+        reached = f"{len(names)} hashes equal" if good else f"differ: {', '.join(differ) or names}"
+        yield Point("replay into A and into B", "equal hashes", reached, good)
+
+    def explain(self) -> Iterator[Point]:
+        """Every entry can be explained, down to the flow and packet where there is one."""
+        folder, _ = self.state("A")
+        query = "SELECT DISTINCT toString(entry_id) AS id FROM entries ORDER BY id"
+        ids = [str(row["id"]) for row in self.rows("A", query)]
+        failed = []
+        for number, entry in enumerate(ids, start=1):
+            wire.on_terminal(f"explain {number}/{len(ids)}")
+            try:
+                told = mirrorpoint("explain", entry, "--state", str(folder))
+            except FellShort as why:
+                failed.append(f"{entry}: {why}")
+                continue
+            if entry not in told or len(told.splitlines()) < 3:
+                failed.append(f"{entry}: says too little")
+        reached = f"{len(ids) - len(failed)} of {len(ids)}" + "".join(f"; {f}" for f in failed[:2])
+        yield Point("explain of every entry", "all of them", reached, bool(ids) and not failed)
+
+    def whatif(self) -> Iterator[Point]:
+        """The same rules differ in nothing; two percent more come to what paper says."""
+        before = self._files()
+        same = self._whatif(REPOSITORY / "rules")
+        empty = not (same["changes"] or same["decisions"] or same["conversions"])
+        said = "nothing" if empty else f"{len(same['conversions'])} conversions"
+        yield Point("whatif, same rules", "no difference", said, empty)
+        found = self._whatif(self._more_percent())
+        told = {row["id"]: row["points"] for row in found["conversions"]}
+        expected = self._by_hand()
+        reached = f"{sum(told.values()):+} points in {len(told)} conversions"
+        asked = f"{sum(expected.values()):+} points in {len(expected)}, by hand"
+        only = {row["partner"] for row in found["conversions"]} == {PARTNER}
+        good = told == expected and only and not found["decisions"] and bool(expected)
+        yield Point(f"whatif, {PARTNER} +2 %", asked, reached, good)
+        by_line = all(f"partners/{PARTNER}.toml:" in row["rule"] for row in found["conversions"])
+        yield Point(
+            "whatif names the rule line", "each row", "each row" if by_line else "no", by_line
+        )
+        after = self._files()
+        yield Point(
+            "whatif writes nothing", "no file", f"{len(after - before)} files", after == before
+        )
+
+    def _whatif(self, rules: Path) -> dict[str, Any]:
+        printed = mirrorpoint("whatif", str(CASE), "--rules", str(rules), "--json")
+        found: dict[str, Any] = json.loads(printed)
+        return found
+
+    def _files(self) -> set[tuple[str, int]]:
+        """Every file of the case and of state A, with its time."""
+        folder, _ = self.state("A")
+        files = [p for top in (CASE, folder) for p in top.rglob("*") if p.is_file()]
+        return {(str(p), p.stat().st_mtime_ns) for p in files}
+
+    def _more_percent(self) -> Path:
+        """The shipped rules with a higher rate for one partner."""
+        rules = self.folder / "rules"
+        shutil.copytree(REPOSITORY / "rules", rules)
+        file = rules / "partners" / f"{PARTNER}.toml"
+        text, changed = re.subn(
+            rf'(?m)^(rate\s*=\s*)"{OLD_PERCENT}%"',
+            rf'\1"{NEW_PERCENT}%"',
+            file.read_text(),
+            count=1,
+        )
+        if not changed:
+            raise FellShort(f"{file.name} has no rate of {OLD_PERCENT} %")
+        file.write_text(text)
+        return rules
+
+    def _by_hand(self) -> dict[str, int]:
+        query = f"SELECT conversion_id FROM conversions WHERE partner = '{PARTNER}' AND points > 0"
+        worth = {str(row["conversion_id"]) for row in self.rows("A", query)}
+        amounts: dict[str, Any] = {}
+        for file in sorted(CASE.iterdir()):
+            with open(file, "rb") as first:
+                if first.readline().startswith(b"# mirrorpoint purchases"):
+                    amounts |= by_hand.last_amounts(file, PARTNER)
+        return by_hand.difference(amounts, worth, OLD_PERCENT, NEW_PERCENT, PER_POINT)
+
+    def wire(self) -> Iterator[Point]:
+        """Packets per second at 10,000 live flows, and that every path finds what is there."""
+        traffic = Traffic(packets=self.packets, live=10_000)
+        report = wire.measure_round(traffic, self.runs, None, False, wire.on_terminal)
+        wrong = report.wrong
+        yield Point("right answers on made traffic", "all", "; ".join(wrong) or "all", not wrong)
+        made = report.figures[wire.GENERATE].rate
+        yield _fast("traffic made", made, MADE_PER_SECOND)
+        began, rate = report.slopes()[wire.INSPECT]
+        yield _fast(f"inspect, after {began:.1f} s of start", rate, PACKETS_PER_SECOND)
+        for name in (wire.PRODUCT_ONE, wire.PRODUCT_ALL):
+            yield _fast(name, report.figures[name].rate, PACKETS_PER_SECOND)
+
+    def recall(self) -> Iterator[Point]:
+        """Recall over real captures."""
+        what = "http and tls rows of classic pcap"
+        corpus = recall.find_corpus()
+        if corpus is None:
+            yield Point(what, f">= {RECALL:.0%}", "no corpus here (MIRRORPOINT_CORPUS)", False)
+            return
+        found = recall.score(corpus, wire.on_terminal)
+        score = found.scores.get(recall.SCOPE, recall.Score())
+        rows = score.hits + score.missed
+        reached = f"{score.recall:.1%} of {rows} (precision {score.precision:.1%})"
+        yield Point(what, f">= {RECALL:.0%}", reached, rows > 0 and score.recall >= RECALL)
+        failed = "; ".join(f"{name}: {why}" for name, why in found.failed)
+        yield Point(f"{found.files} captures read", "no crash", failed or "no crash", not failed)
+
+    def start(self) -> Iterator[Point]:
+        """Start-up of commands."""
+        folder, _ = self.state("A")
+        for one in start.measure_starts(folder, 5):
+            asked, reached = f"<= {one.asked:.1f} s", f"{one.seconds:.2f} s"
+            yield Point(f"{one.command} starts", asked, reached, one.good)
+
+
+def _fast(what: str, rate: float, asked: int) -> Point:
+    return Point(what, f">= {asked / 1e6:.0f} M/s", f"{rate / 1e6:.2f} M/s", rate >= asked)
+
+
+def points_of(name: str, work: Callable[[], Iterator[Point]]) -> Iterator[Point]:
+    """The points of one part; what it cannot do is a point that falls short."""
+    try:
+        yield from work()
+    except FellShort as why:
+        yield Point(name, "done", str(why), False)
+    except subprocess.CalledProcessError as why:
+        yield Point(name, "done", f"{why.cmd[0]} ended with {why.returncode}", False)
+    except (OSError, ValueError, KeyError, AssertionError, ImportError) as why:
+        yield Point(name, "done", f"{type(why).__name__}: {why}", False)
+
+
+def show(point: Point) -> str:
+    """One line, the words that matter in front."""
+    verdict = "ok   " if point.good else "SHORT"
+    return f"{verdict} {point.what:38} asked {point.asked:24} reached {point.reached}"
+
+
+def arguments() -> argparse.ArgumentParser:
+    """What the program takes."""
+    parser = argparse.ArgumentParser(
+        prog="python -m tests.bench.check_main_path", description=(__doc__ or "").split("\n")[0]
+    )
+    parser.add_argument("--with-tests", action="store_true", help="also `make test`")
+    parser.add_argument("--only", action="append", metavar="PART", help="only these parts")
+    parser.add_argument("--packets", type=int, default=4_000_000)
+    parser.add_argument("--runs", type=int, default=5)
+    parser.add_argument("--json", action="store_true")
+    return parser
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Run all parts, print each point as it is known, and fail when one falls short."""
+    given = arguments().parse_args(argv)
+    parts = ["demo", "tests", "replay", "explain", "whatif", "start", "recall", "wire"]
+    chosen = given.only or [p for p in parts if p != "tests" or given.with_tests]
+    if unknown := set(chosen) - set(parts):
+        sys.stderr.write(f"no part {', '.join(sorted(unknown))}; there are {', '.join(parts)}\n")
+        return 2
+    found: list[Point] = []
+    with tempfile.TemporaryDirectory(prefix="mirrorpoint-check-") as folder:
+        check = Check(Path(folder), given.packets, given.runs)
+        if not given.json:
+            sys.stdout.write(f"{machine()}\n")
+        for name in chosen:
+            wire.on_terminal(name)
+            for point in points_of(name, getattr(check, name)):
+                found.append(point)
+                wire.on_terminal("")
+                if not given.json:
+                    sys.stdout.write(show(point) + "\n")
+                    sys.stdout.flush()
+    if given.json:
+        told = {"machine": machine(), "points": [asdict(point) for point in found]}
+        sys.stdout.write(json.dumps(told, indent=2) + "\n")
+    short = sum(not point.good for point in found)
+    if not given.json:
+        sys.stdout.write(f"{len(found)} points, {short} short\n")
+    return 1 if short else 0
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

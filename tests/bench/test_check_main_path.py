@@ -1,0 +1,77 @@
+"""The judge: points that fall short fail the run, and so does what could not be measured."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Iterator
+
+import pytest
+
+from tests.bench import check_main_path as check
+from tests.bench.check_main_path import FellShort, Point
+
+
+def one(good: bool) -> Iterator[Point]:
+    yield Point("speed", ">= 3 M/s", "2.99 M/s", good)
+
+
+def broken() -> Iterator[Point]:
+    yield Point("first", "x", "x", True)
+    raise FellShort("exit 1: it broke")
+
+
+def test_a_part_that_breaks_is_a_point_that_falls_short() -> None:
+    points = list(check.points_of("part", broken))
+    assert [p.good for p in points] == [True, False]
+    assert points[1].reached == "exit 1: it broke"
+
+
+@pytest.mark.parametrize("error", [KeyError("x"), ValueError("x"), OSError("x")])
+def test_a_surprise_is_a_point_that_falls_short(error: Exception) -> None:
+    def surprised() -> Iterator[Point]:
+        raise error
+        yield
+
+    (point,) = check.points_of("part", surprised)
+    assert not point.good
+    assert type(error).__name__ in point.reached
+
+
+def test_a_command_that_fails_is_told_by_its_last_line() -> None:
+    with pytest.raises(FellShort, match="exit 3: because"):
+        check.run(
+            sys.executable, "-c", "import sys; print('because', file=sys.stderr); sys.exit(3)"
+        )
+
+
+def test_a_command_that_hangs_is_stopped() -> None:
+    with pytest.raises(FellShort, match="took more than"):
+        check.run(sys.executable, "-c", "import time; time.sleep(60)", seconds=0.5)
+
+
+@pytest.mark.parametrize("good", [True, False])
+def test_the_exit_code_is_the_verdict(
+    good: bool, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(check.Check, "start", lambda self: one(good))
+    assert check.main(["--only", "start"]) == (0 if good else 1)
+    printed = capsys.readouterr().out
+    assert ("ok    speed" if good else "SHORT speed") in printed
+    assert f"1 points, {0 if good else 1} short" in printed
+
+
+def test_json_holds_every_point(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(check.Check, "start", lambda self: one(True))
+    assert check.main(["--only", "start", "--json"]) == 0
+    printed = json.loads(capsys.readouterr().out)
+    assert printed["points"] == [
+        {"what": "speed", "asked": ">= 3 M/s", "reached": "2.99 M/s", "good": True}
+    ]
+
+
+def test_an_unknown_part_is_refused(capsys: pytest.CaptureFixture[str]) -> None:
+    assert check.main(["--only", "speeed"]) == 2
+    assert "no part speeed" in capsys.readouterr().err

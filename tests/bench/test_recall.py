@@ -1,0 +1,127 @@
+"""The rules of comparison, and a corpus of two forged captures scored end to end."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.bench import recall
+from tests.second_opinion.forged import SERVER4, forge
+
+
+def truth(host: str, proto: str = "tls", **marks: bool) -> dict[str, Any]:
+    row = {"proto": proto, "host": host, "server_ip": SERVER4, "server_port": 443}
+    return row | {"layers": "eth:ethertype:ip:tcp", "flows": 1} | marks
+
+
+def session(host: str, proto: str = "tls") -> dict[str, Any]:
+    return {"proto": proto, "host": host, "server": SERVER4, "server_port": 443}
+
+
+def test_rows_are_hit_missed_or_wrong() -> None:
+    hits, missed, wrong = recall.compare(
+        [session("a.example"), session("x.example")], [truth("a.example"), truth("b.example")]
+    )
+    assert [key[1] for key in hits] == ["a.example"]
+    assert [key[1] for key in missed] == ["b.example"]
+    assert [key[1] for key in wrong] == ["x.example"]
+
+
+@pytest.mark.parametrize("mark", ["odd", "partial"])
+def test_odd_and_partial_rows_count_neither_way(mark: str) -> None:
+    marked = truth("a.example", **{mark: True})
+    assert recall.compare([], [marked]) == (set(), {}, set())
+    assert recall.compare([session("a.example")], [marked]) == (set(), {}, set())
+
+
+def test_a_host_seen_twice_counts_once() -> None:
+    hits, missed, wrong = recall.compare([session("a.example")] * 2, [truth("a.example")])
+    assert (len(hits), len(missed), len(wrong)) == (1, 0, 0)
+
+
+def test_the_protocol_belongs_to_the_row() -> None:
+    hits, missed, wrong = recall.compare([session("a.example", "quic")], [truth("a.example")])
+    assert (len(hits), len(missed), len(wrong)) == (0, 1, 1)
+
+
+def test_addresses_are_compared_as_addresses() -> None:
+    row = truth("a.example") | {"server_ip": "2001:DB8:0:0::9"}
+    found = session("a.example") | {"server": "2001:db8::9"}
+    assert len(recall.compare([found], [row])[0]) == 1
+
+
+@pytest.mark.parametrize(
+    ("host", "cleaned"),
+    [
+        ("Shop.Example.", "shop.example"),
+        ("shop.example:8080", "shop.example"),
+        ("[2001:db8::1]:443", "2001:db8::1"),
+        ("2001:db8::1", "2001:db8::1"),
+        (" shop.example ", "shop.example"),
+    ],
+)
+def test_hosts_are_cleaned_as_in_the_truth(host: str, cleaned: str) -> None:
+    assert recall.clean(host) == cleaned
+
+
+@pytest.mark.parametrize(
+    ("layers", "plain"),
+    [
+        ("eth:ethertype:ip:tcp", True),
+        ("eth:ethertype:vlan:ethertype:vlan:ethertype:ipv6:tcp", True),
+        ("eth:ethertype:ip:ipv6:tcp", False),
+        ("eth:ethertype:mpls:ip:tcp", False),
+        ("eth:ethertype:ip:udp:vxlan:eth:ethertype:ip:tcp", False),
+        ("null:ip:tcp", False),
+    ],
+)
+def test_plain_layers_have_no_tunnel(layers: str, plain: bool) -> None:
+    assert bool(recall.PLAIN_LAYERS.fullmatch(layers)) == plain
+
+
+@pytest.fixture
+def small_corpus(tmp_path: Path) -> Path:
+    packets, answers = tmp_path / "packets", tmp_path / "truth"
+    packets.mkdir()
+    answers.mkdir()
+    rows = ["file\tlinktype\n"]
+    for name in ("hello", "request"):
+        capture = forge(name, packets)
+        rows.append(f"packets/{capture.name}\tEthernet\n")
+        proto, host = ("tls", "tls.example") if name == "hello" else ("http", "shop.example")
+        row = truth(host, proto) | {"server_port": 443 if proto == "tls" else 80}
+        lines = [row] if name == "hello" else [row, truth("missing.example", "http")]
+        text = "".join(json.dumps(line) + "\n" for line in lines)
+        (answers / f"{capture.name}.jsonl").write_text(text)
+    (tmp_path / "MANIFEST.tsv").write_text("".join(rows))
+    return tmp_path
+
+
+def test_a_corpus_is_scored(small_corpus: Path) -> None:
+    found = recall.score(small_corpus)
+    assert found.files == 2
+    assert found.scores["tls"].recall == 1.0
+    assert found.scores["http"].as_dict() | {"recall": 0.5, "missed": 1} == (
+        found.scores["http"].as_dict()
+    )
+    assert found.scores[recall.SCOPE].hits == 2
+    assert found.scores["all"].precision == 1.0
+    assert [key[1] for _, key, _ in found.misses] == ["missing.example"]
+    assert "missed http missing.example" in recall.show(found, misses=True)
+
+
+def test_the_program_prints_scores(small_corpus: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert recall.main(["--corpus", str(small_corpus), "--json"]) == 0
+    printed = json.loads(capsys.readouterr().out)
+    assert printed["scores"]["all"]["rows"] == 3
+    assert printed["failed"] == []
+
+
+def test_without_a_corpus_the_program_says_so(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert recall.main(["--corpus", str(tmp_path)]) == 2
+    assert "--corpus" in capsys.readouterr().err

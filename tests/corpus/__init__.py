@@ -1,0 +1,1 @@
+"""Every real capture through `inspect`. The captures stay beside the repository."""

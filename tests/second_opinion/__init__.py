@@ -1,0 +1,1 @@
+"""Forged captures, read by us and by Wireshark's dissectors."""

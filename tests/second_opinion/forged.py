@@ -1,0 +1,185 @@
+"""Small captures made with scapy for a second opinion: each shows one way to say a name on the
+wire.
+
+A capture is a list of packets in wire order. Streams are cut, swapped, repeated and wrapped here;
+what the name is, and whether there is one, the readers have to tell. Addresses are of the
+documentation ranges.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable
+from dataclasses import dataclass
+from itertools import pairwise
+from pathlib import Path
+
+from scapy.layers.inet import IP, TCP, UDP
+from scapy.layers.inet6 import IPv6
+from scapy.layers.l2 import Dot1AD, Dot1Q, Ether
+from scapy.packet import Packet, Raw
+from scapy.utils import wrpcap
+
+from tests.bench.hellos import client_hello, server_hello, vector
+
+CLIENT4, SERVER4 = "198.51.100.7", "203.0.113.9"
+CLIENT6, SERVER6 = "2001:db8:1::7", "2001:db8:2::9"
+GET = "GET {target} HTTP/1.1\r\nHost: {host}\r\nAccept: */*\r\n\r\n"
+
+
+@dataclass(frozen=True)
+class Way:
+    """How a conversation travels: IP version, tags, ports, and where its sequence numbers begin."""
+
+    port: int
+    sport: int = 40000
+    v6: bool = False
+    tags: int = 0
+    isn: int = 1000
+
+    def wrap(self, up: bool, transport: Packet) -> Packet:
+        """Link and network layers around a transport header."""
+        ether = Ether(src="02:00:00:00:00:01", dst="02:00:00:00:00:02")
+        if self.tags == 2:
+            ether = ether / Dot1AD(vlan=200)
+        if self.tags:
+            ether = ether / Dot1Q(vlan=100)
+        client, server = (CLIENT6, SERVER6) if self.v6 else (CLIENT4, SERVER4)
+        source, target = (client, server) if up else (server, client)
+        network = IPv6 if self.v6 else IP
+        return ether / network(src=source, dst=target) / transport
+
+    def tcp(self, up: bool, flags: str, sequence: int, ack: int, payload: bytes = b"") -> Packet:
+        """One segment; `sequence` counts from the side's first payload byte."""
+        own, other = (self.isn, 7_000_000) if up else (7_000_000, self.isn)
+        ports = (self.sport, self.port) if up else (self.port, self.sport)
+        header = TCP(
+            sport=ports[0],
+            dport=ports[1],
+            flags=flags,
+            seq=(own + sequence) % 2**32,
+            ack=(other + ack) % 2**32,
+        )
+        return self.wrap(up, header / Raw(payload) if payload else header)
+
+
+def conversation(way: Way, said: bytes, cuts: list[int], order: list[int], answer: bytes) -> list:
+    """A handshake, what the client says in pieces cut at `cuts` and sent in `order`, an answer."""
+    edges = [0, *cuts, len(said)]
+    pieces = [(a, said[a:b]) for a, b in pairwise(edges)]
+    packets = [way.tcp(True, "S", -1, 0), way.tcp(False, "SA", -1, 0), way.tcp(True, "A", 0, 0)]
+    packets += [way.tcp(True, "PA", pieces[i][0], 0, pieces[i][1]) for i in order]
+    packets.append(way.tcp(False, "PA", 0, len(said), answer))
+    packets.append(way.tcp(True, "A", len(said), len(answer)))
+    return packets
+
+
+def whole(way: Way, said: bytes, answer: bytes = b"\x15\x03\x03\0\x02\x02\x28") -> list:
+    """The same in one piece."""
+    return conversation(way, said, [], [0], answer)
+
+
+def records(hello: bytes, at: int) -> bytes:
+    """A hello cut into two TLS records."""
+    body = hello[5:]
+    return b"".join(b"\x16\x03\x01" + vector(2, part) for part in (body[:at], body[at:]))
+
+
+def hello(host: str, seed: int = 1, post_quantum: bool = False) -> bytes:
+    """A client hello."""
+    return client_hello(host, post_quantum=post_quantum, rng=random.Random(seed))
+
+
+def get(host: str, target: str = "/") -> bytes:
+    """A request head."""
+    return GET.format(host=host, target=target).encode()
+
+
+OK = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok"
+WEB, TLS = Way(80), Way(443)
+
+CAPTURES: dict[str, Callable[[], list]] = {
+    "request": lambda: whole(WEB, get("shop.example"), OK),
+    "request over IPv6": lambda: whole(Way(80, v6=True), get("six.example"), OK),
+    "request behind a tag": lambda: whole(Way(80, tags=1), get("tag.example"), OK),
+    "request behind two tags": lambda: whole(Way(80, tags=2), get("tags.example"), OK),
+    "host in capitals with a port": lambda: whole(Way(8080), get("Shop.EXAMPLE:8080"), OK),
+    "absolute target": lambda: whole(WEB, get("proxy.example", "http://proxy.example/a?b=1"), OK),
+    "head in two segments": lambda: conversation(WEB, get("two.example"), [20], [0, 1], OK),
+    "head in many segments": lambda: conversation(
+        WEB, get("many.example"), list(range(7, 60, 7)), list(range(9)), OK
+    ),
+    "two requests in a segment": lambda: whole(WEB, get("a.example") + get("b.example"), OK),
+    "post with a body": lambda: whole(
+        WEB,
+        b"POST /order HTTP/1.1\r\nHost: post.example\r\nContent-Length: 4\r\n\r\nname",
+        OK,
+    ),
+    "response only": lambda: [WEB.tcp(False, "PA", 0, 0, OK)],
+    "hello": lambda: whole(TLS, hello("tls.example"), server_hello(random.Random(1))),
+    "hello over IPv6": lambda: whole(Way(443, v6=True), hello("tls6.example")),
+    "hello behind two tags": lambda: whole(Way(443, tags=2), hello("tls-tags.example")),
+    "hello on another port": lambda: whole(Way(8443), hello("port.example")),
+    "post-quantum hello in order": lambda: conversation(
+        TLS, hello("pq.example", 2, True), [1400], [0, 1], b""
+    ),
+    "post-quantum hello out of order": lambda: conversation(
+        TLS, hello("pq-swapped.example", 3, True), [1400], [1, 0], b""
+    ),
+    "hello in many segments, backwards": lambda: conversation(
+        TLS, hello("backwards.example", 4), [100, 200, 300, 400], [4, 3, 2, 1, 0], b""
+    ),
+    "first segment twice": lambda: conversation(
+        TLS, hello("twice.example", 5, True), [1400], [0, 0, 1], b""
+    ),
+    "hello in two records": lambda: whole(TLS, records(hello("records.example", 6), 60)),
+    "sequence numbers that wrap": lambda: conversation(
+        Way(443, isn=2**32 - 700), hello("wrap.example", 7, True), [1400], [0, 1], b""
+    ),
+    "hello without a name": lambda: whole(TLS, hello("", 8)),
+    "datagrams only": lambda: [
+        WEB.wrap(True, UDP(sport=40000, dport=5000) / Raw(b"GET / HTTP/1.1\r\nHost: udp.example"))
+    ],
+}
+
+
+def forge(name: str, folder: Path) -> Path:
+    """Write one of the captures; returns its path."""
+    path = folder / f"{name.replace(' ', '_').replace(',', '')}.pcap"
+    wrpcap(str(path), CAPTURES[name]())
+    return path
+
+
+def forge_mixed(seed: int, folder: Path) -> Path:
+    """A capture of many conversations, cut at random, neighbours in a stream swapped, all mixed."""
+    rng = random.Random(seed)
+    streams = []
+    for number in range(24):
+        secure = rng.random() < 0.6
+        host = f"{'tls' if secure else 'www'}{number}-{seed}.example"
+        way = Way(
+            rng.choice((443, 8443)) if secure else rng.choice((80, 8080)),
+            sport=20_000 + number,
+            v6=rng.random() < 0.4,
+            tags=rng.randrange(3),
+            isn=rng.randrange(2**32),
+        )
+        said = hello(host, rng.randrange(10**6), rng.random() < 0.6) if secure else get(host)
+        cuts = sorted(rng.sample(range(1, len(said)), rng.randrange(4))) if secure else []
+        if len(said) > 1400 and not cuts:
+            cuts = [1400]
+        order = list(range(len(cuts) + 1))
+        if len(order) > 1 and rng.random() < 0.4:
+            rng.shuffle(order)
+        streams.append(conversation(way, said, cuts, order, b"" if secure else OK))
+    packets = []
+    while streams:
+        stream = rng.choice(streams)
+        packets.append(stream.pop(0))
+        if not stream:
+            streams.remove(stream)
+    path = folder / f"mixed-{seed}.pcap"
+    for number, packet in enumerate(packets):
+        packet.time = 1_767_261_600 + number * 0.001
+    wrpcap(str(path), packets)
+    return path
