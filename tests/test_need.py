@@ -1,0 +1,60 @@
+"""What is missing skips on a laptop and fails in CI; what is there is simply used."""
+
+from __future__ import annotations
+
+import pytest
+
+from tests import need as needs
+from tests.conftest import uses_twins
+
+NOWHERE = "no-such-program-or-module"
+
+
+@pytest.mark.parametrize("ci", ["true", ""])
+def test_what_is_there_is_given(monkeypatch, ci):
+    monkeypatch.setenv("CI", ci)
+    assert needs.need("sh").endswith("/sh")
+    assert needs.need("numpy") == "numpy"
+
+
+def test_what_is_missing_is_skipped_on_a_laptop(monkeypatch):
+    monkeypatch.delenv("CI", raising=False)
+    with pytest.raises(pytest.skip.Exception, match=NOWHERE):
+        needs.need(NOWHERE)
+
+
+@pytest.mark.parametrize("ci", ["true", "True"])
+def test_what_is_missing_fails_in_ci(monkeypatch, ci):
+    monkeypatch.setenv("CI", ci)
+    with pytest.raises(pytest.fail.Exception, match=NOWHERE):
+        needs.need(NOWHERE)
+
+
+def test_the_corpus_is_never_asked_of_anybody(monkeypatch, tmp_path):
+    """It cannot be in the repository, so its absence is no failure, not even in CI."""
+    monkeypatch.setenv("CI", "true")
+    monkeypatch.setenv("MIRRORPOINT_CORPUS", str(tmp_path))
+    with pytest.raises(pytest.skip.Exception, match="corpus"):
+        needs.corpus()
+    (tmp_path / "packets").mkdir()
+    assert needs.corpus() == tmp_path
+
+
+def test_a_state_does_not_exist_yet(state, short_path):
+    assert not state.exists()
+    assert short_path.is_dir()
+    assert len(str(short_path / "state" / "owner.sock")) < 100
+
+
+def test_modules_that_compare_with_twins_are_known():
+    class Module:
+        pass
+
+    plain, comparing = Module(), Module()
+    plain.number, plain.needs = 1, needs
+    twin = lambda: None  # noqa: E731
+    twin.__module__ = "tests.naive.anything"
+    comparing.twin = twin
+    assert not uses_twins(plain)
+    assert not uses_twins(None)
+    assert uses_twins(comparing)
