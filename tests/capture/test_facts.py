@@ -260,6 +260,11 @@ def test_any_file_is_rows_or_one_error(tmp_path: Path, kind: str, content: bytes
     for prefix in (b"", f"# mirrorpoint {kind} v1\n".encode()):
         path.write_bytes(prefix + content)
         try:
-            read(path, kind)
+            batch, faults, tally = read(path, kind)
         except FactsError as error:
-            assert error.problems
+            said = error.problems
+        else:
+            said = [f.what for f in faults]
+            assert sum(tally.counts.values()) == len(faults)
+            assert len(batch) or not content.strip() or kind != "purchases" or prefix
+        assert all(isinstance(line, str) and line for line in said)
