@@ -14,7 +14,7 @@ from pipeline.ledger.accounts import EntryKind
 from pipeline.ledger.lots import Lot, lot_id
 from pipeline.ledger.targets import Target
 from pipeline.ledger.terms import Terms
-from pipeline.ledger.transfers import Leg, LotMove, Transfer, unbalanced
+from pipeline.ledger.transfers import MAX_LEGS, MAX_STEPS, Leg, LotMove, Transfer, unbalanced
 from pipeline.model.identifiers import NO_ID
 from pipeline.model.money import INT64_MAX
 from pipeline.model.words import Result
@@ -91,6 +91,7 @@ class LedgerState:
         self.changed_pending: set[tuple[bytes, int]] = set()
         self.changed_lots: set[bytes] = set()
         self.changed_balances: set[Balance] = set()
+        self._own_lot_ids: dict[tuple[bytes, bytes], bytes] = {}
 
     def put_lot(self, lot: Lot) -> None:
         """Add a lot as the store has it."""
@@ -110,7 +111,11 @@ class LedgerState:
 
     def own_lot_id(self, conversion_key: bytes, subscriber_id: bytes) -> bytes:
         """The id of a conversion's lot."""
-        return lot_id(self.key, self.terms.programme, conversion_key, subscriber_id)
+        at = (conversion_key, subscriber_id)
+        found = self._own_lot_ids.get(at)
+        if found is None:
+            found = self._own_lot_ids[at] = lot_id(self.key, self.terms.programme, *at)
+        return found
 
 
 class Draft:
@@ -169,6 +174,7 @@ class Draft:
         self._count(made)
 
     def _add(self, transfer: Transfer) -> None:
+        assert transfer.step < MAX_STEPS, "a posting has more transfers than ids are made for"
         self.transfers.append(transfer)
         self._count(transfer.legs)
         for identifier, amount, remaining in transfer.moves:
@@ -179,6 +185,7 @@ class Draft:
             self.lots[identifier] = lot
 
     def _count(self, legs: tuple[Leg, ...]) -> None:
+        assert len(legs) <= MAX_LEGS, "a transfer has more legs than ids are made for"
         assert not unbalanced(legs), "legs do not sum to zero"
         for account, commodity, amount in legs:
             at = (account, commodity)

@@ -5,7 +5,7 @@ from 0 (`step`). A transfer has legs that sum to zero for each commodity, and sa
 which lots. Ids are keyed hashes of their cause, so the same cause books once:
 
     transfer id = digest(programme, cause kind, cause id, number of the accepted target, step)
-    entry id    = digest(transfer id, leg)
+    entry id    = transfer id, its last byte exclusive-or'ed with the leg's number from 1
 
 Every entry is chained to the one before it: `link = blake2b(previous link, all columns of the
 entry)` under the audit key, so nobody without the key can change, insert or drop a row unseen.
@@ -15,7 +15,6 @@ from __future__ import annotations
 
 import hashlib
 import struct
-from collections import defaultdict
 from typing import NamedTuple
 
 from pipeline.ledger.accounts import EntryKind
@@ -24,6 +23,8 @@ from pipeline.model.words import Result
 
 FIRST_LINK = bytes(32)
 CONVERSION, ORDER = "conversion", "order"
+MAX_STEPS = 4  # transfers of one posting: at most a way out, a way in and a recovery of debt
+MAX_LEGS = 16  # legs of one transfer: at most three of points, and three of money in two currencies
 
 
 class Leg(NamedTuple):
@@ -79,9 +80,9 @@ class Posting(NamedTuple):
 
 def unbalanced(legs: tuple[Leg, ...]) -> dict[str, int]:
     """Commodities whose legs do not sum to zero, with what is left over."""
-    sums: dict[str, int] = defaultdict(int)
-    for leg in legs:
-        sums[leg.commodity] += leg.amount
+    sums: dict[str, int] = {}
+    for _, commodity, amount in legs:
+        sums[commodity] = sums.get(commodity, 0) + amount
     return {commodity: rest for commodity, rest in sums.items() if rest}
 
 
@@ -90,11 +91,25 @@ def transfer_id(key: bytes, programme: str, cause: Cause, step: int) -> bytes:
     return digest(key, "transfer", programme, cause.kind, cause.id, cause.version, step)
 
 
-def entry_id(key: bytes, transfer: bytes, leg: int) -> bytes:
+def entry_id(transfer: bytes, leg: int) -> bytes:
     """The id of one leg of a transfer."""
-    return hashlib.blake2b(
-        transfer + leg.to_bytes(2, "little"), key=key, digest_size=16, person=b"entry"
-    ).digest()
+    return transfer[:-1] + bytes((transfer[-1] ^ (leg + 1),))
+
+
+def transfers_of_entry(entry: bytes) -> list[bytes]:
+    """The transfers an entry could be of, by its leg; entries need no index of their ids."""
+    return [entry_id(entry, leg) for leg in range(MAX_LEGS)]
+
+
+def transfers_of_cause(
+    key: bytes, programme: str, kind: str, cause: bytes, number: int
+) -> list[bytes]:
+    """The ids that transfers of a cause can have, when it was accepted up to `number` times."""
+    return [
+        digest(key, "transfer", programme, kind, cause, version, step)
+        for version in range(1, number + 1)
+        for step in range(MAX_STEPS)
+    ]
 
 
 class Header(NamedTuple):
@@ -109,6 +124,7 @@ class Header(NamedTuple):
     rule_version: bytes
     rulebook_hash: bytes
     run_id: bytes
+    consent_id: bytes
     cause_version: int
     effective_ns: int
     booked_ns: int
@@ -119,10 +135,11 @@ class Header(NamedTuple):
     partner: str
     rule_id: str
     contract_version: str
+    campaign: str
     actor: str
 
 
-_IDS, _NUMBERS = 9, 13
+_IDS, _NUMBERS = 10, 14
 _FIXED = struct.Struct("<" + "16s" * _IDS + "q" * (_NUMBERS - _IDS))
 _LEG = struct.Struct("<qqq")
 

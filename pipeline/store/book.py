@@ -16,6 +16,7 @@ Measured by `tests/bench/book.py`, one core, ext4: see the table in `README.md` 
 from __future__ import annotations
 
 import contextlib
+import gc
 import hashlib
 import threading
 from collections.abc import Iterable, Iterator, Sequence
@@ -32,7 +33,14 @@ from pipeline.ledger.posting import post_target
 from pipeline.ledger.state import Balance, Conversion, LedgerState, PendingItem, Pin
 from pipeline.ledger.targets import orders_of, plain_column, targets_of
 from pipeline.ledger.terms import Terms, period_of, terms_of
-from pipeline.ledger.transfers import FIRST_LINK
+from pipeline.ledger.transfers import (
+    CONVERSION,
+    FIRST_LINK,
+    ORDER,
+    entry_id,
+    transfers_of_cause,
+    transfers_of_entry,
+)
 from pipeline.model.batches import CommandBatch, CutBatch, EntryBatch, TargetBatch
 from pipeline.model.columns import ID_DTYPE, TextColumn, columns_of, ids
 from pipeline.model.identifiers import NO_ID, Keys, digest
@@ -87,11 +95,11 @@ class Book:
         self._lock = threading.RLock()
         self._one_connection = self._engine.pool.__class__.__name__ == "StaticPool"
         self._use(rulebook)
-        self._identities = Identities(self._engine, keys.identity)
         with self._write() as connection:
             tables.metadata.create_all(connection)
             self._open_meta(connection)
         self.register = Register(self._read, self._write)
+        self._identities = Identities(self._read, self._write, keys.identity)
 
     def close(self) -> None:
         """Give back the connections."""
@@ -196,7 +204,7 @@ class Book:
         """One transaction: what is read and written between its beginning and its commit."""
         programme = self._programme
         state = LedgerState(self._key, self._terms, programme.timezone, programme.version)
-        with self._write() as connection:
+        with _collector_paused(), self._write() as connection:
             pages = Pages(connection, state)
             yield pages
             pages.flush()
@@ -300,11 +308,21 @@ class Book:
 
     def entry(self, entry_id: bytes) -> EntryBatch:
         """The entry of this id: one row, or none."""
-        return self._entries_where(tables.entries.c.entry_id == bytes(entry_id))
+        wanted = bytes(entry_id)
+        chosen = tables.transfers.c.transfer_id.in_(transfers_of_entry(wanted))
+        found = self._entries_where(chosen)
+        return found.take(np.array([bytes(v) == wanted for v in found.entry_id], np.bool_))
 
     def entries_of(self, cause_id: bytes) -> EntryBatch:
         """All entries of a cause (a conversion's key, an order's id), in booking order."""
-        return self._entries_where(tables.transfers.c.cause_id == bytes(cause_id))
+        cause, t = bytes(cause_id), tables.conversions
+        with self._read() as connection:
+            number = connection.execute(
+                select(t.c.number).where(t.c.conversion_key == cause)
+            ).scalar()
+        kind = CONVERSION if number else ORDER
+        wanted = transfers_of_cause(self._key, self._terms.programme, kind, cause, number or 1)
+        return self._entries_where(tables.transfers.c.transfer_id.in_(wanted))
 
     def _entries_where(self, chosen: object) -> EntryBatch:
         query = _entry_query().where(chosen)  # type: ignore[arg-type]
@@ -391,17 +409,38 @@ class Book:
 
     def put_identities(self, logins: dict[bytes, str], now_ns: int = 0) -> int:
         """Keep logins by subscriber id, sealed, in one transaction; how many were written."""
-        with self._write() as connection:
-            return self._identities.put(connection, logins, now_ns)
+        return self._identities.put(logins, now_ns)
 
     def identity(self, subscriber_id: bytes) -> str | None:
         """The login of a subscriber; None where it is unknown or erased."""
         return self._identities.login(bytes(subscriber_id))
 
     def erase(self, subscriber_id: bytes, now_ns: int = 0) -> bool:
-        """Destroy the login of a subscriber for good; was there one?"""
-        with self._lock:
-            return self._identities.erase([bytes(subscriber_id)], now_ns) > 0
+        """Destroy the login of a subscriber for good; was there one?
+
+        When it returns, no byte of it is left in the book's file or its log. Raises BookError where
+        readers kept the log from being emptied; then ask again.
+        """
+        there = self._identities.erase([bytes(subscriber_id)], now_ns) > 0
+        if not tables.wipe_deleted(self._engine):
+            raise BookError("the login is erased, but the book's log is in use; erase once more")
+        return there
+
+
+@contextlib.contextmanager
+def _collector_paused() -> Iterator[None]:
+    """No garbage collection for one transaction.
+
+    Postings make thousands of tuples and no cycles; walking them again and again took a quarter of
+    the time.
+    """
+    running = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if running:
+            gc.enable()
 
 
 def _terms_by_id(connection: Connection) -> dict[int, Terms]:
@@ -409,11 +448,12 @@ def _terms_by_id(connection: Connection) -> dict[int, Terms]:
 
 
 def _entry_query() -> Select:
-    """Entries with the columns of an `EntryBatch`, in its order."""
+    """Entries with the columns of an `EntryBatch`; entry ids are made of transfer ids after."""
     found = {c.name: c for t in (tables.accounts, tables.transfers, tables.entries) for c in t.c}
     found["subscriber_id"] = tables.transfers.c.subscriber_id
+    found["entry_id"] = tables.transfers.c.transfer_id
     return (
-        select(*(found[column.name] for column in columns_of(EntryBatch)))
+        select(*(found[column.name].label(column.name) for column in columns_of(EntryBatch)))
         .select_from(tables.entries)
         .join(tables.transfers)
         .join(tables.accounts)
@@ -424,8 +464,11 @@ def entry_batch(rows: Sequence[AnyRow]) -> EntryBatch:
     """Rows of the entry query as a batch."""
     if not rows:
         return EntryBatch.empty()
+    columns = dict(zip(rows[0]._fields, zip(*rows, strict=True), strict=True))
+    columns["entry_id"] = tuple(map(entry_id, columns["transfer_id"], columns["leg"]))
     made: dict[str, Any] = {}
-    for column, values in zip(columns_of(EntryBatch), zip(*rows, strict=True), strict=True):
+    for column in columns_of(EntryBatch):
+        values = columns[column.name]
         if column.dtype is None:
             made[column.name] = TextColumn.of(values)
         elif column.dtype == ID_DTYPE:

@@ -16,11 +16,7 @@ from sqlalchemy import (
     ColumnElement,
     Connection,
     Table,
-    Update,
-    bindparam,
-    insert,
     select,
-    update,
 )
 
 from pipeline.ledger.accounts import (
@@ -36,7 +32,6 @@ from pipeline.ledger.transfers import (
     Header,
     Leg,
     Posting,
-    entry_id,
     entry_link,
     header_bytes,
     transfer_id,
@@ -44,10 +39,15 @@ from pipeline.ledger.transfers import (
 from pipeline.model.identifiers import NO_ID
 from pipeline.model.words import Result, TargetState
 from pipeline.store import book_schema as tables
+from pipeline.store.book_bulk import change_rows, put_rows
 from pipeline.store.book_schema import AnyRow
 
 CHUNK = 500  # values in one IN list
+NO_CONSENT, NO_CAMPAIGN = NO_ID, ""  # no cause brings them yet
 TARGET_COLUMNS = len(Target._fields)
+CHANGING_CONVERSION = tuple(
+    column.name for column in tables.conversions.columns if not column.primary_key
+)
 
 
 class Booking(NamedTuple):
@@ -74,7 +74,7 @@ class Pages:
         self.terms_ids: dict[Terms, int] = {}
         self.terms_by_id: dict[int, Terms] = {}
         self.stored: set[Any] = set()  # keys of rows that are there already
-        self.rows: dict[Table, list[dict[str, Any]]] = {
+        self.rows: dict[Table, list[tuple[Any, ...]]] = {
             tables.transfers: [],
             tables.entries: [],
             tables.lot_moves: [],
@@ -106,19 +106,24 @@ class Pages:
         available = [x for x in sides if x.standing == TargetState.AVAILABLE]
         own = {state.own_lot_id(x.conversion_key, x.subscriber_id) for x in available}
         self._read_lots(tables.lots.c.lot_id.in_, own)
-        givers = self._givers(targets)
+        givers = self._givers(targets)  # after own lots, which tell who lacks points
         self._read_lots(tables.lots.c.subscriber_id.in_, givers, tables.lots.c.remaining > 0)
 
     def _givers(self, targets: Sequence[Target]) -> set[bytes]:
-        """Members who may lose points: what their own lot lacks comes from their other lots."""
+        """Members who may lose more points than their own lot has: others of their lots give them.
+
+        A conversion that comes twice in a batch may do so in between, so its members always count.
+        """
         givers = set()
         times = Counter(target.conversion_key for target in targets)
         for target in targets:
             held = self.state.conversions.get(target.conversion_key)
             if held is not None and held.target.standing == TargetState.AVAILABLE:
                 old = held.target
+                own = self.state.lots[self.state.own_lot_id(old.conversion_key, old.subscriber_id)]
                 stays = old.subscriber_id == target.subscriber_id
-                if not (stays and target.standing == old.standing and target.points >= old.points):
+                left = target.points if stays and target.standing == old.standing else 0
+                if own.remaining < old.points - left:
                     givers.add(old.subscriber_id)
             if times[target.conversion_key] > 1:
                 givers.add(target.subscriber_id)
@@ -199,6 +204,7 @@ class Pages:
                 cause.rule_version,
                 cause.rulebook_hash,
                 booking.run_id,
+                NO_CONSENT,
                 cause.version,
                 cause.effective_ns,
                 booking.now_ns,
@@ -209,15 +215,12 @@ class Pages:
                 cause.partner,
                 cause.rule_id,
                 cause.contract_version,
+                NO_CAMPAIGN,
                 booking.actor,
             )
-            self.rows[tables.transfers].append(
-                {"transfer_number": self.transfers, **header._asdict()}
-            )
+            self.rows[tables.transfers].append((self.transfers, *header))
             self._write_legs(header, transfer.legs)
-            self.rows[tables.lot_moves] += [
-                {"transfer_number": self.transfers, **move._asdict()} for move in transfer.moves
-            ]
+            self.rows[tables.lot_moves] += [(self.transfers, *move) for move in transfer.moves]
 
     def _write_legs(self, header: Header, legs: tuple[Leg, ...]) -> None:
         key, rows = self.state.key, self.rows[tables.entries]
@@ -226,15 +229,14 @@ class Pages:
             self.sequence += 1
             self.link = entry_link(key, self.link, hashed, self.sequence, leg, moved)
             rows.append(
-                {
-                    "sequence": self.sequence,
-                    "entry_id": entry_id(key, header.transfer_id, leg),
-                    "transfer_number": self.transfers,
-                    "leg": leg,
-                    "account_id": self._account_id(moved, header.subscriber_id),
-                    "amount": moved.amount,
-                    "link": self.link,
-                }
+                (
+                    self.sequence,
+                    self.transfers,
+                    leg,
+                    self._account_id(moved, header.subscriber_id),
+                    moved.amount,
+                    self.link,
+                )
             )
 
     def _account_id(self, moved: Leg, member: bytes) -> int:
@@ -249,112 +251,69 @@ class Pages:
 
     def write_order(self, order: Order, result: Result, booking: Booking) -> None:
         """Keep an order with its answer."""
-        self.rows[tables.orders].append(
-            {
-                **order._asdict(),
-                "result": int(result),
-                "booked_ns": booking.now_ns,
-                "cut": booking.cut,
-                "actor": booking.actor,
-                "run_id": booking.run_id,
-            }
-        )
+        answered = (int(result), booking.now_ns, booking.cut, booking.actor, booking.run_id)
+        self.rows[tables.orders].append((*order, *answered))
 
     def flush(self) -> None:
         """Write everything down, in an order that references allow."""
         state = self.state
-        self._flush_accounts()
+        self._put(
+            tables.accounts,
+            {at: self._account_row(at) for at in sorted(state.changed_balances)},
+            ("balance",),
+        )
         for table, rows in self.rows.items():
-            if rows:
-                self.connection.execute(insert(table), rows)
+            put_rows(self.connection, table, rows)
         self._put(
             tables.conversions,
-            [
-                (key, conversion_row(state.conversions[key]))
+            {
+                key: conversion_row(state.conversions[key])
                 for key in sorted(state.changed_conversions)
-            ],
-            ("conversion_key",),
+            },
+            CHANGING_CONVERSION,
         )
         self._put(
             tables.pending_items,
-            [(at, self._with_terms(state.pending[at])) for at in sorted(state.changed_pending)],
-            ("conversion_key", "generation"),
+            {at: self._with_terms(state.pending[at]) for at in sorted(state.changed_pending)},
+            ("amount", "confirmed", "returned", "resolved"),
         )
         self._put(
             tables.lots,
-            [(key, self._with_terms(state.lots[key])) for key in sorted(state.changed_lots)],
-            ("lot_id",),
-        )
-        if self.sequence >= self.first_new:
-            span = {"first_sequence": self.first_new, "last_sequence": self.sequence}
-            self.connection.execute(insert(tables.outbox), span)
-        head = {
-            "sequence": self.sequence,
-            "transfers": self.transfers,
-            "accounts": self.last_account,
-            "link": self.link,
-        }
-        self.connection.execute(update(tables.heads), head)
-
-    def _flush_accounts(self) -> None:
-        changed = [
+            {key: self._with_terms(state.lots[key]) for key in sorted(state.changed_lots)},
             (
-                at,
-                {
-                    "account_id": self.account_ids[at],
-                    "account": at[0],
-                    "commodity": at[1],
-                    "subscriber_id": self.owners.get(at[0], NO_ID),
-                    "balance": self.state.balances[at],
-                },
-            )
-            for at in sorted(self.state.changed_balances, key=self.account_ids.__getitem__)
-        ]
-        fresh = [row for at, row in changed if at not in self.stored]
-        if fresh:
-            self.connection.execute(insert(tables.accounts), fresh)
-        known = [
-            {"at_account_id": row["account_id"], "balance": row["balance"]}
-            for at, row in changed
-            if at in self.stored
-        ]
-        if known:
-            self.connection.execute(_update(tables.accounts, ("account_id",), ("balance",)), known)
+                "contract_version", "earned_ns", "spendable_from_ns", "expires_ns",
+                "amount", "remaining",
+            ),
+        )  # fmt: skip
+        if self.sequence >= self.first_new:
+            put_rows(self.connection, tables.outbox, [(self.first_new, self.sequence)])
+            head = (1, self.sequence, self.transfers, self.last_account, self.link)
+            names = ("sequence", "transfers", "accounts", "link")
+            change_rows(self.connection, tables.heads, names, [head])
+
+    def _account_row(self, at: Balance) -> tuple[Any, ...]:
+        owner = self.owners.get(at[0], NO_ID)
+        return (self.account_ids[at], *at, owner, self.state.balances[at])
 
     def _put(
-        self, table: Table, rows: list[tuple[Any, dict[str, Any]]], key: tuple[str, ...]
+        self, table: Table, rows: dict[Any, tuple[Any, ...]], changing: tuple[str, ...]
     ) -> None:
         """Insert the rows that are new and update those that are there."""
-        fresh = [row for at, row in rows if at not in self.stored]
-        if fresh:
-            self.connection.execute(insert(table), fresh)
-        known = [row for at, row in rows if at in self.stored]
-        if known:
-            for row in known:
-                for name in key:
-                    row[f"at_{name}"] = row.pop(name)
-            names = tuple(name for name in known[0] if not name.startswith("at_"))
-            self.connection.execute(_update(table, key, names), known)
+        put_rows(self.connection, table, [row for at, row in rows.items() if at not in self.stored])
+        known = [row for at, row in rows.items() if at in self.stored]
+        change_rows(self.connection, table, changing, known)
 
-    def _with_terms(self, row: Lot | PendingItem) -> dict[str, Any]:
-        values = row._asdict()
-        found = values.pop("terms")
-        if found not in self.terms_ids:
+    def _with_terms(self, row: Lot | PendingItem) -> tuple[Any, ...]:
+        """A lot or pending item as its row: its terms, the fourth value, by their number."""
+        if row.terms not in self.terms_ids:
             number = len(self.terms_ids) + 1
-            self._know_terms(found, number)
-            self.connection.execute(insert(tables.terms), {"terms_id": number, **found._asdict()})
-        values["terms_id"] = self.terms_ids[found]
-        return values
+            self._know_terms(row.terms, number)
+            put_rows(self.connection, tables.terms, [(number, *row.terms)])
+        return (*row[:3], self.terms_ids[row.terms], *row[4:])
 
     def _know_terms(self, found: Terms, number: int) -> None:
         self.terms_ids[found] = number
         self.terms_by_id[number] = found
-
-
-def _update(table: Table, key: tuple[str, ...], names: Sequence[str]) -> Update:
-    """An update by key; the key's values are bound as `at_<column>`."""
-    chosen = [table.c[name] == bindparam(f"at_{name}") for name in key]
-    return update(table).where(*chosen).values({name: bindparam(name) for name in names})
 
 
 def lot_of(row: AnyRow, terms: dict[int, Terms]) -> Lot:
@@ -373,10 +332,6 @@ def conversion_of(row: AnyRow) -> Conversion:
     return Conversion(target, rest[0], rest[1], Pin(*rest[2:]))
 
 
-def conversion_row(conversion: Conversion) -> dict[str, Any]:
+def conversion_row(conversion: Conversion) -> tuple[Any, ...]:
     """A conversion as its row."""
-    values = conversion.target._asdict()
-    values["number"], values["generation"] = conversion.number, conversion.generation
-    for name, value in conversion.pin._asdict().items():
-        values[f"pinned_{name}"] = value
-    return values
+    return (*conversion.target, conversion.number, conversion.generation, *conversion.pin)

@@ -7,18 +7,16 @@ parsed content and never change; importing a rulebook again adds nothing.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager
+from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 
-from sqlalchemy import Connection, insert, select, update
+from sqlalchemy import insert, select, update
 
 from pipeline.model.batches import CutBatch
 from pipeline.model.identifiers import NO_ID
 from pipeline.rulebook.model import Location, Rulebook
 from pipeline.store import book_schema as tables
-
-Session = Callable[[], AbstractContextManager[Connection]]
+from pipeline.store.book_schema import Session
 
 
 @dataclass(frozen=True, slots=True)

@@ -13,14 +13,16 @@ is.
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from contextlib import AbstractContextManager
 from typing import Any
 
 from sqlalchemy import (
     BigInteger,
     Column,
+    Connection,
     Engine,
     ForeignKey,
-    Index,
     Integer,
     LargeBinary,
     MetaData,
@@ -36,6 +38,7 @@ from sqlalchemy import (
 from sqlalchemy.pool import StaticPool
 
 AnyRow = Row[*tuple[Any, ...]]
+Session = Callable[[], AbstractContextManager[Connection]]  # one transaction each
 
 SCHEMA_VERSION = "1"
 metadata = MetaData()
@@ -90,13 +93,14 @@ transfers = Table(
     _number("transfer_number"),
     _id("transfer_id", unique=True),
     _id("subscriber_id"),
-    _id("cause_id", index=True),
+    _id("cause_id"),
     _id("conversion_key"),
     _id("click_id"),
     _id("visit_id"),
     _id("rule_version"),
     _id("rulebook_hash"),
     _id("run_id"),
+    _id("consent_id"),
     _int("cause_version"),
     _int("effective_ns"),
     _int("booked_ns"),
@@ -107,16 +111,14 @@ transfers = Table(
     _text("partner"),
     _text("rule_id"),
     _text("contract_version"),
+    _text("campaign"),
     _text("actor"),
-    _text("campaign", server_default=""),
-    Column("consent_id", LargeBinary(16)),
 )
 
 entries = Table(
     "entries",
     metadata,
     _number("sequence"),
-    _id("entry_id", unique=True),
     Column("transfer_number", Number, ForeignKey(transfers.c.transfer_number), nullable=False),
     Column("leg", SmallInteger, nullable=False),
     Column("account_id", Number, ForeignKey(accounts.c.account_id), nullable=False),
@@ -134,7 +136,7 @@ conversions = Table(
     _int("fold"),
     _int("facts"),
     _int("facts_hash"),
-    _id("subscriber_id", index=True),
+    _id("subscriber_id"),
     _text("partner"),
     _text("conversion_id"),
     Column("state", SmallInteger, nullable=False),
@@ -288,8 +290,6 @@ identities = Table(
     _int("erased_ns"),
 )
 
-Index("transfers_by_conversion", transfers.c.conversion_key)
-
 
 def open_engine(url: str) -> Engine:
     """An engine for the book's URL; `sqlite://` is a book in memory, on one connection."""
@@ -308,7 +308,7 @@ def open_engine(url: str) -> Engine:
         connection.isolation_level = None  # we begin transactions ourselves, below
         for pragma in (
             "journal_mode=WAL", "synchronous=FULL", "secure_delete=ON", "foreign_keys=OFF",
-            "cache_size=-65536", "temp_store=MEMORY",
+            "cache_size=-65536", "temp_store=MEMORY", "wal_autocheckpoint=8192",
         ):  # fmt: skip
             connection.execute(f"PRAGMA {pragma}").close()
 
@@ -320,10 +320,19 @@ def open_engine(url: str) -> Engine:
     return engine
 
 
-def wipe_deleted(engine: Engine) -> None:
-    """Empty SQLite's write-ahead log of what was deleted; other databases need nothing."""
-    if engine.dialect.name == "sqlite":
-        with engine.connect() as connection:
-            connection.connection.driver_connection.execute(  # type: ignore[union-attr]
-                "PRAGMA wal_checkpoint(TRUNCATE)"
-            ).close()
+def wipe_deleted(engine: Engine) -> bool:
+    """Empty SQLite's write-ahead log of what was deleted; False where somebody still reads it.
+
+    Other databases look after that themselves.
+    """
+    if engine.dialect.name != "sqlite":
+        return True
+    raw = engine.raw_connection()
+    try:
+        cursor = raw.cursor()
+        cursor.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+        (busy, *_), *_ = cursor.fetchall()
+        cursor.close()
+        return bool(busy == 0)
+    finally:
+        raw.close()

@@ -22,7 +22,6 @@ from pipeline.ledger.transfers import (
     Cause,
     Header,
     Leg,
-    entry_id,
     entry_link,
     header_bytes,
     transfer_id,
@@ -33,7 +32,7 @@ from pipeline.store import book_schema as tables
 from pipeline.store.book_schema import AnyRow
 
 STEP = 4096
-ENTRY_COLUMNS = 9
+ENTRY_COLUMNS = 8
 
 
 @dataclass
@@ -84,7 +83,7 @@ class Walk:
         self._end(connection)
 
     def _entry(self, row: AnyRow) -> None:
-        sequence, identifier, number, leg, account_id, amount, link = row[:7]
+        sequence, number, leg, account_id, amount, link = row[:6]
         if sequence != self._sequence + 1:
             self.problems.append(f"entries {self._sequence + 1} to {sequence - 1} are missing")
         if row.account is None:
@@ -99,12 +98,8 @@ class Walk:
         made = entry_link(self._key, self._link, self._hashed, sequence, leg, moved)
         if made != link:
             self.problems.append(
-                f"entry {sequence} ({id_text(identifier)}) breaks the hash chain:"
+                f"entry {sequence} of transfer number {number} breaks the hash chain:"
                 " it, its transfer or its account was changed, or an entry before it is gone"
-            )
-        if self._header and entry_id(self._key, self._header.transfer_id, leg) != identifier:
-            self.problems.append(
-                f"entry {sequence} has id {id_text(identifier)}, not that of its cause"
             )
         self._sequence, self._link, self._leg = sequence, link, leg + 1
         self._fold(account_id, number, moved)

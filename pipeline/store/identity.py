@@ -15,10 +15,10 @@ from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 from cryptography.hazmat.primitives.hashes import SHA256
 from cryptography.hazmat.primitives.kdf.hkdf import HKDF
-from sqlalchemy import Connection, Engine, bindparam, insert, select, update
+from sqlalchemy import Connection, bindparam, insert, select, update
 
 from pipeline.model.identifiers import id_text
-from pipeline.store.book_schema import identities, wipe_deleted
+from pipeline.store.book_schema import Session, identities
 
 CHUNK = 500
 
@@ -28,18 +28,22 @@ class IdentityError(RuntimeError):
 
 
 class Identities:
-    """Puts, finds and erases logins of subscribers."""
+    """Puts, finds and erases logins of subscribers, through the book's sessions."""
 
-    def __init__(self, engine: Engine, identity_key: bytes) -> None:
+    def __init__(self, read: Session, write: Session, identity_key: bytes) -> None:
         derived = HKDF(SHA256(), 32, None, b"mirrorpoint identity table").derive(identity_key)
-        self._engine, self._seal = engine, AESGCM(derived)
+        self._read, self._write, self._seal = read, write, AESGCM(derived)
 
-    def put(self, connection: Connection, logins: dict[bytes, str], now_ns: int) -> int:
-        """Keep logins by subscriber id in the caller's transaction; how many rows were written.
+    def put(self, logins: dict[bytes, str], now_ns: int) -> int:
+        """Keep logins by subscriber id in one transaction; how many rows were written.
 
         A login that is there already is left alone, one that changed is sealed anew, an erased
         subscriber stays erased.
         """
+        with self._write() as connection:
+            return self._put(connection, logins, now_ns)
+
+    def _put(self, connection: Connection, logins: dict[bytes, str], now_ns: int) -> int:
         known = {}
         wanted = list(logins)
         for at in range(0, len(wanted), CHUNK):
@@ -66,21 +70,18 @@ class Identities:
     def login(self, subscriber_id: bytes) -> str | None:
         """The login; None where it was never known or is erased. Raises IdentityError."""
         chosen = select(identities).where(identities.c.subscriber_id == subscriber_id)
-        with self._engine.connect() as connection:
+        with self._read() as connection:
             row = connection.execute(chosen).first()
         return None if row is None or row.erased_ns else self._open(*row[:3])
 
     def erase(self, subscriber_ids: Iterable[bytes], now_ns: int) -> int:
         """Destroy the logins of these subscribers, known or not; how many were there.
 
-        When it returns, no byte of them is left in the book's file or its log.
+        What a database keeps of deleted rows is its own affair (see `wipe_deleted`).
         """
         wanted = list(dict.fromkeys(subscriber_ids))
         there = 0
-        with (
-            self._engine.connect().execution_options(writes=True) as connection,
-            connection.begin(),
-        ):
+        with self._write() as connection:
             for subscriber_id in wanted:
                 at = identities.c.subscriber_id == subscriber_id
                 row = connection.execute(select(identities).where(at)).first()
@@ -97,13 +98,12 @@ class Identities:
                         "erased_ns": erased_ns,
                     },
                 )
-        wipe_deleted(self._engine)
         return there
 
     def problems(self) -> list[str]:
         """Rows that do not open, each as a sentence."""
         found = []
-        with self._engine.connect() as connection:
+        with self._read() as connection:
             for row in connection.execute(select(identities).order_by(identities.c.subscriber_id)):
                 if row.erased_ns and (row.sealed is not None or row.nonce is not None):
                     found.append(f"subscriber {id_text(row[0])} is erased but has a sealed login")
