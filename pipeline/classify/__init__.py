@@ -1,0 +1,1 @@
+"""Packets become sessions, of those whose payload may be read."""

@@ -1,0 +1,1 @@
+"""The nouns: batches, columns, words, faults, money, identifiers."""

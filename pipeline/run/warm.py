@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import io
 import re
+import sys
 import tempfile
 import time
 from pathlib import Path
@@ -90,7 +91,7 @@ class _Progress(event.Listener):
 
     def __init__(self, total: int) -> None:
         self.total, self.compiled = total, 0
-        self._stream = click.get_text_stream("stderr")
+        self._stream = sys.stderr
         self._terminal = self._stream.isatty()
 
     def __enter__(self) -> Self:

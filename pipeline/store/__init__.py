@@ -1,0 +1,1 @@
+"""The journal, the ClickHouse store, the book and the keys."""

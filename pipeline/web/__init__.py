@@ -1,0 +1,1 @@
+"""The HTTP side. Nothing is here yet."""
