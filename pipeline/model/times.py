@@ -47,5 +47,5 @@ def parse_time(text: str) -> int | None:
 def show_time(value_ns: int) -> str:
     """ISO 8601 in UTC with as many decimals as it needs."""
     seconds, rest = divmod(value_ns, SECOND_NS)
-    text = datetime.fromtimestamp(seconds, UTC).strftime("%Y-%m-%dT%H:%M:%S")
+    text = datetime.fromtimestamp(seconds, UTC).isoformat()[:19]
     return f"{text}.{rest:09d}".rstrip("0") + "Z" if rest else f"{text}Z"

@@ -28,6 +28,7 @@ from pipeline.score.attribute import Attribution
 from pipeline.score.terms import ANY, Terms
 
 SPANS = ((86_400 * 10**9, "days"), (3_600 * 10**9, "hours"), (10**9, "seconds"))
+COMPACT = json.JSONEncoder(separators=(",", ":"))
 Condition = list[Any]
 
 
@@ -159,6 +160,21 @@ class Reasoning:
                 why = f"{rule.id if rule else 'another'} comes first"
             rejected.append([other.id, why])
         return rejected
+
+
+def told(explanation: str) -> list[str]:
+    """An explanation as lines for people; empty where there is none."""
+    if not explanation:
+        return []
+    found = json.loads(explanation)
+    lines = [
+        f"{'yes' if holds else 'NO '}  {name}{f': {value}' if value else ''}"
+        for name, value, holds in found["conditions"]
+    ]
+    if "sum" in found:
+        lines.append(f"sum  {found['sum']}")
+    lines += [f"not  {rule}: {why}" for rule, why in found.get("rejected", ())]
+    return lines
 
 
 def _decimal(value: Fraction) -> str:

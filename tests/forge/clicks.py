@@ -1,8 +1,9 @@
 """What the engine hands out for a forged capture: the first of the two passes of a forge.
 
-A purchase names the click that was handed out for its visit, and an own shop the token of its member.
-Both follow from the capture, the sign-ins, the case's seed and the rules, so they are not invented
-but asked for: the capture goes through the same engine as in a replay, and nothing is stored.
+A purchase names the click that was handed out for its visit, and an own shop the token of its
+member. Both follow from the capture, the sign-ins, the case's seed and the rules, so they are not
+invented but asked for: the capture goes through the same engine as in a replay, and nothing is
+stored.
 """
 
 from __future__ import annotations

@@ -9,7 +9,8 @@ is `replay_pcaps/first-day` unless another is given. A test forges again and com
 Points, worked out by hand (see CUTS for the times; "ann 500+299" is available + pending):
 
     evening    ann 0+799  dave 0+205   erin 0+249  frank 0+49  heidi 0+500  ivan 0+320
-    released   ann 500+299  dave 130+75  erin 199  frank 49  heidi 0+500 (held to 31 March)  ivan 320
+    released   ann 500+299  dave 130+75  erin 199  frank 49  ivan 320
+               heidi 0+500, held until 31 March
     spent      ann 50+299 after spending 450
     amended    ann 0+299 and 150 of debt: 100.00 became 60.00; dave 0+75: declined
     restored   ann 50+299: 200 points came back, 150 of them cleared the debt; dave 130+75: approved
@@ -83,7 +84,9 @@ def forge(folder: Path) -> Pass:
 def message(
     when: str, told: str, conversion: str, status: str, partner: str = "acme-shop", **more: str
 ) -> dict[str, str]:
-    """A purchase message; the sender stamps it a second before it arrives, unless told otherwise."""
+    """A purchase message, stamped by the sender a second before it arrives, unless told
+    otherwise.
+    """
     return {
         "event_ns": iso(when),
         "received_ns": iso(told),

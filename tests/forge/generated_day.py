@@ -2,16 +2,16 @@
 
     python -m tests.forge.generated_day FOLDER [--visits N] [--subscribers N] [--seed S] ...
 
-The same kinds of traffic and purchases as in the bundled day, without a story: HTTP pages and scripts,
-hellos of one and of two segments, a second session at the till, trackers before visits, names of
-nobody, outsiders, refusals in the middle of the day, addresses that two members swap. Frames are made
-by filling addresses, ports and sequence numbers into copies of a template, thousands at a time; there
-is no loop over packets. The same parameters make the same bytes.
+The same kinds of traffic and purchases as in the bundled day, without a story: HTTP pages and
+scripts, hellos of one and of two segments, a second session at the till, trackers before visits,
+names of nobody, outsiders, refusals in the middle of the day, addresses that two members swap.
+Frames are made by filling addresses, ports and sequence numbers into copies of a template,
+thousands at a time; there is no loop over packets. The same parameters make the same bytes.
 
-Each subscriber visits each partner at most once per slot of the day, and slots leave more than the
-30 minutes of a visit's gap between them, so `visits` is the number of visits of members who stay
-members (give or take one that falls on the very moment of a swap); those of people who refuse during
-the day come on top.
+Each subscriber visits each partner at most once per slot of the day, and slots leave more than
+the 30 minutes of a visit's gap between them, so `visits` is the number of visits of members who
+stay members (give or take one that falls on the very moment of a swap); those of people who
+refuse during the day come on top.
 """
 
 from __future__ import annotations

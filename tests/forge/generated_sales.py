@@ -1,8 +1,9 @@
-"""Purchases, orders and cuts of a generated day: from what the engine handed out to what became of it.
+"""Purchases, orders and cuts of a generated day: what became of what the engine handed out.
 
-A share of all clicks, and of the visits to the shop that matches, is bought from. Each purchase lives
-one of the LIVES below; every message carries the sender's time, so that any order of arrival must lead
-to the same ledger. Besides: messages that name clicks nobody handed out, and messages nobody can read.
+A share of all clicks, and of the visits to the shop that matches, is bought from. Each purchase
+lives one of the LIVES below; every message carries the sender's time, so that any order of
+arrival must lead to the same ledger. Besides: messages that name clicks nobody handed out, and
+messages nobody can read.
 """
 
 from __future__ import annotations

@@ -1,9 +1,9 @@
 """What browsers say first: request heads and client hellos for forged traffic.
 
-A document request carries the headers that a current browser sends over plain HTTP, a cookie among
-them, so that a replay shows that nobody keeps it. A client hello has the extensions of a browser in a
-fixed order (RFC 8446, section 4.1.2); with `post_quantum` it offers X25519MLKEM768, whose share of
-1,216 bytes makes the hello larger than a packet.
+A document request carries the headers that a current browser sends over plain HTTP, a cookie
+among them, so that a replay shows that nobody keeps it. A client hello has the extensions of a
+browser in a fixed order (RFC 8446, section 4.1.2); with `post_quantum` it offers X25519MLKEM768,
+whose share of 1,216 bytes makes the hello larger than a packet.
 """
 
 from __future__ import annotations

@@ -138,7 +138,7 @@ def test_versions_of_a_visit_tell_what_happened(seen: Pass) -> None:
 
 
 def test_the_capture_shows_what_the_story_needs() -> None:
-    """Cookies and outsiders are really in the capture, so that their absence elsewhere means much."""
+    """Cookies and outsiders are in the capture, so that their absence elsewhere means something."""
     raw = (FOLDER / "input.pcap").read_bytes()
     assert raw.count(heads.COOKIE.encode()) > 10
     assert b"canary-outsider" in raw

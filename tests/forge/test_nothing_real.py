@@ -1,4 +1,4 @@
-"""Nothing under replay_pcaps is of anybody: documentation addresses, .example and .test names only."""
+"""Nothing under replay_pcaps is of anybody: documentation addresses, .example and .test names."""
 
 from __future__ import annotations
 

@@ -22,12 +22,12 @@ ABOUT: dict[str, tuple[str, ...]] = {
         "start and interim: the login holds the address; stop: it gives it up.",
     ),
     "circle": (
-        "state: listed, consented, refused or left, from event_ns on; terms: the version agreed to.",
+        "state: listed, consented, refused or left, from event_ns on; terms: their version.",
     ),
     "orders": ("The member behind the login spends points; the same ref is the same order.",),
     "purchases": (
-        "event_ns: the purchase; received_ns: the message; status_ns and sequence: the sender's order.",
-        "amount_mode: absolute (the new total) or delta (a change of it); amounts are decimal strings.",
+        "event_ns: the purchase; received_ns: the message; status_ns, sequence: their order.",
+        "amount_mode: absolute (the new total) or delta (a change of it); amounts are decimals.",
         "click_ref: the click we handed out; member, or address with port and at_ns: who bought.",
     ),
 }

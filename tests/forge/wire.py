@@ -6,6 +6,7 @@ Addresses come from documentation ranges; so do the hardware addresses (RFC 7042
 
 from __future__ import annotations
 
+import itertools
 import random
 import struct
 from collections.abc import Sequence
@@ -155,7 +156,7 @@ class Conversation:
     ) -> None:
         """The client sends `data`, cut at `cuts` or where a segment is full."""
         edges = [0, *(cuts or range(SEGMENT_BYTES, len(data), SEGMENT_BYTES)), len(data)]
-        parts = [(a, data[a:b]) for a, b in zip(edges, edges[1:], strict=False)]
+        parts = [(a, data[a:b]) for a, b in itertools.pairwise(edges)]
         for offset, part in reversed(parts) if swapped else parts:
             self.packet("PA", part, offset=offset, after_ns=wait_ns)
         self.mine = (self.mine + len(data)) & 0xFFFFFFFF
