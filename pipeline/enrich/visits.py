@@ -1,0 +1,201 @@
+"""The arrays of open visits: room for them, their snapshot, and versions as a batch.
+
+Arrays double before a push that could fill them, so kernels never meet a full one. A snapshot holds
+what is in use and nothing of the room; the chains of addresses are built anew when it is restored.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from pipeline.enrich import visits_kernels as k
+from pipeline.enrich.visits_kernels import FIELDS, Visits, relink
+from pipeline.model.batches import VisitBatch
+from pipeline.model.columns import ID_DTYPE, TextColumn
+from pipeline.model.stage import Snapshot
+from pipeline.model.words import VisitTrigger
+
+TRIMMED = {
+    "rows": k.COUNT_VISITS,
+    "heap_ns": k.COUNT_OPEN,
+    "heap_visit": k.COUNT_OPEN,
+    "node_hi": k.COUNT_NODES,
+    "node_lo": k.COUNT_NODES,
+    "node_ns": k.COUNT_NODES,
+    "node_links": k.COUNT_NODES,
+    "pass_ns": k.COUNT_PASSES,
+    "pass_class": k.COUNT_PASSES,
+    "pass_next": k.COUNT_PASSES,
+}
+VISIT_ARRAYS = ("rows", "heap_ns", "heap_visit")
+NODE_ARRAYS = ("node_hi", "node_lo", "node_ns", "node_links")
+PASS_ARRAYS = ("pass_ns", "pass_class", "pass_next")
+HEADS = ("visit_head", "pass_head")
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """How much room there is at first; powers of two."""
+
+    visits: int = 1 << 10
+    sessions: int = 1 << 12
+    passes: int = 1 << 10
+    subscribers: int = 1 << 10
+    versions: int = 1 << 12  # written down in one go
+
+
+@dataclass(frozen=True, slots=True)
+class Names:
+    """What the numbers of a visit stand for."""
+
+    partners: TextColumn
+    trackers: TextColumn  # the last one is empty: none
+    marks: TextColumn  # the last one is empty: none
+    versions: np.ndarray  # ID, by partner
+    rulebook_hash: bytes
+
+
+class VisitState:
+    """Owns the arrays of the fold."""
+
+    def __init__(self, limits: Limits) -> None:
+        counts = np.zeros(k.COUNTS, np.int64)
+        counts[k.COUNT_WATERMARK] = np.iinfo(np.int64).min
+        counts[[k.FREE_VISIT, k.FREE_NODE, k.FREE_PASS]] = -1
+        self.arrays = Visits(
+            rows=np.zeros((limits.visits, FIELDS), np.int64),
+            heap_ns=np.zeros(limits.visits, np.int64),
+            heap_visit=np.zeros(limits.visits, np.int32),
+            node_hi=np.zeros(limits.sessions, np.uint64),
+            node_lo=np.zeros(limits.sessions, np.uint64),
+            node_ns=np.zeros(limits.sessions, np.int64),
+            node_links=np.full((limits.sessions, 4), -1, np.int32),
+            buckets=np.full(limits.sessions, -1, np.int32),
+            pass_ns=np.zeros(limits.passes, np.int64),
+            pass_class=np.zeros(limits.passes, np.int32),
+            pass_next=np.full(limits.passes, -1, np.int32),
+            visit_head=np.full(limits.subscribers, -1, np.int32),
+            pass_head=np.full(limits.subscribers, -1, np.int32),
+            counts=counts,
+        )
+
+    @property
+    def counts(self) -> np.ndarray:
+        """The counters (int64)."""
+        return self.arrays.counts
+
+    def make_room(self, rows: int, subscribers: int) -> None:
+        """Room for so many more sessions, of subscribers numbered below `subscribers`."""
+        counts = self.arrays.counts
+        self._grow(VISIT_ARRAYS, int(counts[k.COUNT_OPEN]) + rows)
+        self._grow(PASS_ARRAYS, int(counts[k.HELD_PASSES]) + rows)
+        self._grow(HEADS, subscribers)
+        if self._grow(NODE_ARRAYS, int(counts[k.HELD_NODES]) + rows):
+            self._link_nodes()
+
+    def _grow(self, names: tuple[str, ...], needed: int) -> bool:
+        capacity = len(getattr(self.arrays, names[0]))
+        if needed <= capacity:
+            return False
+        while capacity < needed:
+            capacity *= 2
+        grown = {name: _enlarged(getattr(self.arrays, name), capacity) for name in names}
+        self.arrays = self.arrays._replace(**grown)
+        return True
+
+    def _link_nodes(self) -> None:
+        buckets = np.full(len(self.arrays.node_ns), -1, np.int32)
+        self.arrays = self.arrays._replace(buckets=buckets)
+        relink(self.arrays)
+
+    def pause(self) -> np.ndarray:
+        """PAUSED versions of the open visits that changed since their last one, as they opened."""
+        rows = self.arrays.rows[: self.counts[k.COUNT_VISITS]]
+        changed = np.flatnonzero((rows[:, k.OPENED_AS] >= 0) & (rows[:, k.CHANGED] > 0))
+        changed = changed[np.argsort(rows[changed, k.OPENED_AS], kind="stable")]
+        rows[changed, k.VERSION] += 1
+        rows[changed, k.TRIGGER] = VisitTrigger.PAUSED
+        rows[changed, k.CHANGED] = 0
+        return rows[changed]
+
+    def snapshot(self) -> dict[str, np.ndarray]:
+        """What is in use, by the names of the arrays."""
+        state = {"counts": self.counts.copy()}
+        for name, count in TRIMMED.items():
+            state[name] = getattr(self.arrays, name)[: self.counts[count]].copy()
+        for name in HEADS:
+            head = getattr(self.arrays, name)
+            state[name] = head[: 1 + int(np.flatnonzero(head >= 0).max(initial=-1))].copy()
+        return state
+
+    def restore(self, snapshot: Snapshot) -> None:
+        """Take the content of a snapshot."""
+        empty = VisitState(Limits())
+        for group in (VISIT_ARRAYS, NODE_ARRAYS, PASS_ARRAYS, HEADS):
+            empty._grow(group, max(len(snapshot[name]) for name in group))
+        for name in (*TRIMMED, *HEADS, "counts"):
+            getattr(empty.arrays, name)[: len(snapshot[name])] = snapshot[name]
+        self.arrays = empty.arrays
+        self._link_nodes()
+
+
+def _enlarged(old: np.ndarray, capacity: int) -> np.ndarray:
+    new = np.full((capacity, *old.shape[1:]), -1 if old.dtype == np.int32 else 0, old.dtype)
+    new[: len(old)] = old
+    return new
+
+
+def visit_batch(rows: np.ndarray, subscriber_ids: np.ndarray, names: Names) -> VisitBatch:
+    """Versions as a batch, from copies of visit rows (int64, FIELDS a row)."""
+    count = len(rows)
+    partner = rows[:, k.PARTNER]
+    rulebook_hash = np.zeros(count, ID_DTYPE)
+    rulebook_hash[:] = np.frombuffer(names.rulebook_hash, ID_DTYPE)
+    return VisitBatch(
+        visit_id=_id(rows, k.ID_0),
+        version=_as(rows, k.VERSION, np.uint32),
+        trigger=_as(rows, k.TRIGGER, np.uint8),
+        subscriber_id=subscriber_ids[rows[:, k.SUBSCRIBER]],
+        partner=names.partners.take(partner),
+        basis=_as(rows, k.BASIS, np.uint8),
+        ambiguous=_as(rows, k.AMBIGUOUS, np.uint8),
+        arrival=_as(rows, k.ARRIVAL, np.uint8),
+        opened_ns=_as(rows, k.OPENED_NS, np.int64),
+        first_ns=_as(rows, k.FIRST_NS, np.int64),
+        last_ns=_as(rows, k.LAST_NS, np.int64),
+        sessions=_as(rows, k.SESSIONS, np.uint32),
+        http=_as(rows, k.HTTP, np.uint32),
+        tls=_as(rows, k.TLS, np.uint32),
+        quic=_as(rows, k.QUIC, np.uint32),
+        documents=_as(rows, k.DOCUMENTS, np.uint32),
+        source_id=_as(rows, k.SOURCE, np.uint16),
+        flow_id=_id(rows, k.FLOW_0),
+        packet_number=_as(rows, k.PACKET, np.int64),
+        server_hi=_as(rows, k.SERVER_HI, np.int64).view(np.uint64),
+        server_lo=_as(rows, k.SERVER_LO, np.int64).view(np.uint64),
+        server_port=_as(rows, k.SERVER_PORT, np.uint16),
+        document_ns=_as(rows, k.DOCUMENT_NS, np.int64),
+        document_flow_id=_id(rows, k.DOCUMENT_FLOW_0),
+        document_packet=_as(rows, k.DOCUMENT_PACKET, np.int64),
+        tracker_ns=_as(rows, k.TRACKER_NS, np.int64),
+        tracker=_text(names.trackers, rows[:, k.TRACKER]),
+        mark=_text(names.marks, rows[:, k.MARK]),
+        rule_version=names.versions[partner],
+        rulebook_hash=rulebook_hash,
+    )
+
+
+def _as(rows: np.ndarray, word: int, dtype: type[np.generic]) -> np.ndarray:
+    return rows[:, word].astype(dtype)
+
+
+def _id(rows: np.ndarray, word: int) -> np.ndarray:
+    """An ID column from two words next to each other."""
+    return np.ascontiguousarray(rows[:, word : word + 2]).view(ID_DTYPE).reshape(-1)
+
+
+def _text(column: TextColumn, numbers: np.ndarray) -> TextColumn:
+    """Texts by number, -1 for the last one."""
+    return column.take(np.where(numbers < 0, len(column) - 1, numbers))
