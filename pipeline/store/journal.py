@@ -175,14 +175,15 @@ class Journal:
             into = self._streams[stream]
             if type(batch) is not into.batch_class:
                 raise TypeError(f"stream {stream} takes {into.batch_class.__name__}")
-            if into.prefix is not None and len(batch):
-                batch = self._compare(into, batch)
-            if len(batch):
-                into.pending.append(batch)
-                into.pending_rows += len(batch)
-                into.pending_text += _text_bytes(batch)
-                if into.pending_rows >= FRAME_ROWS or into.pending_text >= FRAME_TEXT_BYTES:
-                    self._flush(into)
+            known = self._compare(into, batch) if into.prefix is not None and len(batch) else 0
+            if known == len(batch):
+                return
+            batch = batch.slice(known, len(batch)) if known else batch
+            into.pending.append(batch)
+            into.pending_rows += len(batch)
+            into.pending_text += _text_bytes(batch)
+            if into.pending_rows >= FRAME_ROWS or into.pending_text >= FRAME_TEXT_BYTES:
+                self._flush(into)
 
     def sync(self) -> None:
         """Make every appended row durable."""
@@ -497,8 +498,8 @@ class Journal:
 
     # Resuming
 
-    def _compare(self, stream: _Stream, batch: Batch) -> Batch:
-        """Hold rows against the stored ones; give back those that are new."""
+    def _compare(self, stream: _Stream, batch: Batch) -> int:
+        """Hold rows against the stored ones; how many of them were stored already."""
         count = min(len(batch), stream.stored - stream.compared)
         stored = self._next_hashes(stream, count)
         given = row_hashes(batch, self._audit)[:count]
@@ -510,7 +511,7 @@ class Journal:
         stream.compared += count
         if stream.compared == stream.stored:
             stream.prefix = None
-        return batch.slice(count, len(batch)) if count else batch
+        return count
 
     def _next_hashes(self, stream: _Stream, count: int) -> np.ndarray:
         assert stream.prefix is not None
