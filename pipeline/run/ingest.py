@@ -30,7 +30,7 @@ class Barrier:
 
 
 def barriers(facts: Facts, cuts: tuple[Cut, ...]) -> list[Barrier]:
-    """The withdrawals and cuts of an input in order, but for cuts `after = "end"`."""
+    """Withdrawals and cuts of an input in order, but for cuts `after = "end"`."""
     found = [
         Barrier(int(place), int(facts.received_ns[place])) for place in facts.withdrawals().tolist()
     ]

@@ -28,6 +28,7 @@ from pipeline.model.tally import Tally
 from pipeline.model.words import ParseFor
 from pipeline.rulebook.model import Rulebook
 from pipeline.rulebook.read import load
+from pipeline.run import expected
 from pipeline.run.accrue import AccrualReport
 from pipeline.run.cases import CASE_FILE, CaseError, Cut, load_case, parse_for, parse_prefix
 from pipeline.run.ingest import ingest
@@ -82,6 +83,13 @@ def plan_of(
     )
     seed = options.get("seed") or "files"
     return Plan(paths[0].name, seed, settings, files, (), load(rules), rows)
+
+
+def case_folder(paths: Sequence[Path]) -> Path:
+    """The one case folder among `paths`; CaseError where there is none."""
+    if len(paths) != 1 or not (paths[0] / CASE_FILE).is_file():
+        raise CaseError([f"--update rewrites the tables of one case; {paths[0]} is none"])
+    return paths[0]
 
 
 def _files_of(path: Path) -> list[Path]:
@@ -233,6 +241,8 @@ def replay_command(
         plan = plan_of(paths, rules, options.get("rows") or 4096, options)
         with open_case_state(folder, plan) as (state, poll):
             report = replay(plan, state, progress, poll)
+            if options.get("update"):
+                expected.write(case_folder(paths), expected.tables(state))
     if progress:
         progress("")
     click.echo(json.dumps(report.as_dict(), indent=2) if as_json else show_report(report))

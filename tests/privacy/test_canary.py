@@ -1,0 +1,213 @@
+"""Canaries in every input, and a search for them in everything that a replay leaves or says.
+
+A canary is a login, number, address, foreign host, path, referrer or cookie that occurs nowhere
+else. Of a member, login and address may stand in sealed columns only, which the test unseals to see
+that it would have found them. Of the outsider nothing may be anywhere, sealed or not.
+"""
+
+import ipaddress
+import json
+import sqlite3
+from pathlib import Path
+
+import pytest
+
+from pipeline.model.batches import STREAMS
+from pipeline.model.columns import TextColumn, columns_of
+from pipeline.store.journal import Journal
+from pipeline.store.keys import load_keys
+from tests.commands import asked, done, mirrorpoint
+from tests.forge.heads import client_hello, document, request
+from tests.forge.texts import write_rows
+from tests.forge.wire import Wire
+
+T0 = 1_772_352_000_000_000_000
+SECOND = 1_000_000_000
+SHOP, ELSEWHERE = "203.0.113.10", "203.0.113.99"
+MEMBER, OUTSIDER, BUYER = "198.51.100.77", "198.51.100.88", "198.51.100.99"
+MEMBER_6 = "2001:db8:77:7777::7"
+
+MEMBERS = {
+    "login": "wren-member-login",
+    "raw": "jackdaw-in-a-broken-message",
+}
+NEVER = {
+    "outsider login": "heron-outsider-login",
+    "outsider number": "491555000888",
+    "foreign host": "bullfinch.test",
+    "outsider's foreign host": "kestrel.test",
+    "member's path": "wagtail-path",
+    "query": "goldcrest-query",
+    "cookie": "canary-cookie-7f3a",
+    "referrer": "nightjar-referrer",
+    "body": "skylark-body",
+}
+
+
+def moment(seconds):
+    return str(T0 + int(seconds * SECOND))
+
+
+def build(folder):
+    folder.mkdir()
+    wire = Wire("canary")
+    for number, (client, start) in enumerate(((MEMBER, 100), (OUTSIDER, 130), (MEMBER_6, 160))):
+        at = T0 + start * SECOND
+        shop = "acme.example" if client != MEMBER_6 else "bolt.example"
+        path = "/" + NEVER["member's path"] + "?q=" + NEVER["query"]
+        server = "2001:db8:ffff::1" if client == MEMBER_6 else SHOP
+        referer = f"http://{NEVER['referrer']}.test/"
+        wire.http(at, client, server, document(shop, path, referer))
+        posted = request("POST", shop, "/login", "*/*", "", "Content-Length: 12")
+        wire.http(at + SECOND, client, server, posted + NEVER["body"].encode())
+        wire.http(at + 2 * SECOND, client, server, document(NEVER["foreign host"]))
+        host = NEVER["foreign host"] if number != 1 else NEVER["outsider's foreign host"]
+        wire.tls(at + 3 * SECOND, client, server, client_hello(host, wire.rng))
+    wire.write(folder / "input.pcap")
+    start = {"event_ns": moment(0), "received_ns": moment(0)}
+    write_rows(
+        folder / "circle.tsv",
+        "circle",
+        [start | {"login": MEMBERS["login"], "state": "consented", "terms": "t1"}],
+    )
+    write_rows(
+        folder / "signins.tsv",
+        "sign-ins",
+        [
+            start | {"kind": "start", "login": MEMBERS["login"], "address": MEMBER},
+            start | {"kind": "start", "login": MEMBERS["login"], "address": MEMBER_6 + "/64"},
+            start | {"kind": "start", "login": NEVER["outsider login"], "address": OUTSIDER},
+            start | {"kind": "start", "login": NEVER["outsider number"], "address": OUTSIDER},
+            start | {"kind": "begin", "login": NEVER["outsider login"], "address": "nonsense"},
+        ],
+    )
+    purchase = {"event_ns": moment(300), "received_ns": moment(400), "status": "approved"}
+    write_rows(
+        folder / "purchases.tsv",
+        "purchases",
+        [
+            purchase
+            | {"partner": "corner-books", "conversion_id": "b1", "order_ref": "r1"}
+            | {"address": BUYER, "port": "4711", "at_ns": moment(300), "amount": "10.00"},
+            purchase | {"partner": "acme-shop", "conversion_id": "a1", "amount": MEMBERS["raw"]},
+            f"{moment(300)}\tthis line is broken: {MEMBERS['raw']}",
+        ],
+    )
+    (folder / "case.toml").write_text(
+        'title = "Canaries"\nseed = "canary"\n[settings]\nparse_for = "listed"\n'
+        'subscribers = ["198.51.100.0/24", "2001:db8:77::/48"]\n[inputs]\n'
+        'captures = ["input.pcap"]\nsignins = ["signins.tsv"]\ncircle = ["circle.tsv"]\n'
+        'purchases = ["purchases.tsv"]\n'
+        '[[cut]]\nname = "end"\nafter = "end"\nnow = 2026-04-30T00:00:00Z\n'
+    )
+    return folder
+
+
+def forms(word):
+    """Every way in which a canary could be written down."""
+    try:
+        address = ipaddress.ip_address(word)
+    except ValueError:
+        return [word.encode(), word.encode().hex().encode(), word.encode("utf-16-le")]
+    packed = address.packed
+    long = (b"\0" * 10 + b"\xff\xff" + packed) if len(packed) == 4 else packed
+    found = [str(address).encode(), packed.hex().encode(), packed, packed[::-1]]
+    found += [str(int.from_bytes(packed)).encode(), long[8:][::-1]]
+    return [*found, str(int.from_bytes(long[8:])).encode()]
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("canary")
+    case = build(folder / "case")
+    state = folder / "state"
+    result = mirrorpoint("replay", case, "--state", state, "--json")
+    assert result.returncode == 0, result.stderr
+    return state, result, json.loads(result.stdout)
+
+
+def searched(state, result):
+    """(where, bytes) of everything a replay leaves or says, but for what is sealed."""
+    yield "standard output", result.stdout.encode()
+    yield "standard error", result.stderr.encode()
+    for path in sorted(state.rglob("*")):
+        if path.is_file():
+            yield str(path.relative_to(state)), path.read_bytes()
+    tables = asked(state, "SELECT name FROM system.tables WHERE database = currentDatabase()")
+    for (name,) in [tuple(row.values()) for row in tables]:
+        yield (
+            f"table {name}",
+            done("sql", "--state", state, "--json", f"SELECT * FROM {name}").encode(),
+        )
+    connection = sqlite3.connect(f"file:{state / 'book.sqlite'}?mode=ro", uri=True)
+    yield "book", "\n".join(connection.iterdump()).encode()
+    connection.close()
+    for row in asked(state, "SELECT visit_id FROM visits"):
+        shown = done("explain", row["visit_id"], "--state", state, "--json")
+        yield f"explain {row['visit_id']}", shown.encode()
+    yield "audit", done("job", "audit", "--state", state).encode()
+    missing = mirrorpoint("explain", "--missing", "--order", "r1", "--state", state)
+    yield "missing", (missing.stdout + missing.stderr).encode()
+    wrong = mirrorpoint("sql", "--state", state, "SELECT no_such FROM visits")
+    assert wrong.returncode == 2
+    yield "an error", (wrong.stdout + wrong.stderr).encode()
+
+
+def test_the_day_happened(run):
+    _, _, report = run
+    assert report["visits"] == 2
+    assert report["decisions_by_kind"] == {"pass_with_click/member_document": 2}
+    assert report["parked"] == {"bad_amount": 1, "malformed": 1}
+    assert report["skipped"]["unbound"] > 0
+    assert report["skipped"]["name_of_nobody"] == 4
+
+
+def test_no_canary_outside_sealed_columns(run):
+    state, result, _ = run
+    words = {**MEMBERS, **NEVER, "member": MEMBER, "member 6": MEMBER_6, "outsider": OUTSIDER}
+    words |= {"member's prefix": "2001:db8:77:7777::", "buyer": BUYER}
+    places = 0
+    for where, content in searched(state, result):
+        places += 1
+        for what, word in words.items():
+            for form in forms(word):
+                assert form not in content, f"{what} stands in {where}"
+    assert places > 40
+
+
+def unsealed(state):
+    """All sealed values of the journal, as bytes per stream and column."""
+    keys = load_keys(state, allow_test=True)
+    with Journal(state / "journal", keys, writable=False) as journal:
+        for stream, batch_class in STREAMS.items():
+            for column in columns_of(batch_class):
+                if not column.sealed:
+                    continue
+                for batch in journal.read(stream, unseal=True):
+                    values = getattr(batch, column.name)
+                    raw = values.data if isinstance(values, TextColumn) else values
+                    yield f"{stream}.{column.name}", raw.tobytes()
+
+
+def test_the_member_is_found_in_sealed_columns(run):
+    state, _, _ = run
+    everything = b"".join(content for _, content in unsealed(state))
+    for word in MEMBERS.values():
+        assert word.encode() in everything
+    assert any(form in everything for form in forms(MEMBER))
+    assert any(form in everything for form in forms(BUYER))
+
+
+def test_nothing_of_the_outsider_is_sealed_either(run):
+    state, _, _ = run
+    for where, content in unsealed(state):
+        for what, word in {**NEVER, "outsider": OUTSIDER}.items():
+            for form in forms(word):
+                assert form not in content, f"{what} stands sealed in {where}"
+
+
+def test_key_files_are_private(run):
+    state, _, _ = run
+    for path in [state, *Path(state).rglob("*")]:
+        if path.name not in ("clickhouse",) and "clickhouse" not in path.parts:
+            assert path.stat().st_mode & 0o077 == 0, path

@@ -1,0 +1,170 @@
+"""A live folder: units of dropped files, one owner, crashes, and questions meanwhile."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from tests.commands import asked, done, mirrorpoint
+from tests.forge.heads import document
+from tests.forge.texts import write_rows
+from tests.forge.wire import Wire
+
+T0 = 1_772_352_000_000_000_000
+SECOND = 1_000_000_000
+MEMBER, SHOP = "198.51.100.77", "203.0.113.10"
+WORDS = ("--parse-for", "consented", "--subscribers", "198.51.100.0/24")
+
+
+def moment(seconds):
+    return str(T0 + int(seconds * SECOND))
+
+
+def people(folder):
+    start = {"event_ns": moment(0), "received_ns": moment(0)}
+    row = start | {"login": "wren", "state": "consented", "terms": "t1"}
+    write_rows(folder / "circle.tsv", "circle", [row])
+    row = start | {"kind": "start", "login": "wren", "address": MEMBER}
+    write_rows(folder / "signins.tsv", "sign-ins", [row])
+
+
+def capture(folder, name, start):
+    wire = Wire(name)
+    wire.http(T0 + start * SECOND, MEMBER, SHOP, document("acme.example"))
+    path = folder / f".{name}"
+    wire.write(path)
+    path.rename(folder / name)
+
+
+def purchase(folder, name, click, number):
+    row = {"event_ns": moment(900), "received_ns": moment(1000), "partner": "acme-shop"}
+    row |= {"conversion_id": f"c{number}", "order_ref": f"o{number}", "click_ref": click}
+    write_rows(folder / name, "purchases", [row | {"status": "approved", "amount": "50.00"}])
+
+
+@pytest.fixture
+def drop(tmp_path):
+    folder = tmp_path / "drop"
+    folder.mkdir()
+    return folder
+
+
+def once(drop, state, env=None):
+    return mirrorpoint("run", "--watch", drop, "--state", state, *WORDS, "--once", env=env)
+
+
+def test_units_continue_where_the_last_one_ended(drop, tmp_path):
+    state = tmp_path / "state"
+    people(drop)
+    assert once(drop, state).returncode == 0
+    capture(drop, "one.pcap", 100)
+    assert once(drop, state).returncode == 0
+    capture(drop, "two.pcap", 400)
+    result = once(drop, state)
+    assert result.returncode == 0, result.stderr
+    visits = asked(state, "SELECT visit_id, sessions, documents FROM visits")
+    assert [(v["sessions"], v["documents"]) for v in visits] == [(2, 2)]
+    clicks = asked(state, "SELECT click_id, delivery FROM clicks")
+    assert [click["delivery"] for click in clicks] == ["unproven"]
+    again = once(drop, state)
+    assert "one.pcap" not in again.stdout.split("\n", 1)[1]
+    purchase(drop, "purchases.tsv", clicks[0]["click_id"], 1)
+    assert once(drop, state).returncode == 0
+    told = json.loads(
+        done("job", "accrue", "--state", state, "--now", "2026-06-01T00:00:00Z", "--json")
+    )
+    assert told["results"] == {"ok": 1}
+    rows = asked(state, "SELECT state, points FROM conversions")
+    assert rows == [{"state": "available", "points": 250}]
+    back = mirrorpoint("job", "accrue", "--state", state, "--now", "2026-05-01T00:00:00Z")
+    assert back.returncode == 2
+    assert "never goes back" in back.stderr
+    done("job", "audit", "--state", state)
+
+
+def test_bad_files_are_left_alone_and_named(drop, tmp_path):
+    state = tmp_path / "state"
+    people(drop)
+    (drop / "notes.txt").write_text("hello")
+    (drop / "half.pcap.part").write_bytes(b"\xd4\xc3\xb2\xa1")
+    result = once(drop, state)
+    assert result.returncode == 0
+    assert "notes.txt" in result.stderr
+    assert "half.pcap.part" not in result.stderr + result.stdout
+    assert "Traceback" not in result.stderr
+
+
+def test_a_test_state_is_refused(drop, tmp_path):
+    people(drop)
+    capture(drop, "one.pcap", 100)
+    state = tmp_path / "state"
+    done("replay", drop, "--state", state, "--parse-for", "listed")
+    result = once(drop, state)
+    assert result.returncode == 2
+    assert "test keys" in result.stderr
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "point", ["journal.half_frame:2", "ingest.after_packets", "journal.after_seal:3", "step:12"]
+)
+def test_a_unit_that_was_killed_is_completed(drop, tmp_path, point):
+    state = tmp_path / "state"
+    people(drop)
+    assert once(drop, state).returncode == 0
+    capture(drop, "one.pcap", 100)
+    killed = once(drop, state, env={"MIRRORPOINT_CRASH": point})
+    assert killed.returncode == -signal.SIGKILL
+    result = once(drop, state)
+    assert result.returncode == 0, result.stderr
+    assert asked(state, "SELECT count() AS n FROM clicks") == [{"n": 1}]
+    assert asked(state, "SELECT sessions FROM visits") == [{"sessions": 1}]
+    done("job", "audit", "--state", state)
+
+
+@pytest.mark.slow
+def test_questions_are_answered_while_it_runs(drop, tmp_path):
+    state = tmp_path / "state"
+    people(drop)
+    capture(drop, "one.pcap", 100)
+    process = subprocess.Popen(
+        [sys.executable, "-m", "pipeline.cli", "run", "--watch", drop, "--state", state, *WORDS],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        env=os.environ | {"PYTHONPATH": str(Path(__file__).parents[2])},
+    )
+    try:
+        until(lambda: (state / "owner.sock").exists())
+        until(lambda: asked(state, "SELECT count() AS n FROM clicks") == [{"n": 1}])
+        second = mirrorpoint("run", "--watch", drop, "--state", state, *WORDS, "--once")
+        assert second.returncode == 1
+        assert str(process.pid) in second.stderr
+        (click,) = asked(state, "SELECT click_id FROM clicks")
+        purchase(drop, "purchases.tsv", click["click_id"], 1)
+        until(lambda: asked(state, "SELECT count() AS n FROM purchases_log") == [{"n": 1}])
+        done("job", "accrue", "--state", state, "--now", "2026-06-01T00:00:00Z")
+        assert "acme-shop" in done("explain", click["click_id"], "--state", state)
+        entries = asked(state, "SELECT entry_id FROM entries")
+        assert "one.pcap" in done("explain", entries[0]["entry_id"], "--state", state)
+        done("job", "audit", "--state", state)
+    finally:
+        process.send_signal(signal.SIGTERM)
+        output, errors = process.communicate(timeout=60)
+    assert process.returncode == 0, errors
+    assert not (state / "owner.sock").exists()
+    assert "watching" in output
+
+
+def until(holds, seconds=60):
+    deadline = time.monotonic() + seconds
+    while time.monotonic() < deadline:
+        if holds():
+            return
+        time.sleep(0.2)
+    raise AssertionError("it did not happen in time")
