@@ -384,8 +384,13 @@ def _next_opened(v, subscriber, after):
 
 @primitive
 def _remember_pass(v, subscriber, ns, number, terms):
-    """Put a tracker pass into the subscriber's chain, newest first; drop what is too old."""
+    """Put a tracker pass into the subscriber's chain, newest first.
+
+    What no session within the lateness can look back to is dropped, or not even put there.
+    """
     oldest = v.counts[COUNT_WATERMARK] - terms.lateness_ns - terms.tracker_window_ns
+    if ns < oldest:
+        return
     here = v.counts[FREE_PASS]
     if here >= 0:
         v.counts[FREE_PASS] = v.pass_next[here]
