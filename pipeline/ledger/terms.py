@@ -25,7 +25,7 @@ from pipeline.rulebook.model import Programme
 
 SECOND_NS = 1_000_000_000
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
-POLICY = re.compile(r"(never)|(calendar_year_plus|rolling_months)\((\d{1,4})\)\Z", re.ASCII)
+POLICY = re.compile(r"(?:(never)|(calendar_year_plus|rolling_months)\((\d{1,4})\))\Z", re.ASCII)
 
 
 class Terms(NamedTuple):

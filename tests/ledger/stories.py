@@ -4,9 +4,9 @@
     1   | target | a    | ann    | available |     40 | 10/4/6 | ok
     2   | order  | o1   | ann    |           |     30 |        | ok
 
-`what` names a conversion or an order, `money` is receivable/cost/margin in cents. More columns may be
-given: `event` (a date), `rule`, `partner`. After a line that starts with `=` stand balances: member,
-then pending, available, reserved, debt.
+`what` names a conversion or an order, `money` is receivable/cost/margin in cents. More columns may
+be given: `fold` (else the cut), `event` (a date), `rule`, `partner`, `currency`. A line that starts
+with `=` says balances: member, then pending, available, reserved, debt.
 """
 
 from __future__ import annotations
@@ -16,10 +16,17 @@ import json
 from collections.abc import Iterable
 from datetime import UTC, datetime
 from fractions import Fraction
+from typing import Any
 
 import numpy as np
 
-from pipeline.ledger.targets import Target
+from pipeline.ledger.accounts import balance_shown, member_accounts
+from pipeline.ledger.orders import post_order
+from pipeline.ledger.posting import post_target
+from pipeline.ledger.state import LedgerState
+from pipeline.ledger.targets import Target, orders_of
+from pipeline.ledger.terms import terms_of
+from pipeline.ledger.transfers import Posting
 from pipeline.model.batches import CommandBatch, TargetBatch
 from pipeline.model.columns import ID_DTYPE, TextColumn, columns_of, ids
 from pipeline.model.identifiers import NO_ID, Keys, digest
@@ -32,6 +39,7 @@ from pipeline.rulebook.model import (
     Rulebook,
     files_hash,
 )
+from pipeline.store.book import Book
 
 KEYS = Keys.from_seed("book tests")
 RUN = digest(KEYS.visit, "run", "tests")
@@ -43,6 +51,7 @@ def ns(text: str) -> int:
     return int(moment.replace(tzinfo=UTC).timestamp()) * 1_000_000_000
 
 
+DAY_NS = 86400 * 1_000_000_000
 EVENT_NS = ns("2026-03-01")
 
 
@@ -134,11 +143,6 @@ def order_batch(
     )
 
 
-def result_name(value: object) -> str:
-    """A result as stories write it."""
-    return Result(int(value)).name.lower()  # type: ignore[call-overload]
-
-
 def table(text: str) -> list[dict[str, str]]:
     """The lines of a story by column name."""
     lines = [line.strip() for line in text.strip().splitlines() if line.strip()]
@@ -152,3 +156,112 @@ def table(text: str) -> list[dict[str, str]]:
             assert len(cells) == len(names), f"{line!r} does not have {len(names)} columns"
             rows.append(dict(zip(names, cells, strict=True)))
     return rows
+
+
+class PureDesk:
+    """The posting logic by itself: one state that never leaves memory."""
+
+    def __init__(self, book: Rulebook | None = None) -> None:
+        programme = (book or rulebook()).programme
+        self.state = LedgerState(
+            KEYS.audit, terms_of(programme), programme.timezone, programme.version
+        )
+        self.postings: list[Posting] = []
+
+    def post(self, targets: Iterable[Target], cut: int = 1) -> list[Result]:
+        """Post targets one by one."""
+        made = [post_target(self.state, t) for t in targets]
+        self.postings += made
+        return [posting.result for posting in made]
+
+    def order(self, ref: str, member: str, points: int, at_ns: int, cut: int = 1) -> Result:
+        """Post one order."""
+        order = orders_of(order_batch([(ref, member, points)], at_ns))[0]
+        self.postings.append(post_order(self.state, order))
+        return self.postings[-1].result
+
+    def points(self, member: str) -> tuple[int, int, int, int]:
+        """Pending, available, reserved, debt."""
+        names = member_accounts(name_id("member", member))
+        found = (self.state.balances.get((name, "PTS"), 0) for name in names)
+        return tuple(balance_shown(n, b) for n, b in zip(names, found, strict=True))  # type: ignore[return-value]
+
+    def lots(self, member: str) -> dict[bytes, int]:
+        """Remaining points by conversion."""
+        lots = [x for x in self.state.lots.values() if x.subscriber_id == name_id("member", member)]
+        return {lot.conversion_key: lot.remaining for lot in lots if lot.remaining}
+
+    def balances(self) -> dict[tuple[str, str], int]:
+        """All balances that are not zero."""
+        return {at: balance for at, balance in sorted(self.state.balances.items()) if balance}
+
+
+class BookDesk:
+    """The same requests to a book in SQLite."""
+
+    def __init__(self, url: str = "sqlite://", book: Rulebook | None = None) -> None:
+        self.book = Book(url, KEYS, book or rulebook())
+
+    def post(self, targets: Iterable[Target], cut: int = 1) -> list[Result]:
+        """Post targets as one batch."""
+        results = self.book.post_targets(target_batch(targets), **booking(cut))
+        return [Result(int(result)) for result in results]
+
+    def order(self, ref: str, member: str, points: int, at_ns: int, cut: int = 1) -> Result:
+        """Post one order."""
+        batch = order_batch([(ref, member, points)], at_ns)
+        return Result(int(self.book.post_orders(batch, **booking(cut))[0]))
+
+    def points(self, member: str) -> tuple[int, int, int, int]:
+        """Pending, available, reserved, debt."""
+        found = self.book.member(name_id("member", member))
+        return found.pending, found.available, found.reserved, found.debt
+
+    def lots(self, member: str) -> dict[bytes, int]:
+        """Remaining points by conversion."""
+        lots = self.book.lots(name_id("member", member))
+        return {lot.conversion_key: lot.remaining for lot in lots}
+
+    def balances(self) -> dict[tuple[str, str], int]:
+        """All balances that are not zero."""
+        return self.book.balances()
+
+
+Desk = PureDesk | BookDesk
+
+
+def booking(cut: int) -> dict[str, Any]:
+    """What every call of the book names beside its batch; a cut a day."""
+    return {"cut": cut, "now_ns": EVENT_NS + cut * DAY_NS, "run_id": RUN, "actor": "tests"}
+
+
+def tell(desk: Desk, story: str) -> None:
+    """Put the requests of a story, and compare results and balances line by line."""
+    for number, row in enumerate(table(story), 1):
+        line = f"line {number} of the story: {row}"
+        if "balances" in row:
+            member, *numbers = row["balances"].split()
+            assert desk.points(member) == tuple(map(int, numbers)), line
+            continue
+        cut = int(row["cut"])
+        if row["do"] == "order":
+            at_ns = ns(row["event"]) if row.get("event") else EVENT_NS
+            result = desk.order(row["what"], row["member"], int(row["points"]), at_ns, cut)
+        else:
+            result = desk.post([_target_of(row, cut)], cut)[0]
+        assert result.name.lower() == row["result"], line
+
+
+def _target_of(row: dict[str, str], cut: int) -> Target:
+    more: dict[str, Any] = {n: row[n] for n in ("rule", "partner", "currency") if row.get(n)}
+    if row.get("event"):
+        more["event_ns"] = ns(row["event"])
+    return target(
+        row["what"],
+        int(row["points"]),
+        row["state"],
+        fold=int(row.get("fold") or cut),
+        member=row["member"],
+        money=row.get("money", ""),
+        **more,
+    )

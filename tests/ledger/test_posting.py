@@ -1,0 +1,296 @@
+"""Posting targets: stories, the worked examples, and the ledger of coins as the naive twin.
+
+Every story runs twice: against the posting logic alone, whose state stays in memory, and against a
+book in SQLite, which reads and writes it for every request.
+"""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from pipeline.ledger.accounts import ISSUED
+from pipeline.ledger.transfers import unbalanced
+from pipeline.model.money import INT64_MAX
+from pipeline.model.words import Result
+from tests.ledger.stories import (
+    DAY_NS,
+    EVENT_NS,
+    BookDesk,
+    Desk,
+    PureDesk,
+    name_id,
+    rulebook,
+    target,
+    tell,
+)
+from tests.naive.ledger import NaiveLedger
+
+
+@pytest.fixture(params=[PureDesk, BookDesk])
+def desk(request: pytest.FixtureRequest) -> Desk:
+    return request.param()
+
+
+STORIES = {
+    "pending, confirmed in part, the rest returns": """
+        cut | do     | what | member | state     | points | money    | result
+        1   | target | a    | ann    | pending   |     40 |          | ok
+        = ann 40 0 0 0
+        2   | target | a    | ann    | available |     24 | 60/24/36 | ok
+        = ann 0 24 0 0
+    """,
+    "confirmed for more than was pending": """
+        cut | do     | what | member | state     | points | money | result
+        1   | target | a    | ann    | pending   |     40 |       | ok
+        2   | target | a    | ann    | available |     50 |       | ok
+        = ann 0 50 0 0
+    """,
+    "a partial correction while pending: pending falls": """
+        cut | do     | what | member | state   | points | money | result
+        1   | target | a    | ann    | pending |     40 |       | ok
+        2   | target | a    | ann    | pending |     24 |       | ok
+        = ann 24 0 0 0
+    """,
+    "a partial correction after 30 of 40 were spent: 10 from the lot, 6 owed; then 10 earned": """
+        cut | do     | what | member | state     | points | money | result
+        1   | target | a    | ann    | available |     40 |       | ok
+        2   | order  | o    | ann    |           |     30 |       | ok
+        = ann 0 10 0 0
+        3   | target | a    | ann    | available |     24 |       | ok
+        = ann 0 0 0 6
+        4   | target | b    | ann    | available |     10 |       | ok
+        = ann 0 4 0 0
+    """,
+    "the correction is reversed: 16 come back, and clear the debt first": """
+        cut | do     | what | member | state     | points | money | result
+        1   | target | a    | ann    | available |     40 |       | ok
+        2   | order  | o    | ann    |           |     30 |       | ok
+        3   | target | a    | ann    | available |     24 |       | ok
+        = ann 0 0 0 6
+        4   | target | a    | ann    | available |     40 |       | ok
+        = ann 0 10 0 0
+    """,
+    "declined while pending, approved again: a new generation": """
+        cut | do     | what | member | state     | points | money    | result
+        1   | target | a    | ann    | pending   |     40 |          | ok
+        2   | target | a    | ann    | none      |      0 |          | ok
+        = ann 0 0 0 0
+        3   | target | a    | ann    | pending   |     40 |          | ok
+        = ann 40 0 0 0
+        4   | target | a    | ann    | available |     40 | 60/40/20 | ok
+        = ann 0 40 0 0
+    """,
+    "declined after confirmation, with everything spent: all of it is owed": """
+        cut | do     | what | member | state     | points | money | result
+        1   | target | a    | ann    | available |     40 |       | ok
+        2   | order  | o    | ann    |           |     40 |       | ok
+        3   | target | a    | ann    | none      |      0 |       | ok
+        = ann 0 0 0 40
+        4   | target | a    | ann    | available |     40 |       | ok
+        = ann 0 0 0 0
+    """,
+    "what the own lot lacks comes from the other lots, in spending order": """
+        cut | do     | what | member | state     | points | event      | result
+        1   | target | a    | ann    | available |     40 | 2026-01-10 | ok
+        1   | target | b    | ann    | available |     30 | 2026-02-10 | ok
+        2   | order  | o    | ann    |           |     35 | 2026-03-01 | ok
+        = ann 0 35 0 0
+        3   | target | a    | ann    | available |     10 | 2026-01-10 | ok
+        = ann 0 5 0 0
+    """,
+    "back from available to pending is a reversal and a new wait": """
+        cut | do     | what | member | state     | points | money    | result
+        1   | target | a    | ann    | available |     40 | 60/40/20 | ok
+        2   | target | a    | ann    | pending   |     40 |          | ok
+        = ann 40 0 0 0
+    """,
+    "the conversion turns out to be somebody else's": """
+        cut | do     | what | member | state     | points | money    | result
+        1   | target | a    | ann    | available |     40 | 60/40/20 | ok
+        2   | target | a    | bob    | available |     40 | 60/40/20 | ok
+        = ann 0 0 0 0
+        = bob 0 40 0 0
+        3   | target | a    | ann    | pending   |     40 |          | ok
+        = bob 0 0 0 0
+        = ann 40 0 0 0
+        4   | target | a    | bob    | pending   |     30 |          | ok
+        = ann 0 0 0 0
+        = bob 30 0 0 0
+    """,
+    "folds: lower is stale, equal exists, equal with other points is a mistake": """
+        cut | do     | what | member | state     | points | fold | result
+        5   | target | a    | ann    | available |     40 | 5    | ok
+        6   | target | a    | ann    | available |     50 | 4    | stale
+        6   | target | a    | ann    | available |     40 | 5    | exists
+        6   | target | a    | ann    | available |     41 | 5    | exists_with_different_points
+        6   | target | a    | ann    | pending   |     40 | 5    | exists_with_different_points
+        6   | target | a    | bob    | available |     40 | 5    | exists_with_different_points
+        = ann 0 40 0 0
+    """,
+    "a higher fold that says the same is remembered": """
+        cut | do     | what | member | state     | points | fold | result
+        1   | target | a    | ann    | available |     40 | 1    | ok
+        3   | target | a    | ann    | available |     40 | 3    | exists
+        4   | target | a    | ann    | available |     10 | 2    | stale
+        = ann 0 40 0 0
+    """,
+    "the rule of the first rating holds; a decline needs none": """
+        cut | do     | what | member | state     | points | rule | result
+        1   | target | a    | ann    | none      |      0 | -    | ok
+        2   | target | a    | ann    | pending   |     40 | r1   | ok
+        3   | target | a    | ann    | available |     50 | r2   | rule_version_pinned
+        = ann 40 0 0 0
+        3   | target | a    | ann    | none      |      0 | -    | ok
+        4   | target | a    | ann    | available |     50 | r2   | rule_version_pinned
+        4   | target | a    | ann    | available |     40 | r1   | ok
+        = ann 0 40 0 0
+    """,
+    "points of nobody and points below zero": """
+        cut | do     | what | member | state     | points | result
+        1   | target | a    | -      | available |     40 | unknown_member
+        1   | target | b    | ann    | available |    -40 | not_positive
+        1   | target | c    | -      | none      |      0 | ok
+        = ann 0 0 0 0
+    """,
+    "money without points": """
+        cut | do     | what | member | state     | points | money     | result
+        1   | target | a    | -      | available |      0 | 100/0/100 | ok
+        2   | target | a    | -      | available |      0 | 90/0/90   | ok
+        2   | target | a    | -      | available |      0 | 80/0/80   | exists_with_different_points
+    """,
+}
+
+
+@pytest.mark.parametrize("story", STORIES.values(), ids=STORIES)
+def test_stories(desk: Desk, story: str) -> None:
+    tell(desk, story)
+    if isinstance(desk, BookDesk):
+        assert desk.book.audit() == []
+
+
+def test_money_is_cost_and_margin_and_moves_by_difference(desk: Desk) -> None:
+    desk.post([target("a", 60, "available", money="10000/6000/4000")])
+    desk.post([target("b", 40, "pending")])
+    desk.post([target("a", 50, "available", fold=2, money="9200/5000/4200")], 2)
+    assert desk.balances()["partner:acme-shop:receivable", "EUR"] == 9200
+    assert desk.balances()["programme:cost_of_points", "EUR"] == -5000
+    assert desk.balances()["margin:acme-shop", "EUR"] == -4200
+    desk.post([target("a", 50, "available", fold=3, money="9000/5000/4000", currency="USD")], 3)
+    money = {at: n for at, n in desk.balances().items() if at[1] in ("EUR", "USD")}
+    assert {commodity for _, commodity in money} == {"USD"}
+    desk.post([target("a", 0, "none", fold=4)], 4)
+    assert not [at for at in desk.balances() if at[1] in ("EUR", "USD")]
+
+
+def test_a_margin_may_be_below_zero(desk: Desk) -> None:
+    desk.post([target("a", 60, "available", money="100/600/-500")])
+    assert desk.balances()["margin:acme-shop", "EUR"] == 500
+
+
+def test_overflow_is_an_answer_and_changes_nothing(desk: Desk) -> None:
+    assert desk.post([target("a", INT64_MAX, "available")]) == [Result.OK]
+    before = desk.balances()
+    assert desk.post([target("b", 1, "pending", member="bob")]) == [Result.OVERFLOW]
+    assert desk.post([target("c", 0, "available", member="-", money=f"{INT64_MAX}/0/{INT64_MAX}")])
+    more = target("d", 0, "available", member="-", money="1/0/1")
+    assert desk.post([more]) == [Result.OVERFLOW]
+    assert {k: v for k, v in desk.balances().items() if k[1] == "PTS"} == before
+    assert desk.post([target("a", INT64_MAX - 1, "available", fold=2)], 2) == [Result.OK]
+    assert desk.post([target("b", 1, "pending", member="bob")], 2) == [Result.OK]
+    assert desk.balances()[ISSUED, "PTS"] == INT64_MAX
+    if isinstance(desk, BookDesk):
+        assert desk.book.audit() == []
+
+
+def test_a_lot_is_dated_by_the_newest_word(desk: Desk) -> None:
+    """A lot does not depend on what was thought of its time before; nothing moves for it."""
+    desk.post([target("a", 40, "available", event_ns=EVENT_NS)])
+    desk.post([target("b", 40, "available", event_ns=EVENT_NS + DAY_NS)])
+    later = target("a", 40, "available", fold=2, event_ns=EVENT_NS + 2 * DAY_NS)
+    assert desk.post([later], 2) == [Result.EXISTS]
+    assert desk.order("o", "ann", 40, EVENT_NS + 9 * DAY_NS, 3) == Result.OK
+    assert desk.lots("ann") == {name_id("conversion", "a"): 40}
+
+
+def test_every_transfer_balances_and_names_its_way() -> None:
+    desk = PureDesk()
+    desk.post([target("a", 40, "pending"), target("a", 24, "available", fold=2, money="60/24/36")])
+    desk.post([target("a", 0, "none", fold=3)._replace(click_id=bytes(16), visit_id=bytes(16))])
+    transfers = [t for posting in desk.postings for t in posting.transfers]
+    assert [t.kind for t in transfers] == ["earn_pending", "confirm", "reverse"]
+    assert all(not unbalanced(t.legs) for t in transfers)
+    assert {t.click_id for t in transfers} == {name_id("click", "a")}
+    assert desk.postings[-1].cause is not None
+    assert desk.postings[-1].cause.rule_version == name_id("rule", "r1")
+
+
+# Against the ledger of coins
+
+CONVERSIONS, MEMBERS = ("a", "b", "c"), ("ann", "bob")
+
+
+@st.composite
+def requests(draw: st.DrawFn) -> list[tuple]:
+    """Targets and orders about few conversions and members; events never coincide."""
+    made: list[tuple] = []
+    for number in range(draw(st.integers(1, 14))):
+        if draw(st.integers(0, 2)) == 0:
+            ref = f"o{draw(st.integers(0, 5))}"
+            at_ns = EVENT_NS + draw(st.sampled_from((0, 500, 500, 500, 1400))) * DAY_NS
+            points = draw(st.integers(0, 30))
+            made.append(("order", ref, draw(st.sampled_from(("ann", "ann", "bob"))), points, at_ns))
+            continue
+        what = draw(st.sampled_from(CONVERSIONS))
+        state = draw(st.sampled_from(("none", "pending", "available", "available")))
+        points = 0 if state == "none" else draw(st.integers(-1, 25))
+        money = f"{points}/{points - 3}/3" if state == "available" and draw(st.booleans()) else ""
+        days = 7 * draw(st.integers(-60, 60)) + CONVERSIONS.index(what)
+        made.append(
+            (
+                "target",
+                target(
+                    what,
+                    points,
+                    state,
+                    fold=max(1, number - draw(st.sampled_from((0, 0, 0, 0, 1, 3)))),
+                    member=draw(st.sampled_from(("ann",) * 6 + ("bob", "-"))),
+                    money=money,
+                    event_ns=EVENT_NS + days * DAY_NS + number,
+                    rule=draw(st.sampled_from(("r1",) * 9 + ("r2",))),
+                ),
+            )
+        )
+    return made
+
+
+def run_both(desk: Desk, made: list[tuple]) -> None:
+    naive = NaiveLedger()
+    for request in made:
+        if request[0] == "order":
+            _, ref, member, points, at_ns = request
+            expected = naive.order(name_id("order", ref), name_id("member", member), points, at_ns)
+            assert desk.order(ref, member, points, at_ns) == expected, request
+        else:
+            assert desk.post([request[1]]) == [naive.target(request[1])], request
+        for member in MEMBERS:
+            identity = name_id("member", member)
+            assert desk.points(member) == naive.points(identity), request
+            assert desk.lots(member) == naive.lots(identity), request
+    balances = desk.balances()
+    assert balances.get((ISSUED, "PTS"), 0) == naive.issued()
+    assert {at: n for at, n in balances.items() if at[1] == "EUR"} == naive.money()
+
+
+@given(requests())
+def test_the_logic_equals_the_ledger_of_coins(made: list[tuple]) -> None:
+    run_both(PureDesk(rulebook(timezone="UTC")), made)
+
+
+@given(requests())
+def test_the_book_equals_the_ledger_of_coins(made: list[tuple]) -> None:
+    desk = BookDesk(book=rulebook(timezone="UTC"))
+    run_both(desk, made)
+    assert desk.book.audit() == []
+    desk.book.close()
