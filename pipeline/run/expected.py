@@ -23,8 +23,8 @@ TABLES = {
     "conversions": "SELECT cut, partner, conversion_id, status, state, reason, points,"
     " receivable_minor, cost_minor, margin_minor, result, rule_id, fold FROM conversions_log"
     " ORDER BY cut, partner, conversion_id",
-    "entries": "SELECT cut, kind, account, commodity, amount, cause_kind, cause_version, effective_at"
-    " FROM entries ORDER BY sequence, leg",
+    "entries": "SELECT cut, kind, account, commodity, amount, cause_kind, cause_version,"
+    " effective_at FROM entries ORDER BY sequence, leg",
 }
 
 

@@ -21,7 +21,7 @@ from pipeline.run.state import State
 
 Row = dict[str, Any]
 WIDTH = 80
-PARAMETER = re.compile(r"\{(?P<name>\w+):(?P<type>UUID|Int64|String)\}")
+PARAMETER = re.compile(r"\{(?P<name>\w+):(?P<type>UUID|Int64|Time|String)\}")
 # Where an id may be found, and the link that a chain starts with there.
 PLACES = (
     ("entries", "entry_id"),
@@ -263,12 +263,34 @@ def _visit_chain(state: State, visit_id: Any) -> list[Link]:
                 row,
             )
         )
+        chain += _standing(state, row)
         chain.append(_packet(state, row, "packet", row["packet_number"], row["flow_id"]))
         if row["document_packet"] and row["document_packet"] != row["packet_number"]:
             chain.append(
                 _packet(state, row, "document", row["document_packet"], row["document_flow_id"])
             )
     return chain
+
+
+def _standing(state: State, visit: Row) -> list[Link]:
+    """Since when the subscriber held an address, and had the basis, at the visit's first session."""
+    links = []
+    for what, table, held, text in (
+        ("binding", "bindings_log", "kind = 'bind'", "the subscriber held an address"),
+        ("basis", "basis_log", "1", "the subscriber was {state}"),
+    ):
+        for row in rows_of(
+            state,
+            f"SELECT * FROM {table} WHERE subscriber_id = {{id:UUID}} AND {held}"
+            " AND event_at <= {at:Time} AND received_at <= {at:Time}"
+            " ORDER BY event_at DESC, stream_offset DESC LIMIT 1",
+            id=str(visit["subscriber_id"]),
+            at=str(visit["first_at"]),
+        ):
+            since, known = when(row["event_at"]), when(row["received_at"])
+            told = text.format(state=row.get("state"))
+            links.append(Link(what, f"{told} since {since}, known since {known}", row))
+    return links
 
 
 def _packet(state: State, visit: Row, what: str, number: int, flow: Any) -> Link:
@@ -324,6 +346,12 @@ def _literal(found: re.Match[str], parameters: dict[str, str | int]) -> str:
             return f"toUUID('{id_text(_bytes(value)) or NO_ID_TEXT}')"
         case "Int64":
             return f"toInt64({int(value)})"
+        case "Time":
+            return f"toDateTime64({_text(value)}, 9, 'UTC')"
+    return _text(value)
+
+
+def _text(value: str | int) -> str:
     return "unhex('" + str(value).encode().hex() + "')"
 
 

@@ -54,7 +54,7 @@ def barriers(facts: Facts, cuts: tuple[Cut, ...]) -> list[Barrier]:
 
 
 def plan(facts: Facts, cuts: tuple[Cut, ...]) -> tuple[list[Barrier], tuple[Cut, ...]]:
-    """Barriers with repeats put behind the cut they follow, and the cuts that come after the end."""
+    """Barriers, with repeats behind the cut they follow, and the cuts after the end."""
     fixed = barriers(facts, cuts)
     placed: list[Barrier] = []
     last: list[Cut] = []

@@ -196,7 +196,7 @@ def replay_journal(
         for stream in STREAMS:
             if stream != "cuts" and until.get(stream, 0) > done[stream]:
                 for batch in journal.read(stream, done[stream], until[stream], unseal=True):
-                    state.journal.append(stream, batch)
+                    state.emit([(stream, batch)])
                 done[stream] = until[stream]
 
     try:

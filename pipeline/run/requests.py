@@ -21,7 +21,7 @@ def answer(state: State, request: dict[str, Any], replaying: bool = False) -> by
     match request.get("do"):
         case "sql":
             return state.clickhouse.ask(
-                str(request["query"]), "JSON" if request.get("json") else "Pretty"
+                str(request["query"]), "JSON" if request.get("json") else "PrettyCompactMonoBlock"
             )
         case "explain":
             return _explain(state, request)

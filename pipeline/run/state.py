@@ -19,7 +19,7 @@ from typing import Any
 import numpy as np
 
 from pipeline.engine import Rows
-from pipeline.model.batches import CommandBatch, CutBatch, RulebookBatch
+from pipeline.model.batches import BasisBatch, CommandBatch, CutBatch, RulebookBatch
 from pipeline.model.columns import TextColumn, ids, no_ids
 from pipeline.model.identifiers import Keys, digest
 from pipeline.rulebook.model import Rulebook
@@ -70,9 +70,13 @@ class State:
         self.journal.close()
 
     def emit(self, rows: Rows) -> None:
-        """Append rows to the journal."""
+        """Append rows to the journal; who is new to the circle enters the identity table."""
         for stream, batch in rows:
             self.journal.append(stream, batch)
+            if isinstance(batch, BasisBatch):
+                subscribers = [bytes(row) for row in batch.subscriber_id]
+                logins = dict(zip(subscribers, batch.login.to_list(), strict=True))
+                self.book.put_identities({who: login for who, login in logins.items() if login})
 
     def use_rulebook(self, rulebook: Rulebook, received_ns: int) -> None:
         """Keep the full text of a rulebook, once, and rate by it from now on."""
