@@ -1,0 +1,306 @@
+"""The ClickHouse store: embedded (chDB), one folder, owned by one process.
+
+What is here is a projection: the journal and the book can deliver it again. Analysts ask it, jobs
+that pay read it at a cut, nothing else rests on it. chDB allows one process a folder and one folder
+a process; inside the process every thread has its own connection, one that writes and one that
+cannot (`readonly = 1`).
+
+Every insert is one Arrow block into a table without partitions, hence one part: it is there whole
+or not at all. It carries a token that ClickHouse remembers, so the same insert twice is one insert.
+After an insert the rows are counted: the token is written down before the rows are, so a kill
+between the two leaves a token without rows, and those that are missing then go under another token.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import threading
+import weakref
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+
+from pipeline.model.batches import CommandBatch, EntryBatch, FoldBatch
+from pipeline.store import folds, projection
+from pipeline.store.clickhouse_rows import arrow_stream, batch_of, select_of
+from pipeline.store.clickhouse_schema import (
+    MARK,
+    TABLES,
+    ConversionBatch,
+    RunBatch,
+    Table,
+    changes,
+    fingerprint,
+    statements,
+    views,
+)
+from pipeline.store.crash import crash_point
+from pipeline.store.journal import Journal
+from pipeline.store.readonly import QueryError, check_question
+from pipeline.store.sink import SinkError
+
+__all__ = ["ClickHouse", "QueryError", "SinkError"]
+
+URL = re.compile(r"chdb://(?P<path>:memory:|/.*)\Z")
+NAME = re.compile(r"[a-z_][a-z0-9_]{0,63}\Z", re.ASCII)
+# `questions` are anybody's, `reading` is our own; neither can write.
+SETTINGS = {
+    "writing": (),
+    "reading": (
+        "output_format_arrow_string_as_string = 0",
+        "output_format_json_quote_64bit_integers = 0",
+        "asterisk_include_alias_columns = 1",
+        "enable_materialized_cte = 1",
+        "readonly = 1",
+    ),
+    "questions": ("output_format_json_quote_64bit_integers = 0", "readonly = 1"),
+}
+CODE = re.compile(r"Code: \d+\. (?:DB::Exception: )?")
+
+
+class ClickHouse:
+    """One database of an embedded store. May be used by several threads.
+
+    `url`: `chdb:///absolute/folder` or `chdb://:memory:`. Raises SinkError where the folder is in
+    use by another process, or was made by a version whose tables are different.
+    """
+
+    def __init__(self, url: str, database: str = "mirrorpoint") -> None:
+        found = URL.match(url)
+        if not found or not NAME.match(database):
+            raise SinkError(
+                f"{url}, database {database}: expected chdb:///folder or chdb://:memory:"
+            )
+        self.database = database
+        self._path = re.sub("^//+", "/", found["path"])
+        if self._path != ":memory:":
+            Path(self._path).mkdir(parents=True, exist_ok=True, mode=0o700)
+        self._local = threading.local()
+        self._open: weakref.WeakSet[Any] = weakref.WeakSet()
+        self._functions: frozenset[str] | None = None
+        self._mutex = threading.Lock()
+        self._complete: dict[str, int] = {}
+        try:
+            self._create()
+        except BaseException:
+            self.close()
+            raise
+
+    def close(self) -> None:
+        """Give the folder back. No other thread may be asking."""
+        for connection in list(self._open):
+            connection.close()
+        self._open = weakref.WeakSet()
+        self._local = threading.local()
+
+    # Asking
+
+    def query(self, sql: str) -> pa.Table:
+        """The answer as Arrow; text as binary, a closed list as its number. For questions of ours."""
+        raw = self._ask(sql, "ArrowStream")
+        try:
+            return pa.ipc.open_stream(raw).read_all()
+        except pa.ArrowInvalid as error:
+            raise SinkError(f"an answer that is no Arrow stream: {error}") from None
+
+    def rows(self, sql: str) -> list[tuple[Any, ...]]:
+        """The answer as Python values: closed lists as words, ids and times as text."""
+        lines = self._ask(sql, "JSONCompactEachRow").splitlines()
+        return [tuple(json.loads(line)) for line in lines]
+
+    def dicts(self, sql: str, **parameters: str) -> list[dict[str, Any]]:
+        """Rows by column name, as in `rows`; `{name:Type}` in the text stands for a parameter."""
+        lines = self._ask(sql, "JSONEachRow", parameters).splitlines()
+        return [json.loads(line) for line in lines]
+
+    def ask(self, sql: str, format: str = "JSON") -> bytes:
+        """Answer somebody's question in one of ClickHouse's output formats. Raises QueryError."""
+        if not re.fullmatch(r"\w+", format, re.ASCII):
+            raise QueryError(f"{format} is not a format")
+        check_question(sql, self._table_functions())
+        try:
+            return self._ask(sql, format, use="questions")
+        except SinkError as error:
+            raise QueryError(str(error)) from None
+
+    # Delivery
+
+    def project(self, journal: Journal, run_id: bytes = bytes(16)) -> int:
+        """Deliver every sealed segment that is not here yet; how many were. Raises SinkError."""
+        return projection.project(self, journal, run_id, self._complete)
+
+    def differences(self, journal: Journal) -> list[str]:
+        """A line for each sealed segment whose rows here are not those of the journal."""
+        return projection.differences(self, journal)
+
+    def verify_against(self, journal: Journal) -> None:
+        """Raise SinkError, naming the segments, unless all are here exactly as in the journal."""
+        projection.verify_against(self, journal)
+
+    def entries_delivered(self) -> int:
+        """The sequence of the last entry that is here. Raises SinkError where one before it is not."""
+        return projection.entries_delivered(self)
+
+    def deliver_entries(self, entries: EntryBatch) -> int:
+        """Deliver entries of the book; those that are here already are left out. How many were new."""
+        return projection.deliver_entries(self, entries)
+
+    def deliver_conversions(self, outcomes: ConversionBatch, cut: int, run_id: bytes) -> None:
+        """Deliver what accrual sent at a cut and what was answered; once."""
+        projection.deliver_conversions(self, outcomes, cut, run_id)
+
+    def deliver_run(self, run: RunBatch) -> None:
+        """Deliver that a run started, or that it is done; once."""
+        projection.deliver_run(self, run)
+
+    def insert(self, table: Table, rows: pa.RecordBatch, token: str, where: str) -> None:
+        """Put rows into a table once. `where` selects exactly these rows among those of the table.
+
+        Raises SinkError where, in the end, other rows are there than these.
+        """
+        if rows.num_rows == 0:
+            return
+        offsets = np.asarray(rows.column(rows.schema.get_field_index("stream_offset")))
+        missing = np.ones(len(offsets), bool)
+        for attempt in ("", ":again"):
+            self._send(table, rows.filter(pa.array(missing)) if attempt else rows, token + attempt)
+            here = self._offsets(table, where)
+            missing = ~np.isin(offsets, here)
+            if not missing.any():
+                break
+        if missing.any() or len(here) != len(offsets):
+            raise SinkError(
+                f"{table.log}, {where}: {len(here)} rows are here after {len(offsets)} were sent"
+            )
+
+    def execute(self, statement: str) -> None:
+        """Do something to the store itself, as its owner. Raises SinkError."""
+        try:
+            self._connection("writing").query(statement)
+        except RuntimeError as error:
+            raise SinkError(_said(error)) from None
+
+    # What accrual reads
+
+    def folds(
+        self,
+        position: Mapping[str, int],
+        previous: Mapping[str, int] | None,
+        now_ns: int,
+        fold: int,
+    ) -> FoldBatch:
+        """What is known of each conversion at `position`; see `folds.folds`."""
+        return folds.folds(self, position, previous, now_ns, fold)
+
+    def commands(self, kind: str, start: int, stop: int) -> CommandBatch:
+        """The commands of a kind among rows `start` up to `stop` of their stream, in its order."""
+        assert NAME.match(kind)
+        table = TABLES["commands"]
+        return batch_of(
+            CommandBatch,
+            self.query(
+                f"SELECT {select_of(table)} FROM {table.log} WHERE kind = '{kind}'"
+                f" AND stream_offset >= {int(start)} AND stream_offset < {int(stop)}"
+                " ORDER BY stream_offset"
+            ),
+        )
+
+    # Connections
+
+    def _connection(self, use: str) -> Any:
+        connection = getattr(self._local, use, None)
+        if connection is None:
+            connection = self._connect()
+            for setting in (f"USE {self.database}", *(f"SET {s}" for s in SETTINGS[use])):
+                connection.query(setting)
+            setattr(self._local, use, connection)
+        return connection
+
+    def _connect(self) -> Any:
+        import chdb  # a large library: only a process that opens a store loads it
+
+        try:
+            connection = chdb.connect(self._path)
+        except RuntimeError as error:
+            raise SinkError(
+                f"{self._path}: the store cannot be opened: {_said(error)}", retryable=True
+            ) from None
+        with self._mutex:
+            self._open.add(connection)
+        return connection
+
+    def _create(self) -> None:
+        connection = self._connect()
+        marked = f"database = '{self.database}' AND name = '{MARK}'"
+        found = connection.query(
+            f"SELECT as_select FROM system.tables WHERE {marked}", "TSV"
+        ).bytes()
+        if fingerprint().encode() in found:
+            return
+        for statement in statements(self.database):
+            connection.query(statement)
+        alter, problems = changes(self._columns(), self.database)
+        if problems:
+            raise SinkError(
+                f"{self._path}: another version made this store; "
+                "deliver it again into an empty folder\n" + "\n".join(problems)
+            )
+        for statement in (*alter, *views(self.database)):
+            connection.query(statement)
+
+    def _columns(self) -> list[tuple[str, str, str]]:
+        found = self.rows(
+            "SELECT table, name, type FROM system.columns"
+            f" WHERE database = '{self.database}' AND endsWith(table, '_log')"
+        )
+        return [(str(table), str(name), str(kind)) for table, name, kind in found]
+
+    def _table_functions(self) -> frozenset[str]:
+        if self._functions is None:
+            names = self.rows("SELECT lower(name) FROM system.table_functions")
+            self._functions = frozenset(str(name) for (name,) in names)
+        return self._functions
+
+    def _ask(
+        self,
+        sql: str,
+        format: str,
+        parameters: Mapping[str, str] | None = None,
+        use: str = "reading",
+    ) -> bytes:
+        connection = self._connection(use)
+        try:
+            found: bytes = connection.query(sql, format, params=dict(parameters or {})).bytes()
+        except RuntimeError as error:
+            raise SinkError(_said(error)) from None
+        return found
+
+    def _send(self, table: Table, rows: pa.RecordBatch, token: str) -> None:
+        assert "'" not in token
+        names = ", ".join(rows.schema.names)
+        statement = (
+            f"INSERT INTO {table.log} ({names}) SETTINGS insert_deduplication_token = '{token}'"
+        )
+        raw = arrow_stream(rows)
+        connection = self._connection("writing")
+        try:
+            with connection.send_insert(statement, "ArrowStream") as stream:
+                crash_point("project.half_insert", half=lambda: stream.append(raw[: len(raw) // 2]))
+                stream.append(raw)
+                stream.finish()
+        except RuntimeError as error:
+            raise SinkError(f"{table.log}, {token}: {_said(error)}", retryable=True) from None
+
+    def _offsets(self, table: Table, where: str) -> np.ndarray:
+        found = self.query(f"SELECT stream_offset FROM {table.log} WHERE {where}")
+        return np.asarray(found.column(0), dtype=np.uint64)
+
+
+def _said(error: Exception) -> str:
+    """ClickHouse's message without its codes and its stack."""
+    text = CODE.sub("", str(error)).strip()
+    return text.split("Stack trace:")[0].strip()

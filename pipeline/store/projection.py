@@ -1,0 +1,246 @@
+"""Delivery into ClickHouse: sealed segments of the journal, entries of the book, outcomes, runs.
+
+Delivery keeps no book of its own: what is there is asked of ClickHouse, per segment, as the count,
+the xor and the sum of the row hashes, which are what the journal's seal says of a segment. A
+segment that is not there is sent whole, with the token `stream:first_row`; one that is there in
+part is sent again with the same token; one that holds anything else is an error that names it,
+because adding rows cannot mend it. Bounds of segments are fixed by the journal and those of entries
+by their sequence, so no retry can cut rows otherwise. Doing any of this twice is doing it once.
+
+Measured on one core: see `tests/bench/clickhouse.py`.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+import pyarrow as pa
+
+from pipeline.kernels.rowhash import row_hashes
+from pipeline.model.batches import STREAMS, EntryBatch
+from pipeline.store.clickhouse_rows import arrow_rows
+from pipeline.store.clickhouse_schema import TABLES, ConversionBatch, RunBatch
+from pipeline.store.crash import crash_point
+from pipeline.store.sink import Sink, SinkError
+
+if TYPE_CHECKING:
+    from pipeline.store.journal import Journal, Segment
+
+NO_RUN = bytes(16)
+# Entries and outcomes are sent in blocks that never cross a multiple of this.
+BLOCK_ROWS = 65_536
+# These rows hold nothing sealed, so their hash needs no secret; it only has to be the same each
+# time.
+OPEN_KEY = bytes(32)
+
+Digest = tuple[int, int, int]
+
+
+def project(
+    sink: Sink,
+    journal: Journal,
+    run_id: bytes = NO_RUN,
+    complete: dict[str, int] | None = None,
+) -> int:
+    """Deliver every sealed segment that is not there yet; how many were. Raises SinkError.
+
+    `complete` remembers, by stream, below which row everything was found there before, so that a
+    long-lived owner does not ask for all of it each time; `verify_against` always does.
+    """
+    complete = {} if complete is None else complete
+    delivered = 0
+    for stream in STREAMS:
+        first = complete.get(stream, 0)
+        segments = [s for s in _sealed(journal, stream) if s.first_row >= first]
+        there = _delivered(sink, stream, first) if segments else {}
+        for segment in segments:
+            found = there.get(segment.first_row, (0, 0, 0))
+            if found != _digest(segment):
+                if found[0] >= segment.rows:
+                    raise SinkError(_finding(segment, found))
+                _deliver(sink, journal, segment, run_id)
+                delivered += 1
+            complete[stream] = segment.end
+    return delivered
+
+
+def _deliver(sink: Sink, journal: Journal, segment: Segment, run_id: bytes) -> None:
+    rows = journal.read_segment(segment)
+    table = TABLES[segment.stream]
+    block = arrow_rows(
+        table,
+        rows.batch,
+        offsets=np.arange(segment.first_row, segment.end),
+        segment=segment.first_row,
+        hashes=rows.row_hash,
+        run_id=run_id,
+    )
+    crash_point("project.before_insert")
+    sink.insert(
+        table, block, f"{segment.stream}:{segment.first_row}", f"segment = {segment.first_row}"
+    )
+    crash_point("project.after_insert")
+
+
+def differences(sink: Sink, journal: Journal) -> list[str]:
+    """A line for each segment whose rows there are not those of the journal, and for strangers."""
+    problems = []
+    for stream in STREAMS:
+        there = _delivered(sink, stream)
+        segments = _sealed(journal, stream)
+        for segment in segments:
+            found = there.pop(segment.first_row, (0, 0, 0))
+            if found != _digest(segment):
+                problems.append(_finding(segment, found))
+        problems += [
+            f"{stream}: {found[0]} rows of a segment at row {first} that the journal does not have"
+            for first, found in sorted(there.items())
+        ]
+    return problems
+
+
+def verify_against(sink: Sink, journal: Journal) -> None:
+    """Raise SinkError, naming the segments, unless all are there exactly as in the journal."""
+    problems = differences(sink, journal)
+    if problems:
+        raise SinkError("the store is not as the journal:\n" + "\n".join(problems))
+
+
+def _sealed(journal: Journal, stream: str) -> list[Segment]:
+    return [segment for segment in journal.segments(stream) if segment.sealed]
+
+
+def _digest(segment: Segment) -> Digest:
+    return segment.rows, segment.hash_xor, segment.hash_sum
+
+
+def _delivered(sink: Sink, stream: str, first: int = 0) -> dict[int, Digest]:
+    """What is there of each segment from row `first` on. A row out of its bounds spoils a digest."""
+    found = sink.rows(
+        "SELECT segment, count(), groupBitXor(row_hash), sum(row_hash),"
+        " max(stream_offset) - segment"
+        f" FROM {TABLES[stream].log} WHERE stream_offset >= {int(first)} GROUP BY segment"
+    )
+    return {
+        int(first): (int(rows), int(xor), int(total)) if last < rows else (int(rows), -1, -1)
+        for first, rows, xor, total, last in found
+    }
+
+
+def _finding(segment: Segment, found: Digest) -> str:
+    bounds = f"rows {segment.first_row} to {segment.end - 1}"
+    what = f"{segment.stream}: segment {segment.number} ({bounds})"
+    if found[0] != segment.rows:
+        return f"{what} has {segment.rows} rows in the journal and {found[0]} in the store"
+    return f"{what} holds other rows in the store than in the journal"
+
+
+def entries_delivered(sink: Sink) -> int:
+    """The sequence of the last entry that is there. Raises SinkError where one before it is not."""
+    log = TABLES["entries"].log
+    ((rows, distinct, last),) = sink.rows(
+        f"SELECT count(), uniqExact(sequence), max(sequence) FROM {log}"
+    )
+    if not int(rows) == int(distinct) == int(last):
+        raise SinkError(
+            f"{log}: {rows} rows of {distinct} entries up to number {last};"
+            " each should be there once"
+        )
+    return int(last)
+
+
+def deliver_entries(sink: Sink, entries: EntryBatch) -> int:
+    """Deliver entries in the order of their sequence (from 1, without gaps); how many were new.
+
+    Those that are there already are left out. The first new one must follow the last that is there.
+    """
+    last = entries_delivered(sink)
+    entries = entries.take(entries.sequence > last)
+    table = TABLES["entries"]
+    start = 0
+    while start < len(entries):
+        first = int(entries.sequence[start])
+        stop = min(start + BLOCK_ROWS - (first - 1) % BLOCK_ROWS, len(entries))
+        block = entries.slice(start, stop)
+        assert np.array_equal(block.sequence, np.arange(last + 1, last + 1 + len(block)))
+        last += len(block)
+        crash_point("outbox.before_insert")
+        sink.insert(
+            table,
+            arrow_rows(
+                table,
+                block,
+                offsets=block.sequence,
+                segment=first,
+                hashes=row_hashes(block, OPEN_KEY),
+                run_id=NO_RUN,
+            ),
+            f"entries:{first}:{last}",
+            f"segment = {first}",
+        )
+        crash_point("outbox.after_insert")
+        start = stop
+    return len(entries)
+
+
+def deliver_conversions(sink: Sink, outcomes: ConversionBatch, cut: int, run_id: bytes) -> None:
+    """Deliver what accrual sent at a cut and what was answered. Raises SinkError.
+
+    The rows of a cut are delivered once: where they are there already, with the same conversions,
+    nothing is added, so the answers of the first time stay.
+    """
+    assert (outcomes.cut == cut).all()
+    table = TABLES["conversions"]
+    for start in range(0, len(outcomes), BLOCK_ROWS):
+        block = outcomes.slice(start, start + BLOCK_ROWS)
+        rows = arrow_rows(
+            table,
+            block,
+            offsets=np.arange(start, start + len(block)),
+            segment=start,
+            hashes=row_hashes(_sent(block), OPEN_KEY),
+            run_id=run_id,
+        )
+        where = f"cut = {int(cut)} AND segment = {start}"
+        if not _is_there(sink, rows, where):
+            sink.insert(table, rows, f"conversions:{int(cut)}:{start}", where)
+
+
+def _sent(outcomes: ConversionBatch) -> ConversionBatch:
+    """Outcomes without the answer: that depends on whether it was the first time."""
+    return outcomes.with_columns(result=np.zeros(len(outcomes), np.uint8))
+
+
+def _is_there(sink: Sink, rows: pa.RecordBatch, where: str) -> bool:
+    hashes = np.asarray(rows.column(rows.schema.get_field_index("row_hash")))
+    ((count, xor),) = sink.rows(
+        f"SELECT count(), groupBitXor(row_hash) FROM {TABLES['conversions'].log} WHERE {where}"
+    )
+    if int(count) < rows.num_rows:
+        return False
+    if int(count) > rows.num_rows or int(xor) != int(np.bitwise_xor.reduce(hashes)):
+        raise SinkError(
+            f"{TABLES['conversions'].log}, {where}: {count} other rows are there than the"
+            f" {rows.num_rows} that were computed now"
+        )
+    return True
+
+
+def deliver_run(sink: Sink, run: RunBatch) -> None:
+    """Deliver one row of a run: that it started, or that it is done. The first time counts."""
+    assert len(run) == 1
+    table = TABLES["runs"]
+    run_id, state = bytes(run.run_id[0]), int(run.state[0])
+    where = f"run_id = toUUID('{run_id.hex()}') AND state = {state}"
+    ((there,),) = sink.rows(f"SELECT count() FROM {table.log} WHERE {where}")
+    if not int(there):
+        rows = arrow_rows(
+            table,
+            run,
+            offsets=np.zeros(1, np.int64),
+            segment=0,
+            hashes=row_hashes(run, OPEN_KEY),
+            run_id=run_id,
+        )
+        sink.insert(table, rows, f"runs:{run_id.hex()}:{state}", where)

@@ -1,0 +1,175 @@
+"""The fold in plain Python: rows as dicts, one conversion after the other, sets for what happened.
+
+A row is a dict of its stream's columns and `offset`; ids are bytes, words are their numbers.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from pipeline.model.words import AmountMode, BindingKind, OrderBy, ParkReason, Status
+
+Row = dict[str, Any]
+Streams = dict[str, list[Row]]
+Position = dict[str, int]
+NONE = bytes(16)
+
+
+def fold_all(streams: Streams, at: Position, wanted: set[bytes] | None = None) -> list[Row]:
+    """The folds at a position, in the order of purchase time and key."""
+    known = {name: [r for r in rows if r["offset"] < at[name]] for name, rows in streams.items()}
+    conversions: dict[bytes, list[Row]] = {}
+    for row in known["purchases"]:
+        if row["parked"] == ParkReason.NONE:
+            conversions.setdefault(row["conversion_key"], []).append(row)
+    found = [
+        {**fold(rows), **joined(fold(rows), named(rows), known)}
+        for key, rows in conversions.items()
+        if wanted is None or key in wanted
+    ]
+    return sorted(found, key=lambda row: (row["event_ns"], row["conversion_key"]))
+
+
+def in_fold_order(rows: list[Row]) -> list[Row]:
+    """The messages of one conversion in fold order."""
+    mixed = len({row["order_by"] for row in rows}) > 1
+
+    def place(row: Row) -> tuple[Any, ...]:
+        if row["order_by"] == OrderBy.SENDER:
+            when = (row["status_ns"], 0, 0)
+        else:
+            when = (row["received_ns"] if mixed else 0, 1, row["offset"])
+        return (*when, row["sequence"], row["status"], said(row), uuid_order(row["message_id"]))
+
+    return sorted(rows, key=place)
+
+
+def said(row: Row) -> tuple[Any, ...]:
+    """What a message says; two that say the same at one place are one."""
+    return (
+        row["status_ns"],
+        row["sequence"],
+        row["status"],
+        row["amount_mode"],
+        row["amount_minor"],
+        row["commission_minor"],
+        row["currency"].encode(),
+        row["event_ns"],
+        uuid_order(row["click_id"]),
+    )
+
+
+def uuid_order(value: bytes) -> tuple[bytes, bytes]:
+    """ClickHouse compares the second half of a UUID first."""
+    return value[8:], value[:8]
+
+
+def fold(rows: list[Row]) -> Row:
+    """Walk the messages of one conversion."""
+    rows = in_fold_order(rows)
+    amount = commission = status = 0
+    before = None
+    for row in rows:
+        again = said(row) == before
+        before = said(row)
+        late_pending = row["status"] == Status.PENDING and _confirmed(rows[: rows.index(row)])
+        if again or late_pending:
+            continue
+        status = row["status"]
+        if row["amount_mode"] == AmountMode.ABSOLUTE:
+            amount, commission = row["amount_minor"], row["commission_minor"]
+        elif row["amount_mode"] == AmountMode.DELTA:
+            amount, commission = amount + row["amount_minor"], commission + row["commission_minor"]
+    facts_hash = 0
+    for row in rows:
+        facts_hash ^= row["row_hash"]
+    return {
+        "conversion_key": rows[0]["conversion_key"],
+        "partner": rows[0]["partner"],
+        "conversion_id": rows[0]["conversion_id"],
+        "kind": last(rows, "kind", ""),
+        "facts": len(rows),
+        "facts_hash": facts_hash,
+        "status": status,
+        "amount_minor": amount,
+        "commission_minor": commission,
+        "currency": last(rows, "currency", ""),
+        "event_ns": min(row["event_ns"] for row in rows),
+        "click_id": last(rows, "click_id", NONE),
+    }
+
+
+def _confirmed(rows: list[Row]) -> bool:
+    """Does a confirmation stand after these messages?"""
+    firm = [row["status"] for row in rows if row["status"] != Status.PENDING]
+    return bool(firm) and firm[-1] != Status.DECLINED
+
+
+def last(rows: list[Row], name: str, nothing: Any) -> Any:
+    """The last value in these rows that is not nothing."""
+    return next((row[name] for row in reversed(rows) if row[name] != nothing), nothing)
+
+
+def named(rows: list[Row]) -> tuple[bytes, bytes, int]:
+    """The member, or the address and time, that the last message to do so named."""
+    for row in reversed(in_fold_order(rows)):
+        if row["member_id"] != NONE or row["match_hash"] != NONE:
+            return row["member_id"], row["match_hash"], row["match_ns"]
+    return NONE, NONE, 0
+
+
+def newest(rows: list[Row], key: str) -> dict[bytes, Row]:
+    """The newest version of each id."""
+    return {row[key]: row for row in sorted(rows, key=lambda r: r["offset"])}
+
+
+def joined(folded: Row, who: tuple[bytes, bytes, int], known: Streams) -> Row:
+    """Click or visit of a folded conversion."""
+    visits = newest(known["visits"], "visit_id")
+    click = newest(known["clicks"], "click_id").get(folded["click_id"])
+    if folded["click_id"] == NONE:
+        click = None
+    click_visit = visits.get(click["visit_id"]) if click else None
+    member = holder(who, known["bindings"])
+    mine = [
+        v
+        for v in visits.values()
+        if member != NONE
+        and v["subscriber_id"] == member
+        and v["partner"] == folded["partner"]
+        and v["opened_ns"] <= folded["event_ns"]
+    ]
+    visit = max(mine, key=lambda v: (v["opened_ns"], uuid_order(v["visit_id"])), default=None)
+    return {
+        "click_found": int(click is not None),
+        "click_partner": click["partner"] if click else "",
+        "click_subscriber": click["subscriber_id"] if click else NONE,
+        "clicked_ns": click["clicked_ns"] if click else 0,
+        "click_visit": click["visit_id"] if click else NONE,
+        "match_subscriber": member,
+        "match_visit": visit["visit_id"] if visit else NONE,
+        "match_visit_ns": visit["opened_ns"] if visit else 0,
+        "match_marked": int(visit is not None and (visit["tracker_ns"] > 0 or visit["mark"] != "")),
+        "match_ambiguous": visit["ambiguous"] if visit else 0,
+        "visit_ambiguous": click_visit["ambiguous"] if click_visit else 0,
+        "match_basis": visit["basis"] if visit else 0,
+    }
+
+
+def holder(who: tuple[bytes, bytes, int], bindings: list[Row]) -> bytes:
+    """The member a shop named, or who held the address then."""
+    member, address, when = who
+    if member != NONE or address == NONE:
+        return member
+    held = [b for b in bindings if b["address_hash"] == address and b["event_ns"] <= when]
+    if not held:
+        return NONE
+    latest = max(held, key=lambda b: (b["event_ns"], b["received_ns"], b["offset"]))
+    return latest["subscriber_id"] if latest["kind"] == BindingKind.BIND else NONE
+
+
+def touched(streams: Streams, since: Position, at: Position) -> set[bytes]:
+    """Conversions whose fold may differ between two positions: every one whose fold does."""
+    before = {row["conversion_key"]: row for row in fold_all(streams, since)}
+    after = {row["conversion_key"]: row for row in fold_all(streams, at)}
+    return {key for key, row in after.items() if before.get(key) != row}
