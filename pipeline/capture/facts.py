@@ -84,6 +84,9 @@ class RowFault:
     what: str
     fault: Fault = Fault.ROW_MALFORMED
 
+    def __str__(self) -> str:
+        return f"{self.file}:{self.line}: {self.what}"
+
 
 def read_signins(path: Path, tally: Tally) -> tuple[SignInBatch, list[RowFault]]:
     """Sign-ins in file order. Raises FactsError and OSError."""

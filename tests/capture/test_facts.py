@@ -172,6 +172,7 @@ def test_a_bad_row_is_named_and_left_out(
     assert batch.row.tolist() == [1, 3]
     assert [(f.file, f.line, f.fault) for f in faults] == [(str(path), 4, fault)]
     assert faults[0].what.startswith(what)
+    assert str(faults[0]).startswith(f"{path}:4: {what}")
     assert tally.as_dict() == {"capture": {f"fault:{fault.name.lower()}": 1}}
 
 

@@ -22,6 +22,7 @@ import struct
 from collections.abc import Iterator
 from dataclasses import dataclass, fields
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -135,6 +136,15 @@ def forge(folder: Path, day: GeneratedDay) -> Pass:
     cuts = write_sales(folder, seen, people.login, day.people("stay"), day.sales, day.orders)
     (folder / "case.toml").write_text(case_text(day, seed, cuts))
     return seen
+
+
+def write_day(folder: Path, visits: int = 100_000, **more: int | float) -> Path:
+    """Write a case folder with about 20 visits a subscriber, unless told otherwise; gives it
+    back.
+    """
+    day: dict[str, Any] = {"visits": visits, "subscribers": max(40, visits // 20)} | more
+    forge(folder, GeneratedDay(**day))
+    return folder
 
 
 def make_people(day: GeneratedDay, rng: np.random.Generator) -> People:
