@@ -180,13 +180,15 @@ class _Bindings:
 
     def begin(self, row: _Row, index: int) -> None:
         """The member holds this prefix from now on, unless that is no news."""
-        if self.holder(row.prefix, row.event_ns) == index:
+        held = self.holder(row.prefix, row.event_ns) == index
+        if held and row.kind == SignIn.INTERIM:
             return
         for prefix in self.overlapping(row.prefix, row.event_ns):
             narrower = prefix[2] > row.prefix[2]
             if narrower and self.holder(prefix, row.event_ns) != index:
                 self.end(row, prefix)
-        self._add(row, row.prefix, index)
+        if not held:
+            self._add(row, row.prefix, index)
 
     def end(self, row: _Row, prefix: Prefix) -> None:
         """Whoever held this prefix does so no longer."""

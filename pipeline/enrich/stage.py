@@ -51,7 +51,7 @@ from pipeline.enrich.visits_kernels import (
 from pipeline.kernels.circle import NOBODY, Circle
 from pipeline.kernels.hosts import codes_of, host_table
 from pipeline.model.batches import BindingBatch, SessionBatch, VisitBatch
-from pipeline.model.columns import TextColumn, id_words, ids
+from pipeline.model.columns import TextColumn, concat, id_words, ids
 from pipeline.model.faults import Skip
 from pipeline.model.identifiers import Keys, digest, words_of
 from pipeline.model.stage import Snapshot
@@ -132,7 +132,8 @@ class Enrich:
 
     def pause(self, tally: Tally) -> VisitBatch:
         """Write down every open visit that changed since its last version."""
-        return self._batch(self._state.pause(), tally)
+        due = self.advance(NO_TIME, tally)
+        return concat([due, self._batch(self._state.pause(), tally)])
 
     def snapshot(self) -> dict[str, np.ndarray]:
         """Open visits, tracker passes and waiting facts; for the same rulebook and keys."""

@@ -218,6 +218,7 @@ class Folder:
                 self.write(visit, VisitTrigger.MARKED)
 
     def pause(self) -> None:
+        self.pass_time(self.watermark)
         for visit in self.open:
             if visit.changed:
                 self.write(visit, VisitTrigger.PAUSED)
