@@ -1,15 +1,15 @@
 """Who held which address, and who may be looked at: two tables of facts, asked per packet.
 
-Every fact has two times: `event_ns`, from when it holds, and `received_ns`, since when we know it. A
-question names the packet's time t and is answered from facts with event <= t that were known at t
-(received <= t), so it does not matter how far ahead of the packets the facts were loaded. Among those
-the latest event wins, then the latest received, then the later row.
+Every fact has two times: `event_ns`, from when it holds, and `received_ns`, since when we know it.
+A question names the packet's time t and is answered from facts with event <= t that were known at t
+(received <= t), so it does not matter how far ahead of the packets the facts were loaded. Among
+those the latest event wins, then the latest received, then the later row.
 
 Addresses are prefixes of 128 bits in an open-addressing table keyed by a secret; the longest prefix
-that is bound at t wins. Each prefix has a chain of facts, newest event first; a subscriber of -1 ends
-whatever was before. Each subscriber has such a chain of basis facts. Sketch: 24 bytes a slot and one
-chain step of 28 bytes, so a member's packet costs three to five cache lines and an outsider's mostly
-one. Capacity doubles when a table is half full.
+that is bound at t wins. Each prefix has a chain of facts, newest event first; a subscriber of -1
+ends whatever was before. Each subscriber has such a chain of basis facts. Sketch: 24 bytes a slot
+and one chain step of 28 bytes, so a member's packet costs three to five cache lines and an
+outsider's mostly one. Capacity doubles when a table is half full.
 """
 
 from __future__ import annotations
@@ -85,7 +85,8 @@ def find_slot(circle, hi, lo, length):
 
 @primitive
 def holder_at(circle, hi, lo, t, known_ns):
-    """Who held the address at event time `t`, by facts known at `known_ns`; -1 for nobody we know."""
+    """Who held the address at event time `t`, by facts known at `known_ns`; -1 for nobody we know.
+    """
     v4 = hi == U64(0) and (lo >> U64(32)) == U64(0xFFFF)
     lengths = circle.lengths4 if v4 else circle.lengths6
     for i in range(len(lengths)):

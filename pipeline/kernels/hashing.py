@@ -1,8 +1,9 @@
 """Keyed hashing for kernels.
 
-`mix64` spreads 64 bits (the finaliser of SplitMix64, Steele et al. 2014); `address_hash` keys it for
-tables that a hostile sender must not be able to fill with collisions. `siphash128` is SipHash-2-4 with
-128-bit output (Aumasson and Bernstein 2012, and the reference's 2-word extension): ids that are stored.
+`mix64` spreads 64 bits (the finaliser of SplitMix64, Steele et al. 2014); `address_hash` keys it
+for tables that a hostile sender must not be able to fill with collisions. `siphash128` is
+SipHash-2-4 with 128-bit output (Aumasson and Bernstein 2012, and the reference's 2-word extension):
+ids that are stored.
 
 Without JIT numpy scalars warn when uint64 wraps; that wrapping is meant.
 """
@@ -85,7 +86,9 @@ def siphash128(k0, k1, data, start, length):
 
 @kernel
 def siphash128_words(k0, k1, words, out):
-    """SipHash-2-4-128 of each row of `words` (rows, n) uint64, as little-endian bytes, into `out` (rows, 2)."""
+    """SipHash-2-4-128 of each row of `words` (rows, n) uint64, as little-endian bytes, into `out`
+    (rows, 2).
+    """
     rows, n = words.shape
     for r in range(rows):
         v0, v1, v2, v3 = k0 ^ V0, k1 ^ V1 ^ U64(0xEE), k0 ^ V2, k1 ^ V3

@@ -135,10 +135,11 @@ class BasisBatch(Batch):
 class VisitBatch(Batch):
     """Stream `visits`: versions of visits; the newest version of a `visit_id` is the visit.
 
-    `trigger` says why this version was written (VisitTrigger). `flow_id`, `packet_number`, `server_*`
-    and `opened_ns` are of the session that opened it and never change; `document_*` are of its first
-    plain-HTTP document GET, zero while there was none. `tracker_ns` is the last time a tracker was
-    passed before the visit (0: none) and `tracker` its class. `ambiguous` rows may not lead to awards.
+    `trigger` says why this version was written (VisitTrigger). `flow_id`, `packet_number`,
+    `server_*` and `opened_ns` are of the session that opened it and never change; `document_*` are
+    of its first plain-HTTP document GET, zero while there was none. `tracker_ns` is the last time a
+    tracker was passed before the visit (0: none) and `tracker` its class. `ambiguous` rows may not
+    lead to awards.
     """
 
     visit_id: ID
@@ -175,7 +176,9 @@ class VisitBatch(Batch):
 
 @dataclass(frozen=True, slots=True)
 class DecisionBatch(Batch):
-    """Stream `decisions`: exactly one per visit, with its reason. `click_id` is zero without a click."""
+    """Stream `decisions`: exactly one per visit, with its reason. `click_id` is zero without a
+    click.
+    """
 
     decision_id: ID
     visit_id: ID
@@ -219,10 +222,11 @@ class PurchaseBatch(Batch):
     """Stream `purchases`: one parsed message of a partner or network per row, the raw text sealed.
 
     Amounts are integers of the currency's minor unit. `amount_mode` is absolute or delta. `parked`
-    is a ParkReason, 0 for a row that counts. `member_id` is the subscriber that an own shop (`match`)
-    named by token, or that held the named address (then `match_hash` and `match_ns` say which and when).
-    `status_ns` and `sequence` are 0 where the sender gives none; `order_by` says which order rules.
-    `items` is JSON of line items: category, sku, quantity, amount, tax, shipping, discount.
+    is a ParkReason, 0 for a row that counts. `member_id` is the subscriber that an own shop
+    (`match`) named by token, or that held the named address (then `match_hash` and `match_ns` say
+    which and when). `status_ns` and `sequence` are 0 where the sender gives none; `order_by` says
+    which order rules. `items` is JSON of line items: category, sku, quantity, amount, tax,
+    shipping, discount.
     """
 
     message_id: ID
@@ -308,9 +312,9 @@ class CutBatch(Batch):
 class TargetBatch(Batch):
     """Absolute targets that accrual sends to the book: what a conversion is worth at a cut.
 
-    `fold` orders targets of one conversion (the cut's number); `facts` counts the folded messages and
-    `facts_hash` is their keyed digest. `state` is TargetState. `points` is the rounded target in the
-    smallest unit of the points commodity; currency legs in minor units of `currency`.
+    `fold` orders targets of one conversion (the cut's number); `facts` counts the folded messages
+    and `facts_hash` is their keyed digest. `state` is TargetState. `points` is the rounded target
+    in the smallest unit of the points commodity; currency legs in minor units of `currency`.
     `reason` says why there are no points, or why they wait.
     """
 
@@ -343,9 +347,9 @@ class TargetBatch(Batch):
 class EntryBatch(Batch):
     """Accepted entries of the book, in booking order: one row per leg; never journalled.
 
-    `entry_id` is of the leg, `transfer_id` of the whole. `points`-like amounts are integers with the
-    commodity's scale. A positive amount debits, a negative one credits; legs of a transfer sum to
-    zero for each commodity.
+    `entry_id` is of the leg, `transfer_id` of the whole. `points`-like amounts are integers with
+    the commodity's scale. A positive amount debits, a negative one credits; legs of a transfer sum
+    to zero for each commodity.
     """
 
     entry_id: ID

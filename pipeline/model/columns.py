@@ -36,7 +36,8 @@ ID = Annotated[np.ndarray, ID_DTYPE]
 
 @dataclass(frozen=True, slots=True)
 class TextColumn:
-    """`data`: uint8 bytes of all values in order; `offsets`: int64, one more than there are values."""
+    """`data`: uint8 bytes of all values in order; `offsets`: int64, one more than there are values.
+    """
 
     data: np.ndarray
     offsets: np.ndarray

@@ -45,6 +45,7 @@ class Fault(IntEnum):
     LOGIN_MISSING = 30
     SECTION_UNSUPPORTED = 31  # pcapng, gzip: not read yet
     LATE_FACT = 32  # a sign-in or basis change older than what it would change
+    STREAM_GAP = 33  # bytes at the place of a hello or head never came
 
 
 class Skip(IntEnum):
@@ -69,3 +70,4 @@ class Skip(IntEnum):
     NOT_A_CLIENT = 17  # bytes from the server
     OTHER_PROTOCOL = 18  # TCP payload that is neither a hello nor a request head
     PARTNER_NOT_LIVE = 19
+    PASSED = 20  # bytes that nobody waits for: a request's body, or sent again

@@ -1,8 +1,8 @@
 """Identifiers: 16 bytes, shown as UUID text.
 
 Ids of things we compute are keyed hashes of their cause, so doing it twice gives the same id and
-nobody without the key can guess one. Keys have one purpose each. In a case they are derived from the
-case's seed; live they are random files. blake2b with a key is a MAC (RFC 7693, section 2.9).
+nobody without the key can guess one. Keys have one purpose each. In a case they are derived from
+the case's seed; live they are random files. blake2b with a key is a MAC (RFC 7693, section 2.9).
 """
 
 from __future__ import annotations
@@ -44,7 +44,9 @@ class Keys:
 
 
 def digest(key: bytes, kind: str, *parts: str | bytes | int) -> bytes:
-    """The 16-byte keyed hash of `kind` and `parts`; each part is length-prefixed, so none can slide."""
+    """The 16-byte keyed hash of `kind` and `parts`; each part is length-prefixed, so none can
+    slide.
+    """
     h = hashlib.blake2b(key=key, digest_size=16, person=kind.encode()[:16])
     for part in parts:
         if isinstance(part, int):

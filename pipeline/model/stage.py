@@ -2,8 +2,8 @@
 
 A stage reads no clock, draws no number, logs nothing and does no I/O. It is driven by `push` with a
 batch and by `advance` with a watermark: the largest event time of its input so far. Everything that
-happens "after a while" happens when the watermark passes, never when a batch ends, so results do not
-depend on how the input was cut. The end of the input is `advance(END_OF_TIME)`.
+happens "after a while" happens when the watermark passes, never when a batch ends, so results do
+not depend on how the input was cut. The end of the input is `advance(END_OF_TIME)`.
 """
 
 from __future__ import annotations
