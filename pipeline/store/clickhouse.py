@@ -100,7 +100,7 @@ class ClickHouse:
     # Asking
 
     def query(self, sql: str) -> pa.Table:
-        """The answer as Arrow; text as binary, a closed list as its number. For questions of ours."""
+        """The answer as Arrow; text as binary, closed lists as numbers. For questions of ours."""
         raw = self._ask(sql, "ArrowStream")
         try:
             return pa.ipc.open_stream(raw).read_all()
@@ -142,11 +142,11 @@ class ClickHouse:
         projection.verify_against(self, journal)
 
     def entries_delivered(self) -> int:
-        """The sequence of the last entry that is here. Raises SinkError where one before it is not."""
+        """The number of the last entry here. Raises SinkError where one before it is missing."""
         return projection.entries_delivered(self)
 
     def deliver_entries(self, entries: EntryBatch) -> int:
-        """Deliver entries of the book; those that are here already are left out. How many were new."""
+        """Deliver entries of the book that are not here yet; how many were new."""
         return projection.deliver_entries(self, entries)
 
     def deliver_conversions(self, outcomes: ConversionBatch, cut: int, run_id: bytes) -> None:

@@ -94,7 +94,10 @@ class ConversionBatch(Batch):
 
 @dataclass(frozen=True, slots=True)
 class RunBatch(Batch):
-    """A run of a job: one row when it started, one when it was done; `counts` is JSON."""
+    """A run of a job: one row when it started, one when it was done; `counts` is JSON.
+
+    `conversions` is how many were sent, `whole` whether that was all there are.
+    """
 
     run_id: ID
     state: U8
@@ -105,6 +108,7 @@ class RunBatch(Batch):
     now_ns: I64
     rulebook_hash: ID
     conversions: I64
+    whole: U8
     counts: TEXT
     started_ns: I64
     finished_ns: I64
@@ -130,7 +134,7 @@ WORDS: Mapping[str, Mapping[str, type[IntEnum]]] = {
     },
     "runs": {"state": RunState},
 }
-FLAGS = {("visits", "ambiguous")}
+FLAGS = {("visits", "ambiguous"), ("runs", "whole")}
 
 # Texts of which there are few: a dictionary serves them better.
 FEW = {
@@ -287,7 +291,7 @@ TABLES: dict[str, Table] = {
 
 
 def create_table(table: Table, database: str) -> str:
-    """The statement that makes a table. Insert tokens are remembered for the last 10,000 inserts."""
+    """The statement that makes a table. The tokens of its last 10,000 inserts are remembered."""
     lines = [f"  {c.name} {c.type}" for c in table.columns]
     lines += [f"  {name} Int64 ALIAS {formula}" for name, formula in aliases(table)]
     lines.append("  INDEX by_offset stream_offset TYPE minmax GRANULARITY 1")

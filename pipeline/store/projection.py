@@ -116,7 +116,7 @@ def _digest(segment: Segment) -> Digest:
 
 
 def _delivered(sink: Sink, stream: str, first: int = 0) -> dict[int, Digest]:
-    """What is there of each segment from row `first` on. A row out of its bounds spoils a digest."""
+    """What is there of each segment from row `first` on. A row out of bounds spoils a digest."""
     found = sink.rows(
         "SELECT segment, count(), groupBitXor(row_hash), sum(row_hash),"
         " max(stream_offset) - segment"

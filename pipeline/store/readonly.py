@@ -21,8 +21,8 @@ DOUBTFUL = "$‘’“”\0"
 # Names that may not appear at all, called or not: they read or write files, or send data away.
 NEVER = {
     "file", "outfile", "infile", "filecluster", "filesystem", "python", "executable",
-    "catboostevaluate", "aiclassify", "aiembed", "aiextract", "aifilter", "aigenerate", "airedact", "aisimilarity",
-    "aitranslate",
+    "catboostevaluate", "aiclassify", "aiembed", "aiextract", "aifilter", "aigenerate", "airedact",
+    "aisimilarity", "aitranslate",
 }  # fmt: skip
 
 # Table functions that make rows out of nothing or out of our own tables. Every other one is
@@ -75,7 +75,7 @@ def check_question(sql: str, table_functions: frozenset[str]) -> None:
 
 
 def _tokens(sql: str) -> Iterator[tuple[str, str]]:
-    """Kind and text of every token but comments and white space; quoted names without their quotes."""
+    """Kind and text of every token but comments and space; quoted names without their quotes."""
     at = 0
     while at < len(sql):
         found = TOKEN.match(sql, at)

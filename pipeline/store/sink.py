@@ -33,5 +33,5 @@ class Sink(Protocol):
         ...
 
     def insert(self, table: Table, rows: pa.RecordBatch, token: str, where: str) -> None:
-        """Put rows into a table once; `where` selects exactly these rows among those of the table."""
+        """Put rows into a table once; `where` selects exactly these rows of the table."""
         ...

@@ -1,0 +1,420 @@
+"""Accrual: at a cut, purchases become points.
+
+Given a cut (a position of the journal and a `now`), the job delivers the journal to ClickHouse,
+compares the two, folds what is known of each conversion at that position, rates the folds by the
+cut's rulebook and sends the book absolute targets. Everything it reads is below the position, every
+time it uses is the cut's, so the same cut gives the same targets, and the book answers a repeated
+one with EXISTS: the job may be killed anywhere and run again, and a finished one may be run again,
+too.
+
+**Orders come before targets.** A member who asked before the cut asked for points that were booked
+then; what this cut grants is for later orders. Orders go to the book in the order of their stream.
+
+**Rules.** A conversion stays with the rule it was first rated under. Where the book says so
+(RULE_VERSION_PINNED), the conversion is rated again under the rulebook of that time.
+
+**Which conversions** is told by what happened since the cut before (see `store/folds.py`). That
+needs the outcomes of the cuts before; where the store lost or never had them, all conversions are
+folded.
+
+A cut that repeats an earlier one carries that one's position and `now` and sends targets under its
+number.
+"""
+
+from __future__ import annotations
+
+import json
+import time
+from collections import Counter
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from enum import IntEnum
+
+import numpy as np
+
+from pipeline.kernels.rowhash import row_hashes
+from pipeline.ledger.accounts import ISSUED
+from pipeline.model.batches import CutBatch, FoldBatch, TargetBatch
+from pipeline.model.columns import TextColumn, concat, ids
+from pipeline.model.identifiers import id_text
+from pipeline.model.words import Result, TargetReason
+from pipeline.rulebook.model import Rulebook
+from pipeline.score.rate import rate
+from pipeline.store.book import Book
+from pipeline.store.book_register import Run
+from pipeline.store.clickhouse import ClickHouse
+from pipeline.store.clickhouse_schema import ConversionBatch, RunBatch, RunState
+from pipeline.store.crash import crash_point
+from pipeline.store.journal import Journal
+from pipeline.store.projection import BLOCK_ROWS, OPEN_KEY
+
+JOB = "accrue"
+POST_ROWS = 1000
+Progress = Callable[[str], None]
+
+
+class AccrualError(RuntimeError):
+    """The job cannot be done at this cut; the message says what is missing."""
+
+
+@dataclass(frozen=True, slots=True)
+class AccrualReport:
+    """What the job at a cut came to. Counts are by the words of `Result` and `TargetReason`."""
+
+    cut: int
+    name: str
+    now_ns: int
+    conversions: int
+    whole: bool
+    results: dict[str, int] = field(default_factory=dict)
+    reasons: dict[str, int] = field(default_factory=dict)
+    orders: dict[str, int] = field(default_factory=dict)
+    rerated: int = 0
+    segments: int = 0
+    entries: int = 0
+
+
+def accrue(
+    journal: Journal,
+    clickhouse: ClickHouse,
+    book: Book,
+    rulebooks: Mapping[bytes, Rulebook],
+    cut: CutBatch,
+    run_id: bytes,
+    actor: str,
+    progress: Progress | None = None,
+    clock: Callable[[], int] = time.time_ns,
+) -> AccrualReport:
+    """Run the job at a cut (a batch of one row). Doing it again is harmless.
+
+    `rulebooks`: by hash, every one that a conversion may be pinned to. Raises SinkError where the
+    store and the journal disagree, AccrualError where a rulebook is missing.
+    """
+    job = _Job(journal, clickhouse, book, rulebooks, cut, run_id, actor, progress or _quietly)
+    return job.run(clock)
+
+
+def _quietly(_: str) -> None:
+    """No progress."""
+
+
+class _Job:
+    """One run of accrual at one cut."""
+
+    def __init__(
+        self,
+        journal: Journal,
+        clickhouse: ClickHouse,
+        book: Book,
+        rulebooks: Mapping[bytes, Rulebook],
+        cut: CutBatch,
+        run_id: bytes,
+        actor: str,
+        progress: Progress,
+    ) -> None:
+        assert len(cut) == 1, "one cut at a time"
+        self.journal, self.clickhouse, self.book = journal, clickhouse, book
+        self.rulebooks, self.cut, self.run_id, self.actor = rulebooks, cut, run_id, actor
+        self.progress = progress
+        self.number, self.now_ns = int(cut.number[0]), int(cut.now_ns[0])
+        self.fold = int(cut.repeat_of[0]) or self.number
+        self.position: dict[str, int] = json.loads(cut.position.text(0))
+        self.rulebook = self._rulebook(bytes(cut.rulebook_hash[0]), f"cut {self.number}")
+
+    def run(self, clock: Callable[[], int]) -> AccrualReport:
+        """Everything, in its order."""
+        started_ns = clock()
+        self._note(RunState.STARTED, started_ns)
+        segments = self._deliver_journal()
+        previous = self._previous()
+        orders = self._post_orders((previous or {}).get("commands", 0))
+        self.progress("folding purchase messages")
+        folds = self.clickhouse.folds(self.position, previous, self.now_ns, self.fold)
+        targets = rate(folds, self.rulebook, self.now_ns, fold=self.fold)
+        targets, results, rerated = self._post(folds, targets)
+        self.clickhouse.deliver_conversions(
+            outcomes(self.cut, folds, targets, results), self.number, self.run_id
+        )
+        report = AccrualReport(
+            cut=self.number,
+            name=self.cut.name.text(0),
+            now_ns=self.now_ns,
+            conversions=len(folds),
+            whole=previous is None,
+            results=_words(Result, results),
+            reasons=_words(TargetReason, targets.reason),
+            orders=_words(Result, orders),
+            rerated=rerated,
+            segments=segments,
+            entries=deliver_outbox(self.clickhouse, self.book),
+        )
+        self._note(RunState.DONE, started_ns, clock(), report)
+        crash_point("accrue.before_done")
+        self.book.finish_cut(self.cut, self.run_id)
+        return report
+
+    def _deliver_journal(self) -> int:
+        """Bring the store up to the journal and make sure that it is as the journal."""
+        self.progress("delivering the journal")
+        if not self._is_sealed():
+            self.journal.seal()
+        segments = self.clickhouse.project(self.journal, self.run_id)
+        if not self._is_sealed():
+            raise AccrualError(f"cut {self.number} is ahead of the journal")
+        self.clickhouse.verify_against(self.journal)
+        return segments
+
+    def _is_sealed(self) -> bool:
+        """Is every row below the cut's position in a sealed segment?"""
+        for stream, rows in self.position.items():
+            sealed = [s.end for s in self.journal.segments(stream) if s.sealed]
+            if max(sealed, default=0) < rows:
+                return False
+        return True
+
+    def _previous(self) -> dict[str, int] | None:
+        """The position of the cut before; None where all conversions have to be folded.
+
+        That is so at the first cut, under another rulebook than before, and where the store lacks
+        outcomes: it needs those of one cut that folded all, and of every cut since.
+        """
+        earlier = self.clickhouse.dicts(
+            "SELECT number, position, rulebook_hash FROM cuts_log"
+            f" WHERE repeat_of = 0 AND number < {self.fold} ORDER BY number DESC"
+        )
+        kept = dict(
+            self.clickhouse.rows(
+                "SELECT r.cut, r.whole FROM (SELECT cut, any(conversions) AS sent,"
+                f" any(whole) AS whole FROM runs_log WHERE state = 'done' AND job = '{JOB}'"
+                " GROUP BY cut) AS r LEFT JOIN (SELECT cut, count() AS kept FROM conversions_log"
+                " GROUP BY cut) AS k ON k.cut = r.cut WHERE r.sent = k.kept"
+            )
+        )
+        for row in earlier:
+            if row["number"] not in kept:
+                return None
+            if kept[row["number"]]:
+                break
+        if not earlier or earlier[0]["rulebook_hash"] != id_text(self.rulebook.hash):
+            return None
+        position: dict[str, int] = json.loads(earlier[0]["position"])
+        return position
+
+    def _post_orders(self, start: int) -> np.ndarray:
+        """Send the orders that came since the cut before, in the order of their stream."""
+        orders = self.clickhouse.commands("order", start, self.position.get("commands", 0))
+        return self.book.post_orders(
+            orders, cut=self.number, now_ns=self.now_ns, run_id=self.run_id, actor=self.actor
+        )
+
+    def _post(self, folds: FoldBatch, targets: TargetBatch) -> tuple[TargetBatch, np.ndarray, int]:
+        """Send targets; those refused for their rule again, rated as the first time.
+
+        Returns what was sent in the end, the answers, and how many were rated again.
+        """
+        results = self._send(targets)
+        refused = np.flatnonzero(results == Result.RULE_VERSION_PINNED)
+        pins = self.book.pinned(targets.conversion_key[refused])
+        by_rulebook: dict[bytes, list[int]] = {}
+        for row in refused.tolist():
+            pin = pins[bytes(targets.conversion_key[row])]
+            by_rulebook.setdefault(bytes(pin.rulebook_hash), []).append(row)
+        for rulebook_hash, found in sorted(by_rulebook.items()):
+            rows = np.array(found, np.int64)
+            rulebook = self._rulebook(rulebook_hash, f"{len(rows)} conversions")
+            again = rate(folds.take(rows), rulebook, self.now_ns, fold=self.fold)
+            results[rows] = self._send(again)
+            targets = _exchanged(targets, rows, again)
+        return targets, results, len(refused)
+
+    def _send(self, targets: TargetBatch) -> np.ndarray:
+        """Send targets in batches of a transaction each; the answers (uint8)."""
+        answers = [np.zeros(0, np.uint8)]
+        for start in range(0, len(targets), POST_ROWS):
+            self.progress(f"booking {start + 1:,} of {len(targets):,} conversions")
+            crash_point("accrue.before_post")
+            answers.append(
+                self.book.post_targets(
+                    targets.slice(start, start + POST_ROWS),
+                    cut=self.number,
+                    now_ns=self.now_ns,
+                    run_id=self.run_id,
+                    actor=self.actor,
+                )
+            )
+        return np.concatenate(answers)
+
+    def _rulebook(self, rulebook_hash: bytes, whose: str) -> Rulebook:
+        found = self.rulebooks.get(rulebook_hash)
+        if found is None:
+            raise AccrualError(f"the rulebook {id_text(rulebook_hash)} of {whose} is not known")
+        return found
+
+    def _note(
+        self,
+        state: RunState,
+        started_ns: int,
+        finished_ns: int = 0,
+        report: AccrualReport | None = None,
+    ) -> None:
+        """Write down, in the book and in the store, that the run began or that it is done."""
+        counts = ""
+        if report is not None:
+            told = {name: getattr(report, name) for name in ("results", "reasons", "orders")}
+            told |= {name: getattr(report, name) for name in ("rerated", "segments", "entries")}
+            counts = json.dumps(told, sort_keys=True)
+        self.clickhouse.deliver_run(
+            RunBatch(
+                run_id=ids([self.run_id]),
+                state=np.array([state], np.uint8),
+                job=TextColumn.of([JOB]),
+                actor=TextColumn.of([self.actor]),
+                cut=self.cut.number,
+                cut_id=self.cut.cut_id,
+                now_ns=self.cut.now_ns,
+                rulebook_hash=self.cut.rulebook_hash,
+                conversions=np.array([report.conversions if report else 0], np.int64),
+                whole=np.array([report.whole if report else 0], np.uint8),
+                counts=TextColumn.of([counts]),
+                started_ns=np.array([started_ns], np.int64),
+                finished_ns=np.array([finished_ns], np.int64),
+            )
+        )
+        outcome = "done" if state == RunState.DONE else ""
+        rulebook_hash = self.rulebook.hash
+        self.book.put_run(
+            Run(
+                self.run_id,
+                JOB,
+                self.actor,
+                rulebook_hash,
+                started_ns,
+                finished_ns,
+                outcome,
+                counts,
+            )
+        )
+
+
+def _exchanged(targets: TargetBatch, rows: np.ndarray, others: TargetBatch) -> TargetBatch:
+    """The targets with these rows in place of those at the row numbers `rows`."""
+    order = np.arange(len(targets))
+    order[rows] = len(targets) + np.arange(len(rows))
+    return concat([targets, others]).take(order)
+
+
+def outcomes(
+    cut: CutBatch, folds: FoldBatch, targets: TargetBatch, results: np.ndarray
+) -> ConversionBatch:
+    """One row per conversion: what was known, what was sent, what the book answered."""
+    rows = len(targets)
+    return ConversionBatch(
+        conversion_key=targets.conversion_key,
+        cut=np.repeat(cut.number, rows),
+        cut_id=np.repeat(cut.cut_id, rows),
+        fold=targets.fold,
+        result=results,
+        state=targets.state,
+        reason=targets.reason,
+        points=targets.points,
+        partner=targets.partner,
+        conversion_id=targets.conversion_id,
+        kind=folds.kind,
+        status=folds.status,
+        amount_minor=folds.amount_minor,
+        commission_minor=folds.commission_minor,
+        currency=targets.currency,
+        receivable_minor=targets.receivable_minor,
+        cost_minor=targets.cost_minor,
+        margin_minor=targets.margin_minor,
+        subscriber_id=targets.subscriber_id,
+        click_id=targets.click_id,
+        visit_id=targets.visit_id,
+        facts=targets.facts,
+        facts_hash=targets.facts_hash,
+        event_ns=targets.event_ns,
+        release_ns=targets.release_ns,
+        rule_id=targets.rule_id,
+        rule_version=targets.rule_version,
+        contract_version=targets.contract_version,
+        rulebook_hash=targets.rulebook_hash,
+        explanation=targets.explanation,
+    )
+
+
+def deliver_outbox(clickhouse: ClickHouse, book: Book) -> int:
+    """Deliver every entry of the book that the store does not have yet; how many there were.
+
+    Where delivery goes on is asked of the store, not of the outbox: what the store has is what
+    counts.
+    """
+    delivered = 0
+    last = clickhouse.entries_delivered()
+    while len(entries := book.entries(last, BLOCK_ROWS)):
+        delivered += clickhouse.deliver_entries(entries)
+        last = int(entries.sequence[-1])
+    book.mark_delivered(last)
+    return delivered
+
+
+def compare_with_book(clickhouse: ClickHouse, book: Book) -> list[str]:
+    """A line for each thing in which the store is not as the book; empty where they agree."""
+    problems = _compare_entries(clickhouse, book)
+    found = clickhouse.rows(
+        "SELECT account, commodity, sum(amount) AS balance FROM entries_log"
+        " GROUP BY account, commodity HAVING balance != 0"
+    )
+    there = {(str(account), str(commodity)): int(balance) for account, commodity, balance in found}
+    ours = book.balances()
+    problems += [
+        f"balance of {account} in {commodity}: {ours.get((account, commodity), 0)} in the book, "
+        f"{there.get((account, commodity), 0)} by the entries in the store"
+        for account, commodity in sorted(ours.keys() | there.keys())
+        if ours.get((account, commodity), 0) != there.get((account, commodity), 0)
+    ]
+    return problems + _compare_conversions(clickhouse)
+
+
+def _compare_entries(clickhouse: ClickHouse, book: Book) -> list[str]:
+    """Count and hash of the entries, block by block."""
+    blocks = clickhouse.rows(
+        f"SELECT intDiv(sequence - 1, {BLOCK_ROWS}), count(), groupBitXor(row_hash)"
+        " FROM entries_log GROUP BY 1 ORDER BY 1"
+    )
+    there = {int(block): (int(rows), int(xor)) for block, rows, xor in blocks}
+    problems, block = [], 0
+    while len(entries := book.entries(block * BLOCK_ROWS, BLOCK_ROWS)) or there:
+        hashes = row_hashes(entries, OPEN_KEY)
+        ours = len(entries), int(np.bitwise_xor.reduce(hashes, initial=0))
+        found = there.pop(block, (0, 0))
+        first, last = block * BLOCK_ROWS + 1, (block + 1) * BLOCK_ROWS
+        if found[0] != ours[0]:
+            counts = f"{ours[0]} in the book, {found[0]} in the store"
+            problems.append(f"entries {first} to {last}: {counts}")
+        elif found != ours:
+            problems.append(f"entries {first} to {last}: the store holds other ones than the book")
+        block += 1
+    return problems
+
+
+def _compare_conversions(clickhouse: ClickHouse) -> list[str]:
+    """The points last accepted for each conversion against the sum of its entries."""
+    accepted = ", ".join(f"'{r.name.lower()}'" for r in (Result.OK, Result.EXISTS))
+    found = clickhouse.rows(
+        "SELECT greatest(c.conversion_key, e.conversion_key), c.points, e.points FROM ("
+        "  SELECT conversion_key, argMax(points, tuple(fold, cut)) AS points FROM conversions_log"
+        f" WHERE result IN ({accepted}) GROUP BY conversion_key) AS c FULL OUTER JOIN ("
+        "  SELECT conversion_key, sum(amount) AS points FROM entries_log"
+        f" WHERE account = '{ISSUED}' AND cause_kind = 'conversion' GROUP BY conversion_key"
+        ") AS e ON e.conversion_key = c.conversion_key WHERE c.points != e.points"
+        " ORDER BY 1 LIMIT 100"
+    )
+    return [
+        f"conversion {key}: accrual sent {sent} points, its entries come to {booked}"
+        for key, sent, booked in found
+    ]
+
+
+def _words(words: type[IntEnum], column: np.ndarray) -> dict[str, int]:
+    counts = Counter(column.tolist())
+    return {words(number).name.lower(): counts[number] for number in sorted(counts)}
