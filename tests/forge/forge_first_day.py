@@ -360,6 +360,17 @@ EXPECT_BY = {
         "none/not_a_member": 1,
         "none/no_rule": 1,
     },
+    "entries_by_kind": {
+        "earn_pending": 8,
+        "confirm": 6,
+        "cancel_pending": 1,
+        "earn": 2,
+        "adjust_delta": 2,
+        "reverse": 1,
+        "debt_recovery": 1,
+        "reserve": 1,
+        "commit": 1,
+    },
     "parked": {
         "duplicate": 1,
         "malformed": 1,
