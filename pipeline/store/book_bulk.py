@@ -25,7 +25,7 @@ def put_rows(connection: Connection, table: Table, rows: Sequence[Row]) -> None:
     """Insert rows: values in the order of the table's columns, of which the last may be missing."""
     if rows:
         text, arrange = _insertion(connection.dialect, table, len(rows[0]))
-        connection.exec_driver_sql(text, [arrange(row) for row in rows] if arrange else list(rows))
+        connection.exec_driver_sql(text, [arrange(row) for row in rows])
 
 
 def change_rows(
@@ -37,19 +37,18 @@ def change_rows(
     """
     if rows:
         text, arrange = _change(connection.dialect, table, columns)
-        assert arrange is not None
         connection.exec_driver_sql(text, [arrange(row) for row in rows])
 
 
 @lru_cache(maxsize=256)
-def _insertion(dialect: Dialect, table: Table, count: int) -> tuple[str, Arrange | None]:
+def _insertion(dialect: Dialect, table: Table, count: int) -> tuple[str, Arrange]:
     names = [column.name for column in table.columns][:count]
     compiled = insert(table).compile(dialect=dialect, column_keys=names)
     return _arranged(compiled, {name: at for at, name in enumerate(names)})
 
 
 @lru_cache(maxsize=256)
-def _change(dialect: Dialect, table: Table, columns: tuple[str, ...]) -> tuple[str, Arrange | None]:
+def _change(dialect: Dialect, table: Table, columns: tuple[str, ...]) -> tuple[str, Arrange]:
     places = {column.name: at for at, column in enumerate(table.columns)}
     keys = [column.name for column in table.primary_key.columns]
     statement: Executable = (
@@ -59,16 +58,12 @@ def _change(dialect: Dialect, table: Table, columns: tuple[str, ...]) -> tuple[s
     )
     where = {f"at_{name}": places[name] for name in keys}
     what = {f"to_{name}": places[name] for name in columns}
-    text, arrange = _arranged(statement.compile(dialect=dialect), where | what)  # type: ignore[attr-defined]
-    return text, arrange or tuple
+    return _arranged(statement.compile(dialect=dialect), where | what)  # type: ignore[attr-defined]
 
 
-def _arranged(compiled: SQLCompiler, places: dict[str, int]) -> tuple[str, Arrange | None]:
-    """The statement's text, and what makes a row into its parameters (None: they are the row)."""
+def _arranged(compiled: SQLCompiler, places: dict[str, int]) -> tuple[str, Arrange]:
+    """The statement's text, and what makes a row into its parameters."""
     if not compiled.positional:
         named = tuple(places.items())
         return str(compiled), lambda row: {name: row[at] for name, at in named}
-    order = [places[name] for name in compiled.positiontup or ()]
-    if order == list(range(len(places))):
-        return str(compiled), None
-    return str(compiled), itemgetter(*order)
+    return str(compiled), itemgetter(*(places[name] for name in compiled.positiontup or ()))

@@ -291,8 +291,11 @@ identities = Table(
 )
 
 
-def open_engine(url: str) -> Engine:
-    """An engine for the book's URL; `sqlite://` is a book in memory, on one connection."""
+def open_engine(url: str, *, wait_seconds: float = 30.0) -> Engine:
+    """An engine for the book's URL; `sqlite://` is a book in memory, on one connection.
+
+    `wait_seconds` is how long SQLite waits for another process that writes.
+    """
     parsed = make_url(url)
     if parsed.get_backend_name() != "sqlite":
         return create_engine(parsed)
@@ -300,7 +303,7 @@ def open_engine(url: str) -> Engine:
     engine = (
         create_engine(parsed, poolclass=StaticPool, connect_args={"check_same_thread": False})
         if in_memory
-        else create_engine(parsed, connect_args={"timeout": 30})
+        else create_engine(parsed, connect_args={"timeout": wait_seconds})
     )
 
     @event.listens_for(engine, "connect")
