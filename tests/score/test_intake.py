@@ -109,7 +109,7 @@ def one(**changes: Any) -> dict[str, Any]:
         ({"status": "maybe"}, ParkReason.UNKNOWN_STATUS, "not a status we know: 'maybe'"),
         ({"status": ""}, ParkReason.UNKNOWN_STATUS, "not a status we know"),
         ({"status": "call +1 202 555 0100"}, ParkReason.UNKNOWN_STATUS, "not a status we know"),
-        ({"currency": "XXX"}, ParkReason.UNKNOWN_CURRENCY, "not a currency we know: 'XXX'"),
+        ({"currency": "XTS"}, ParkReason.UNKNOWN_CURRENCY, "not a currency we know: 'XTS'"),
         ({"currency": "usd"}, ParkReason.UNKNOWN_CURRENCY, "USD, but the contract is in EUR"),
         ({"partner": "who"}, ParkReason.UNKNOWN_PARTNER, "no such partner: 'who'"),
         ({"partner": "closed"}, ParkReason.PARTNER_NOT_LIVE, "closed is paused"),
