@@ -10,13 +10,13 @@ from __future__ import annotations
 
 import csv
 from collections import defaultdict
-from decimal import Decimal
+from datetime import UTC, datetime
+from decimal import Decimal, InvalidOperation
 from fractions import Fraction
 from pathlib import Path
 
-# A later word outranks an earlier one where sender time and sequence are equal.
-STATUSES = ("pending", "approved_hold", "approved", "adjusted", "declined", "locked", "paid")
 Message = dict[str, str]
+Place = tuple[int, int, int]
 
 
 def messages(file: Path) -> list[Message]:
@@ -26,30 +26,40 @@ def messages(file: Path) -> list[Message]:
     return list(csv.DictReader(lines, delimiter="\t", quoting=csv.QUOTE_NONE))
 
 
-def place(number: int, message: Message) -> tuple[str, int, int, int]:
+def moment(text: str) -> int:
+    """Nanoseconds of a time given as such or as ISO 8601 (UTC), to the microsecond."""
+    if text.isdigit():
+        return int(text)
+    past = datetime.fromisoformat(text.replace("Z", "+00:00")) - datetime(1970, 1, 1, tzinfo=UTC)
+    return (past.days * 86_400 + past.seconds) * 10**9 + past.microseconds * 1000
+
+
+def place(number: int, message: Message) -> Place:
     """Where a message stands among those of its conversion."""
-    sequence = int(message.get("sequence") or 0)
     when = message.get("status_ns") or message["event_ns"]
-    return when.zfill(30), sequence, STATUSES.index(message["status"]), number
+    return moment(when), int(message.get("sequence") or 0), number
 
 
 def last_amounts(file: Path, partner: str) -> dict[str, Decimal]:
-    """The amount each conversion of a partner ends with."""
-    told: dict[str, list[tuple[tuple[str, int, int, int], Message]]] = defaultdict(list)
+    """The amount each conversion of a partner ends with; what cannot be read is left out."""
+    told: dict[str, list[tuple[Place, Decimal, bool]]] = defaultdict(list)
+    seen: set[str] = set()
     for number, message in enumerate(messages(file)):
-        if message["partner"] == partner and message["status"] in STATUSES:
-            told[message["conversion_id"]].append((place(number, message), message))
+        name = message.get("message_id") or f"row {number}"
+        if message["partner"] != partner or not message["amount"] or name in seen:
+            continue
+        seen.add(name)
+        try:
+            amount, where = Decimal(message["amount"]), place(number, message)
+        except (InvalidOperation, ValueError):
+            continue
+        told[message["conversion_id"]].append((where, amount, message["amount_mode"] == "delta"))
     amounts: dict[str, Decimal] = {}
     for conversion, said in told.items():
-        amount = Decimal(0)
-        for _, message in sorted(said, key=lambda pair: pair[0]):
-            if not message.get("amount"):
-                continue
-            if message.get("amount_mode", "") == "delta":
-                amount += Decimal(message["amount"])
-            else:
-                amount = Decimal(message["amount"])
-        amounts[conversion] = amount
+        total = Decimal(0)
+        for _, amount, is_change in sorted(said):
+            total = total + amount if is_change else amount
+        amounts[conversion] = total
     return amounts
 
 

@@ -14,19 +14,20 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
-from pipeline.classify.stage import Classify
 
 from pipeline.capture.pcap import PcapReader
 from pipeline.classify.headers import headers
-from pipeline.engine import Engine, EngineSettings
+from pipeline.classify.stage import Classify
+from pipeline.engine import Engine
 from pipeline.kernels.circle import Circle
 from pipeline.model.batches import BasisBatch, BindingBatch, CircleBatch, SessionBatch, SignInBatch
 from pipeline.model.columns import TextColumn, no_ids
 from pipeline.model.identifiers import Keys, words_of
+from pipeline.model.settings import EngineSettings
 from pipeline.model.stage import END_OF_TIME
 from pipeline.model.tally import Tally
 from pipeline.model.words import Basis, BindingKind, ParseFor, Protocol, SessionFlag, SignIn
-from pipeline.rulebook import load
+from pipeline.rulebook.read import load
 from tests.bench.traffic import Traffic
 
 KEYS = Keys.from_seed("bench")
