@@ -259,10 +259,9 @@ class Journal:
     def read(
         self, stream: str, start: int = 0, stop: int | None = None, unseal: bool = False
     ) -> Iterator[Batch]:
-        """The rows `start` up to `stop` (by default `rows(stream)`), in batches as they were written.
+        """The rows `start` up to `stop` (by default `rows(stream)`), in batches of whatever size.
 
-        Sealed columns are empty unless `unseal`, and stay so where their segment's key was
-        destroyed.
+        Sealed columns are empty unless `unseal`, and stay so where the segment's key was destroyed.
         """
         with self._mutex:
             source = self._streams[stream]
@@ -354,24 +353,30 @@ class Journal:
             if not path.exists():
                 raise JournalError(f"{path}: this segment is missing")
             found = read_segment_end(path, stream.name, number)
-            if found is None:
-                self._open_tail(stream, number, last=number == count - 1)
+            if found is None or not stream.synced.covers(number, path.stat().st_size):
+                self._open_tail(stream, number, found, last=number == count - 1)
             elif found.first_row != stream.stored:
                 raise JournalError(f"{path}: begins at row {found.first_row}, not {stream.stored}")
             else:
                 stream.closed.append(found)
-        if self._writable and stream.writer is None and stream.closed:
-            self._confirm(stream)
         if stream.stored < stream.synced.rows:
             raise JournalError(
                 f"{self.folder / stream.name}: {stream.synced.rows} rows were durable, "
                 f"{stream.stored} are left"
             )
+        if self._writable and stream.writer is None and stream.closed:
+            self._confirm(stream)
 
-    def _open_tail(self, stream: _Stream, number: int, *, last: bool) -> None:
-        """Take up the segment that has no seal, which only the last one may lack."""
+    def _open_tail(self, stream: _Stream, number: int, seal: Segment | None, *, last: bool) -> None:
+        """Take up a segment behind the mark. Only the last one may lack its seal, or be torn.
+
+        That a seal is there does not say that everything before it reached the disk.
+        """
         scan = scan_segment(self.folder, stream.name, number)
         path = segment_path(self.folder, stream.name, number)
+        if seal is not None and scan.segment == seal and seal.first_row == stream.stored:
+            stream.closed.append(seal)
+            return
         durable = stream.synced.size if number == stream.synced.segment else 0
         if not last or number < stream.synced.segment or scan.end < durable or scan.segment.sealed:
             raise JournalError(

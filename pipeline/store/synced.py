@@ -37,6 +37,10 @@ class Synced:
     size: int = 0
     rows: int = 0
 
+    def covers(self, segment: int, size: int) -> bool:
+        """Were the first `size` bytes of a segment durable?"""
+        return segment < self.segment or (segment == self.segment and size <= self.size)
+
 
 class SyncedMark:
     """The file with the mark. `damaged` names the slots that could not be read."""

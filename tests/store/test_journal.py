@@ -494,6 +494,25 @@ def test_sync_is_an_fsync(journal, folder, synced_files):
     assert synced_files == [segment]
 
 
+def test_opening_makes_durable_what_it_takes_up(journal, folder, monkeypatch, synced_files):
+    """A process that was killed may have left rows, or a seal, that only memory has."""
+    monkeypatch.setattr(journal, "_write_mark", lambda **_: None)
+    journal.append("visits", EVERY_STREAM["visits"])
+    journal.append("cuts", EVERY_STREAM["cuts"])
+    journal.seal()
+    journal.append("cuts", EVERY_STREAM["cuts"])
+    journal.close()
+    synced_files.clear()
+    with Journal(folder, KEYS):
+        for name in ("visits/000000000000", "cuts/000000000001"):
+            assert str(folder / f"{name}.segment") in synced_files
+        assert synced_files[-1] == str(folder / "synced")
+    synced_files.clear()
+    with Journal(folder, KEYS) as again:
+        assert str(folder / "visits" / "000000000000.segment") not in synced_files
+        assert again.rows("visits") == 40
+
+
 def test_a_key_is_durable_before_what_it_seals(journal, folder, synced_files):
     journal.append("bindings", EVERY_STREAM["bindings"])
     journal.sync()

@@ -103,6 +103,7 @@ def test_killed_again_and_again(tmp_path, undisturbed, monkeypatch, seed):
     go_on(tmp_path / "j", expected, monkeypatch)
 
 
+@pytest.mark.slow
 def test_the_points_leave_what_they_say(tmp_path):
     """Half a frame is half a frame, and before the first write there is no row."""
     assert run(tmp_path / "a", "journal.before_write")[0] == -signal.SIGKILL

@@ -202,8 +202,8 @@ def bounds(folder) -> dict[str, list[tuple[int, int, bool]]]:
         }
 
 
-def cut_run(folder, stop: int = 3) -> None:
-    """Three thirds of the rows, the bounds fixed after each."""
+def cut_run(folder, stop: int = 3, more: int = 0) -> None:
+    """Three thirds of the rows, the bounds fixed after each; or fewer, and some rows `more`."""
     with Journal(folder, KEYS) as journal:
         journal.resume()
         for third in range(stop):
@@ -213,14 +213,18 @@ def cut_run(folder, stop: int = 3) -> None:
             for stream in ROWS:
                 sealed = [s for s in journal.segments(stream) if s.sealed]
                 assert sealed[-1].end >= journal.rows(stream) == third * 10 + 10
+        for stream, batch in ROWS.items():
+            journal.append(stream, batch.slice(stop * 10, stop * 10 + more))
 
 
-def test_seals_fall_where_they_fell(tmp_path):
+@pytest.mark.parametrize("more", [0, 4, 10])
+@pytest.mark.parametrize("stop", [0, 1, 2])
+def test_seals_fall_where_they_fell(tmp_path, stop, more):
+    """The run that ended after some seals, and maybe some rows more, is gone through once again."""
     cut_run(tmp_path / "once")
-    for stop in (1, 2, 3):
-        cut_run(tmp_path / str(stop), stop)
-        cut_run(tmp_path / str(stop))
-        assert bounds(tmp_path / str(stop)) == bounds(tmp_path / "once")
+    cut_run(tmp_path / "twice", stop, more)
+    cut_run(tmp_path / "twice")
+    assert bounds(tmp_path / "twice") == bounds(tmp_path / "once")
 
 
 def test_a_seal_covers_the_position_though_more_rows_are_there(tmp_path):
