@@ -204,24 +204,26 @@ def main() -> None:
         machine(),
         f"{conversions:,} conversions of {conversions // PER_MEMBER:,} members,"
         f" {TRANSACTION_ROWS:,} targets a commit, {transfers:,} transfers in all",
-        f"  {'':24}{'requests/s':>12}{'bare/s':>12}{'x bare':>8}{'p50 ms':>8}{'p99 ms':>8}",
+        f"  {'':24}{'requests/s':>12}{'a CPU s':>12}{'bare/s':>12}{'x bare':>8}"
+        f"{'p50 ms':>8}{'p99 ms':>8}",
     ]
-    total = bare_total = 0.0
+    total = bare_total = cpu = 0.0
     for name, seconds in timed.seconds.items():
         figure, bare = found[name], found[f"bare: {name}"]
         total, bare_total = total + figure.seconds, bare_total + bare.seconds
+        cpu += figure.cpu_seconds
         cuts = statistics.quantiles(seconds, n=100) if len(seconds) > 1 else seconds * 99
         busy = "  busy" if figure.disturbed else ""
         # What is sent once more is not written at all, so there is nothing to compare with.
         rate = f"{bare.rate:12,.0f}" if bare.seconds > 0.01 else f"{'nothing':>12}"
         share = f"{bare.seconds / figure.seconds:8.2f}" if bare.seconds > 0.01 else f"{'-':>8}"
         lines.append(
-            f"  {name:24}{figure.rate:12,.0f}{rate}{share}"
+            f"  {name:24}{figure.rate:12,.0f}{figure.packets / figure.cpu_seconds:12,.0f}{rate}{share}"
             f"{1e3 * cuts[49]:8.0f}{1e3 * cuts[98]:8.0f}{busy}"
         )
     lines.append(
-        f"  {'transfers, all stages':24}{transfers / total:12,.0f}{transfers / bare_total:12,.0f}"
-        f"{bare_total / total:8.2f}"
+        f"  {'transfers, all stages':24}{transfers / total:12,.0f}{transfers / cpu:12,.0f}"
+        f"{transfers / bare_total:12,.0f}{bare_total / total:8.2f}"
     )
     sys.stdout.write("\n".join(lines) + "\n")
 

@@ -10,8 +10,11 @@ import pytest
 
 from tests.bench import by_hand
 
-COLUMNS = "event_ns received_ns partner conversion_id status amount amount_mode status_ns sequence message_id"
-HEADER = "# mirrorpoint purchases v1\n" + "\t".join(COLUMNS.split()) + "\n"
+COLUMNS = (
+    *("event_ns", "received_ns", "partner", "conversion_id", "status", "amount", "amount_mode"),
+    *("status_ns", "sequence", "message_id"),
+)
+HEADER = "# mirrorpoint purchases v1\n" + "\t".join(COLUMNS) + "\n"
 
 
 def purchases(folder: Path, *rows: str) -> Path:
