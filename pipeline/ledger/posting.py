@@ -164,7 +164,7 @@ def _open_pending(draft: Draft, generation: int, about: About, target: Target) -
         target.conversion_key,
         generation,
         target.subscriber_id,
-        draft.state.terms,
+        draft.state.terms_of(target),
         target.contract_version,
         target.rule_version,
         target.event_ns,
@@ -231,16 +231,17 @@ def _grant(
     own = state.own_lot_id(target.conversion_key, member)
     lot = draft.lot(own)
     if lot is None:
+        terms = state.terms_of(target)
         lot = Lot(
             own,
             target.conversion_key,
             member,
-            state.terms,
+            terms,
             target.contract_version,
             target.rule_version,
             target.event_ns,
             target.event_ns,
-            expires_ns(state.terms.expiry_policy, target.event_ns, state.timezone),
+            expires_ns(terms.expiry_policy, target.event_ns, state.timezone),
             0,
             0,
         )

@@ -81,6 +81,7 @@ class LedgerState:
     def __init__(self, key: bytes, terms: Terms, timezone: str, programme_version: bytes) -> None:
         self.key, self.terms, self.timezone = key, terms, timezone
         self.programme_version = programme_version
+        self.terms_by_rulebook: dict[bytes, Terms] = {}
         self.conversions: dict[bytes, Conversion] = {}
         self.pending: dict[tuple[bytes, int], PendingItem] = {}
         self.lots: dict[bytes, Lot] = {}
@@ -109,8 +110,12 @@ class LedgerState:
         self.put_lot(lot)
         self.changed_lots.add(lot.lot_id)
 
+    def terms_of(self, target: Target) -> Terms:
+        """The terms of the rulebook that rated a target; where that is unknown, those in force."""
+        return self.terms_by_rulebook.get(target.rulebook_hash, self.terms)
+
     def own_lot_id(self, conversion_key: bytes, subscriber_id: bytes) -> bytes:
-        """The id of a conversion's lot."""
+        """The id of the lot that a conversion gives to a member."""
         at = (conversion_key, subscriber_id)
         found = self._own_lot_ids.get(at)
         if found is None:

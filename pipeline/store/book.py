@@ -32,7 +32,7 @@ from pipeline.ledger.orders import post_order
 from pipeline.ledger.posting import post_target
 from pipeline.ledger.state import Balance, Conversion, LedgerState, PendingItem, Pin
 from pipeline.ledger.targets import orders_of, plain_column, targets_of
-from pipeline.ledger.terms import Terms, period_of, terms_of
+from pipeline.ledger.terms import period_of, terms_of
 from pipeline.ledger.transfers import (
     CONVERSION,
     FIRST_LINK,
@@ -54,6 +54,7 @@ from pipeline.store.book_pages import (
     conversion_of,
     lot_of,
     pending_of,
+    read_terms,
 )
 from pipeline.store.book_register import DoneCut, Register, RuleVersion, Run
 from pipeline.store.book_schema import AnyRow
@@ -114,6 +115,7 @@ class Book:
             "schema_version": tables.SCHEMA_VERSION,
             "programme": self._programme.id,
             "points": self._programme.points,
+            "timezone": self._programme.timezone,
             "test": "yes" if self._keys.test else "no",
             "keys": digest(self._key, "book keys").hex(),
         }
@@ -264,7 +266,7 @@ class Book:
         lots = tables.lots
         chosen = (lots.c.subscriber_id == bytes(subscriber_id), lots.c.remaining > 0)
         with self._read() as connection:
-            terms = _terms_by_id(connection)
+            terms = read_terms(connection)
             rows = connection.execute(select(lots).where(*chosen)).all()
         return sorted((lot_of(row, terms) for row in rows), key=spending_key)
 
@@ -278,7 +280,7 @@ class Book:
             ).first()
             if row is None:
                 return None
-            terms = _terms_by_id(connection)
+            terms = read_terms(connection)
             pending = connection.execute(
                 select(items).where(items.c.conversion_key == key).order_by(items.c.generation)
             ).all()
@@ -362,16 +364,17 @@ class Book:
     # Rules, runs, cuts, identities
 
     def import_rulebook(self, rulebook: Rulebook) -> None:
-        """Keep a rulebook's versions with their text, and issue points on its terms from now on.
+        """Keep a rulebook's versions with their text; it is in force until the next import.
 
-        Raises BookError for the rulebook of another programme or another kind of points.
+        Targets are booked on the terms of the rulebook that rated them, whichever is in force.
+        Raises BookError for another programme, another kind of points or another time zone.
         """
-        ours, theirs = self._programme, rulebook.programme
-        if (ours.id, ours.points) != (theirs.id, theirs.points):
-            raise BookError(
-                f"this book is of programme {ours.id!r} in {ours.points},"
-                f" the rulebook of {theirs.id!r} in {theirs.points}"
-            )
+        for name in ("id", "points", "timezone"):
+            ours, theirs = (getattr(p, name) for p in (self._programme, rulebook.programme))
+            if ours != theirs:
+                raise BookError(
+                    f"this book is of a programme with {name} {ours!r}, the rulebook has {theirs!r}"
+                )
         self.register.import_rulebook(rulebook)
         self._use(rulebook)
 
@@ -441,10 +444,6 @@ def _collector_paused() -> Iterator[None]:
     finally:
         if running:
             gc.enable()
-
-
-def _terms_by_id(connection: Connection) -> dict[int, Terms]:
-    return {row[0]: Terms(*row[1:]) for row in connection.execute(select(tables.terms))}
 
 
 def _entry_query() -> Select:

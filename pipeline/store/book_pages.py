@@ -71,8 +71,6 @@ class Pages:
         self.first_new = self.sequence + 1
         self.account_ids: dict[Balance, int] = {}
         self.owners: dict[str, bytes] = {}
-        self.terms_ids: dict[Terms, int] = {}
-        self.terms_by_id: dict[int, Terms] = {}
         self.stored: set[Any] = set()  # keys of rows that are there already
         self.rows: dict[Table, list[tuple[Any, ...]]] = {
             tables.transfers: [],
@@ -80,8 +78,15 @@ class Pages:
             tables.lot_moves: [],
             tables.orders: [],
         }
-        for row in connection.execute(select(tables.terms)):
-            self._know_terms(Terms(*row[1:]), row[0])
+        self.terms_by_id = read_terms(connection)
+        self.terms_ids = {found: number for number, found in self.terms_by_id.items()}
+        books = tables.rulebooks
+        state.terms_by_rulebook = {
+            rulebook: self.terms_by_id[number]
+            for rulebook, number in connection.execute(
+                select(books.c.rulebook_hash, books.c.terms_id)
+            )
+        }
 
     # Reading
 
@@ -305,15 +310,25 @@ class Pages:
 
     def _with_terms(self, row: Lot | PendingItem) -> tuple[Any, ...]:
         """A lot or pending item as its row: its terms, the fourth value, by their number."""
-        if row.terms not in self.terms_ids:
-            number = len(self.terms_ids) + 1
-            self._know_terms(row.terms, number)
-            put_rows(self.connection, tables.terms, [(number, *row.terms)])
-        return (*row[:3], self.terms_ids[row.terms], *row[4:])
+        number = self.terms_ids.get(row.terms)
+        if number is None:
+            number = self.terms_ids[row.terms] = put_terms(self.connection, row.terms)
+        return (*row[:3], number, *row[4:])
 
-    def _know_terms(self, found: Terms, number: int) -> None:
-        self.terms_ids[found] = number
-        self.terms_by_id[number] = found
+
+def read_terms(connection: Connection) -> dict[int, Terms]:
+    """All terms by their number."""
+    return {row[0]: Terms(*row[1:]) for row in connection.execute(select(tables.terms))}
+
+
+def put_terms(connection: Connection, wanted: Terms) -> int:
+    """The number of terms, which are added where they are new."""
+    known = read_terms(connection)
+    for number, found in known.items():
+        if found == wanted:
+            return number
+    put_rows(connection, tables.terms, [(len(known) + 1, *wanted)])
+    return len(known) + 1
 
 
 def lot_of(row: AnyRow, terms: dict[int, Terms]) -> Lot:

@@ -12,10 +12,12 @@ from dataclasses import asdict, dataclass
 
 from sqlalchemy import insert, select, update
 
+from pipeline.ledger.terms import terms_of
 from pipeline.model.batches import CutBatch
 from pipeline.model.identifiers import NO_ID
 from pipeline.rulebook.model import Location, Rulebook
 from pipeline.store import book_schema as tables
+from pipeline.store.book_pages import put_terms
 from pipeline.store.book_schema import Session
 
 
@@ -74,7 +76,11 @@ class Register:
             )
             if connection.execute(known).first() is not None:
                 return
-            row = {"rulebook_hash": rulebook.hash, "text": rulebook.text()}
+            row = {
+                "rulebook_hash": rulebook.hash,
+                "text": rulebook.text(),
+                "terms_id": put_terms(connection, terms_of(rulebook.programme)),
+            }
             connection.execute(insert(tables.rulebooks), row)
             named = select(table.c.version, table.c.kind, table.c.id)
             there = {tuple(found) for found in connection.execute(named)}

@@ -239,7 +239,14 @@ orders = Table(
     _id("run_id"),
 )
 
-rulebooks = Table("rulebooks", metadata, _id("rulebook_hash", primary_key=True), _text("text"))
+# Points are issued on the terms of the rulebook that rated them.
+rulebooks = Table(
+    "rulebooks",
+    metadata,
+    _id("rulebook_hash", primary_key=True),
+    _text("text"),
+    Column("terms_id", Number, ForeignKey(terms.c.terms_id), nullable=False),
+)
 
 rule_versions = Table(
     "rule_versions",

@@ -40,6 +40,8 @@ class Identities:
         A login that is there already is left alone, one that changed is sealed anew, an erased
         subscriber stays erased.
         """
+        if not logins:
+            return 0
         with self._write() as connection:
             return self._put(connection, logins, now_ns)
 

@@ -262,20 +262,34 @@ def test_a_book_is_opened_by_its_own(url: str, book: Book) -> None:
         Book(url, KEYS, rulebook(points="MILES"))
     with pytest.raises(BookError, match="test"):
         Book(url, dataclasses.replace(KEYS, test=False), rulebook())
-    with pytest.raises(BookError, match="in MILES"):
-        book.import_rulebook(rulebook(points="MILES"))
+    with pytest.raises(BookError, match="another timezone"):
+        Book(url, KEYS, rulebook(timezone="UTC"))
+    for changed in ({"points": "MILES"}, {"id": "other"}, {"timezone": "UTC"}):
+        with pytest.raises(BookError, match=next(iter(changed))):
+            book.import_rulebook(rulebook(**changed))
 
 
-def test_new_terms_hold_for_new_lots(book: Book) -> None:
-    book.post_targets(target_batch([target("a", 10, "available")]), **booking(1))
-    book.import_rulebook(rulebook(expiry="never", funder="partner"))
-    targets = [target("a", 12, "available", fold=2), target("b", 10, "available", fold=2)]
-    book.post_targets(target_batch(targets), **booking(2))
-    old, new = book.lots(name_id("member", "ann"))
-    assert (old.amount, old.terms.expiry_policy, old.terms.funder) == (
+@pytest.mark.parametrize("order", [(0, 1), (1, 0)])
+def test_points_are_issued_on_the_terms_they_were_rated_under(book: Book, order: tuple) -> None:
+    """Whatever was imported last; and a lot keeps the terms it was born with."""
+    books = [rulebook(), rulebook(expiry="never", funder="partner")]
+    for number in order:
+        book.import_rulebook(books[number])
+    old, new = (each.hash for each in books)
+    first = [target("a", 10, "available")._replace(rulebook_hash=old)]
+    first.append(target("b", 10, "pending")._replace(rulebook_hash=new))
+    book.post_targets(target_batch(first), **booking(1))
+    second = [target("a", 12, "available", fold=2)._replace(rulebook_hash=new)]
+    second.append(target("b", 10, "available", fold=2)._replace(rulebook_hash=new))
+    book.post_targets(target_batch(second), **booking(2))
+    a, b = book.lots(name_id("member", "ann"))
+    assert (a.amount, a.terms.expiry_policy, a.terms.funder) == (
         12, "calendar_year_plus(2)", "operator",
     )  # fmt: skip
-    assert (new.terms.expiry_policy, new.terms.funder) == ("never", "partner")
+    assert (b.terms.expiry_policy, b.terms.funder) == ("never", "partner")
+    waited = book.conversion(name_id("conversion", "b"))
+    assert waited is not None
+    assert waited.pending[0].terms == b.terms
     assert all("never imported" in sentence for sentence in book.audit())
 
 
