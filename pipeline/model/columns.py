@@ -14,6 +14,7 @@ the process that made them and are never stored.
 from __future__ import annotations
 
 import functools
+import itertools
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, fields
 from typing import Annotated, Any, Self, TypeVar, get_args, get_origin, get_type_hints
@@ -36,15 +37,16 @@ ID = Annotated[np.ndarray, ID_DTYPE]
 
 @dataclass(frozen=True, slots=True)
 class TextColumn:
-    """`data`: uint8 bytes of all values in order; `offsets`: int64, one more than there are values.
-    """
+    """`data`: uint8 bytes of all values in order; `offsets`: int64, one more than values."""
 
     data: np.ndarray
     offsets: np.ndarray
 
     def __post_init__(self) -> None:
-        assert self.data.dtype == np.uint8 and self.data.ndim == 1
-        assert self.offsets.dtype == np.int64 and self.offsets.ndim == 1
+        assert self.data.dtype == np.uint8
+        assert self.offsets.dtype == np.int64
+        assert self.data.ndim == 1
+        assert self.offsets.ndim == 1
         assert len(self.offsets) >= 1
 
     @classmethod
@@ -76,8 +78,8 @@ class TextColumn:
     def to_list(self) -> list[str]:
         """All values as strings."""
         raw = self.data.tobytes()
-        ends = self.offsets.tolist()
-        return [raw[a:b].decode("utf-8", "replace") for a, b in zip(ends, ends[1:], strict=False)]
+        ends = itertools.pairwise(self.offsets.tolist())
+        return [raw[a:b].decode("utf-8", "replace") for a, b in ends]
 
     def take(self, rows: np.ndarray) -> TextColumn:
         """The values at these row numbers (an integer array or a boolean mask), in that order."""
@@ -131,7 +133,8 @@ def _columns_of(batch_class: type) -> tuple[Column, ...]:
     hints = get_type_hints(batch_class, include_extras=True)
     found = []
     for field in fields(batch_class):
-        hint, marks = hints[field.name], ()
+        hint = hints[field.name]
+        marks: tuple[Any, ...] = ()
         while get_origin(hint) is Annotated:
             marks += tuple(hint.__metadata__)
             hint = get_args(hint)[0]
@@ -145,6 +148,9 @@ def _columns_of(batch_class: type) -> tuple[Column, ...]:
 @functools.cache
 def _stored_columns(batch_class: type) -> tuple[Column, ...]:
     return tuple(c for c in columns_of(batch_class) if not c.local)
+
+
+B = TypeVar("B", bound="Batch")
 
 
 class Batch:
@@ -194,12 +200,10 @@ class Batch:
         return cls(**columns)
 
 
-def _replace(batch: Any, changed: dict[str, Any]) -> Any:
-    values = {f.name: changed.get(f.name, getattr(batch, f.name)) for f in fields(batch)}
+def _replace(batch: B, changed: dict[str, Any]) -> B:
+    named: Any = batch  # every batch is a dataclass, which its base class cannot say
+    values = {f.name: changed.get(f.name, getattr(batch, f.name)) for f in fields(named)}
     return type(batch)(**values)
-
-
-B = TypeVar("B", bound=Batch)
 
 
 def concat(batches: Sequence[B]) -> B:

@@ -64,7 +64,7 @@ def words_of(key: bytes) -> np.ndarray:
 
 def id_text(value: bytes | np.void) -> str:
     """UUID text of an id; empty for none."""
-    raw = bytes(value)
+    raw = value if isinstance(value, bytes) else value.tobytes()
     return "" if raw == NO_ID else str(uuid.UUID(bytes=raw))
 
 

@@ -1,5 +1,4 @@
-"""The closed lists: protocols, states, kinds and reasons. Numbers are append-only and never reused.
-"""
+"""The closed lists: protocols, states, kinds, reasons. Numbers are append-only, never reused."""
 
 from __future__ import annotations
 

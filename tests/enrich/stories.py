@@ -1,7 +1,8 @@
-"""Small worlds for the tests of enrich: a rulebook with short times, subscribers, sessions as batches."""
+"""Small worlds for the tests of enrich: a rulebook with short times, subscribers, sessions."""
 
 from __future__ import annotations
 
+import itertools
 from dataclasses import dataclass, field, replace
 
 import numpy as np
@@ -197,7 +198,7 @@ def run(
     world = World(policy, limits=limits)
     waiting = sorted(facts, key=lambda fact: fact.received_ns)
     edges = [0, *sorted(cuts), len(sessions)]
-    for start, stop in zip(edges, edges[1:], strict=False):
+    for start, stop in itertools.pairwise(edges):
         block = sessions[start:stop]
         until = max((s.watermark_ns for s in block), default=-1)
         due = [fact for fact in waiting if fact.received_ns <= until]

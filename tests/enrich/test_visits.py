@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -116,7 +118,7 @@ def test_what_every_history_keeps(given_sessions, given_facts):
         assert [r["trigger"] for r in versions].count(VisitTrigger.CLOSED) == 1
         assert versions[-1]["trigger"] == VisitTrigger.CLOSED
         assert [r["trigger"] for r in versions].count(VisitTrigger.DOCUMENT) <= 1
-        for before, after in zip(versions, versions[1:], strict=False):
+        for before, after in itertools.pairwise(versions):
             assert after["sessions"] >= before["sessions"]
             assert after["first_ns"] <= before["first_ns"]
             assert after["last_ns"] >= before["last_ns"]

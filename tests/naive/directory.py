@@ -1,7 +1,7 @@
-"""What sign-ins lead to, told slowly: one list of facts, searched from end to end for each question.
+"""What sign-ins lead to, told slowly: one list of facts, searched whole for each question.
 
-Rows that come out are (kind, subscriber, prefix, event, received); a subscriber is its number in the
-order in which the circle first named it, -1 for an END.
+Rows that come out are (kind, subscriber, prefix, event, received); a subscriber is its number in
+the order in which the circle first named it, -1 for an END.
 """
 
 from __future__ import annotations

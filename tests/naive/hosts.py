@@ -10,9 +10,9 @@ def is_under(name: str, other: str) -> bool:
 
 
 def owner_of(host: str, partners, trackers) -> int:
-    """The code of a host straight from the rules: the longest claim that its owner does not exclude.
+    """The code of a host straight from the rules: the longest claim its owner does not exclude.
 
-    `partners` are (hosts, exact, exclude), `trackers` are hosts; codes are 0, 1, ... and -2, -3, ...
+    `partners` are (hosts, exact, exclude), `trackers` hosts; codes are 0, 1, ... and -2, -3, ...
     """
     claims = []
     for number, (hosts, exact, exclude) in enumerate(partners):
@@ -26,7 +26,7 @@ def owner_of(host: str, partners, trackers) -> int:
 
 
 def lookup_hosts(entries: dict[str, tuple[int, int]], hosts: list[str]) -> list[int]:
-    """Twin of the kernel: `entries` gives the codes of the name itself and of the names under it."""
+    """Twin of the kernel: `entries` has the codes of the name itself and of names under it."""
     found = []
     for host in hosts:
         labels = host.split(".")
