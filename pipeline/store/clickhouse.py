@@ -7,8 +7,9 @@ cannot (`readonly = 1`).
 
 Every insert is one Arrow block into a table without partitions, hence one part: it is there whole
 or not at all. It carries a token that ClickHouse remembers, so the same insert twice is one insert.
-After an insert the rows are counted: the token is written down before the rows are, so a kill
-between the two leaves a token without rows, and those that are missing then go under another token.
+Before and after, it is asked which of the rows are there: what is there is not sent again (tokens
+are forgotten one day), and a kill between the writing of the token and that of its rows leaves a
+token without rows, which then go under another one.
 """
 
 from __future__ import annotations
@@ -47,14 +48,14 @@ __all__ = ["ClickHouse", "QueryError", "SinkError"]
 
 URL = re.compile(r"chdb://(?P<path>:memory:|/.*)\Z")
 NAME = re.compile(r"[a-z_][a-z0-9_]{0,63}\Z", re.ASCII)
-# `questions` are anybody's, `reading` is our own; neither can write.
+# `questions` are anybody's, `reading` is our own; neither can write. `staging` keeps answers.
 SETTINGS = {
     "writing": (),
+    "staging": ("output_format_arrow_string_as_string = 0",),
     "reading": (
         "output_format_arrow_string_as_string = 0",
         "output_format_json_quote_64bit_integers = 0",
         "asterisk_include_alias_columns = 1",
-        "enable_materialized_cte = 1",
         "readonly = 1",
     ),
     "questions": ("output_format_json_quote_64bit_integers = 0", "readonly = 1"),
@@ -101,11 +102,20 @@ class ClickHouse:
 
     def query(self, sql: str) -> pa.Table:
         """The answer as Arrow; text as binary, closed lists as numbers. For questions of ours."""
-        raw = self._ask(sql, "ArrowStream")
+        return _arrow(self._ask(sql, "ArrowStream"))
+
+    def staged(self, steps: Mapping[str, str], sql: str) -> pa.Table:
+        """The answer to `sql`, as in `query`, after steps whose answers are kept meanwhile."""
+        kept = list(steps)
+        for name in kept:
+            self._do(f"DROP TEMPORARY TABLE IF EXISTS {name}", "staging")
         try:
-            return pa.ipc.open_stream(raw).read_all()
-        except pa.ArrowInvalid as error:
-            raise SinkError(f"an answer that is no Arrow stream: {error}") from None
+            for name, step in steps.items():
+                self._do(f"CREATE TEMPORARY TABLE {name} ENGINE = Memory AS {step}", "staging")
+            return _arrow(self._ask(sql, "ArrowStream", use="staging"))
+        finally:
+            for name in kept:
+                self._do(f"DROP TEMPORARY TABLE IF EXISTS {name}", "staging")
 
     def rows(self, sql: str) -> list[tuple[Any, ...]]:
         """The answer as Python values: closed lists as words, ids and times as text."""
@@ -158,31 +168,26 @@ class ClickHouse:
         projection.deliver_run(self, run)
 
     def insert(self, table: Table, rows: pa.RecordBatch, token: str, where: str) -> None:
-        """Put rows into a table once. `where` selects exactly these rows among those of the table.
+        """Put rows into a table once. `where` selects exactly these rows of the table.
 
-        Raises SinkError where, in the end, other rows are there than these.
+        What is there already stays and is not sent again. Raises SinkError where, before or in the
+        end, other rows are there than these.
         """
-        if rows.num_rows == 0:
-            return
         offsets = np.asarray(rows.column(rows.schema.get_field_index("stream_offset")))
-        missing = np.ones(len(offsets), bool)
-        for attempt in ("", ":again"):
-            self._send(table, rows.filter(pa.array(missing)) if attempt else rows, token + attempt)
-            here = self._offsets(table, where)
-            missing = ~np.isin(offsets, here)
-            if not missing.any():
-                break
-        if missing.any() or len(here) != len(offsets):
-            raise SinkError(
-                f"{table.log}, {where}: {len(here)} rows are here after {len(offsets)} were sent"
-            )
+        missing = self._missing(table, offsets, where)
+        if missing.any():
+            whole = bool(missing.all())
+            self._send(table, rows.filter(pa.array(missing)), token if whole else f"{token}:rest")
+            missing = self._missing(table, offsets, where)
+        if missing.any():
+            self._send(table, rows.filter(pa.array(missing)), f"{token}:again")
+            missing = self._missing(table, offsets, where)
+        if missing.any():
+            raise SinkError(f"{table.log}, {where}: {missing.sum()} of {len(rows)} rows got lost")
 
     def execute(self, statement: str) -> None:
         """Do something to the store itself, as its owner. Raises SinkError."""
-        try:
-            self._connection("writing").query(statement)
-        except RuntimeError as error:
-            raise SinkError(_said(error)) from None
+        self._do(statement, "writing")
 
     # What accrual reads
 
@@ -227,7 +232,9 @@ class ClickHouse:
             connection = chdb.connect(self._path)
         except RuntimeError as error:
             raise SinkError(
-                f"{self._path}: the store cannot be opened: {_said(error)}", retryable=True
+                f"{self._path}: the store cannot be opened, perhaps another process has it"
+                f" ({_said(error)})",
+                retryable=True,
             ) from None
         with self._mutex:
             self._open.add(connection)
@@ -274,10 +281,17 @@ class ClickHouse:
     ) -> bytes:
         connection = self._connection(use)
         try:
-            found: bytes = connection.query(sql, format, params=dict(parameters or {})).bytes()
+            values = {name: _escaped(text) for name, text in (parameters or {}).items()}
+            found: bytes = connection.query(sql, format, params=values).bytes()
         except RuntimeError as error:
             raise SinkError(_said(error)) from None
         return found
+
+    def _do(self, statement: str, use: str) -> None:
+        try:
+            self._connection(use).query(statement)
+        except RuntimeError as error:
+            raise SinkError(_said(error)) from None
 
     def _send(self, table: Table, rows: pa.RecordBatch, token: str) -> None:
         assert "'" not in token
@@ -295,9 +309,29 @@ class ClickHouse:
         except RuntimeError as error:
             raise SinkError(f"{table.log}, {token}: {_said(error)}", retryable=True) from None
 
-    def _offsets(self, table: Table, where: str) -> np.ndarray:
+    def _missing(self, table: Table, offsets: np.ndarray, where: str) -> np.ndarray:
+        """Which of these rows are not there (bool); raises SinkError where others are."""
         found = self.query(f"SELECT stream_offset FROM {table.log} WHERE {where}")
-        return np.asarray(found.column(0), dtype=np.uint64)
+        there = np.asarray(found.column(0), dtype=np.uint64)
+        missing = ~np.isin(offsets, there)
+        if len(there) != len(offsets) - missing.sum():
+            raise SinkError(
+                f"{table.log}, {where}: {len(there)} rows are there that are not all among the"
+                f" {len(offsets)} that belong there"
+            )
+        return missing
+
+
+def _arrow(raw: bytes) -> pa.Table:
+    try:
+        return pa.ipc.open_stream(raw).read_all()
+    except pa.ArrowInvalid as error:
+        raise SinkError(f"an answer that is no Arrow stream: {error}") from None
+
+
+def _escaped(text: str) -> str:
+    """A parameter's value as ClickHouse reads it: as in a file of tab-separated values."""
+    return text.replace("\\", "\\\\").replace("\t", "\\t").replace("\n", "\\n")
 
 
 def _said(error: Exception) -> str:

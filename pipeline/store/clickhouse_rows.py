@@ -9,14 +9,16 @@ nanoseconds, UUID for an id), and come back through Arrow as well.
 
 from __future__ import annotations
 
+import re
 from typing import TypeVar
 
 import numpy as np
 import pyarrow as pa
 
-from pipeline.model.columns import Batch
+from pipeline.model.columns import Batch, columns_of
 from pipeline.store.arrow import ID_BYTES, from_arrow, to_arrow
 from pipeline.store.clickhouse_schema import Table, TableColumn
+from pipeline.store.sink import SinkError
 
 B = TypeVar("B", bound=Batch)
 
@@ -30,7 +32,7 @@ def arrow_rows(
     hashes: np.ndarray,
     run_id: bytes,
 ) -> pa.RecordBatch:
-    """The rows of a table: the batch's columns and what delivery adds.
+    """The rows of a table: the batch's columns and what delivery adds. Raises SinkError.
 
     `offsets`: int64 or uint64, the place of each row in its stream; `hashes`: uint64 row hashes. A
     batch that names its own run keeps it.
@@ -58,6 +60,12 @@ def _array(column: TableColumn, plain: pa.RecordBatch) -> pa.Array:
         words[:, 0], words[:, 1] = (np.asarray(v) for v in values)
         return _fixed(words.tobytes(), len(words))
     if column.type.startswith("Enum8("):
+        # ClickHouse would take any number here, and fail whoever reads it.
+        numbers = np.asarray(values[0])
+        known = np.zeros(256, bool)
+        known[[int(n) for n in re.findall(r"= (\d+)", column.type)]] = True
+        if not known[numbers].all():
+            raise SinkError(f"{column.name}: {numbers[~known[numbers]][0]} is not in {column.type}")
         return values[0].view(pa.int8())
     if column.type.startswith("DateTime64"):
         return values[0].view(pa.timestamp("ns", "UTC"))
@@ -81,22 +89,27 @@ def arrow_stream(rows: pa.RecordBatch) -> bytes:
 
 def batch_of(batch_class: type[B], answer: pa.Table) -> B:
     """A batch of an answer's columns, found by name. Raises ArrowError where one is missing."""
-    arrays = []
+    arrays: dict[str, pa.Array] = {}
     for name in answer.column_names:
         values = answer.column(name).combine_chunks()
         if isinstance(values, pa.ExtensionArray):
             values = values.storage
-        if pa.types.is_dictionary(values.type):
-            values = values.dictionary_decode()
-        arrays.append(values)
-    return from_arrow(batch_class, pa.RecordBatch.from_arrays(arrays, names=answer.column_names))
+        arrays[name] = values
+    for column in columns_of(batch_class):
+        stem = column.name.removesuffix("_hi")
+        if stem != column.name and stem in arrays:
+            words = np.frombuffer(b"".join(arrays[stem].to_pylist()), ">u8").reshape(-1, 2)
+            arrays[f"{stem}_hi"], arrays[f"{stem}_lo"] = (
+                pa.array(words[:, i].astype(np.uint64)) for i in (0, 1)
+            )
+    plain = pa.RecordBatch.from_arrays(list(arrays.values()), names=list(arrays))
+    return from_arrow(batch_class, plain)
 
 
 def select_of(table: Table) -> str:
     """What to select of a table so that `batch_of` makes its batch again."""
     parts = []
     for column in table.columns:
-        assert column.type != "IPv6", "nothing here reads addresses back"
         if not column.sources:
             continue
         if column.type.startswith("Enum8(") or column.type == "Bool":

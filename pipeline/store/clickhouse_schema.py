@@ -403,14 +403,16 @@ of the unit it was delivered in. `row_hash`: what is compared with the journal.
 
 ## Views: the newest version of each id
 
+Their columns are `id`, `cause_id` and those of the table of the same name.
+
 """
 
 
 def schema_page() -> str:
     """The page `docs/schema.md`."""
-    lines = PAGE_HEAD.strip("\n").split("\n")
+    lines = [*PAGE_HEAD.strip("\n").split("\n"), ""]
     for name, about in VIEWS.items():
-        lines.append(f"- `{name}`: {about} Columns: `id`, `cause_id` and those of `{name}_log`.")
+        lines.append(f"- `{name}`: {about}")
     lines += ["", "## Tables: append-only", ""]
     for table in TABLES.values():
         lines += [f"### {table.log}", "", ABOUT[table.name], "", "| column | type |", "|---|---|"]

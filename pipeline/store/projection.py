@@ -2,10 +2,10 @@
 
 Delivery keeps no book of its own: what is there is asked of ClickHouse, per segment, as the count,
 the xor and the sum of the row hashes, which are what the journal's seal says of a segment. A
-segment that is not there is sent whole, with the token `stream:first_row`; one that is there in
-part is sent again with the same token; one that holds anything else is an error that names it,
-because adding rows cannot mend it. Bounds of segments are fixed by the journal and those of entries
-by their sequence, so no retry can cut rows otherwise. Doing any of this twice is doing it once.
+segment that is not there is sent whole, with the token `stream:first_row`; of one that is there in
+part the rest is sent; one that holds anything else is an error that names it, because adding rows
+cannot mend it. Bounds of segments are fixed by the journal and those of entries by their sequence,
+so no retry can cut rows otherwise. Doing any of this twice is doing it once.
 
 Measured on one core: see `tests/bench/clickhouse.py`.
 """

@@ -6,6 +6,7 @@ blocks with the same tokens and answers the same SQL.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any, Protocol
 
 import pyarrow as pa
@@ -30,6 +31,12 @@ class Sink(Protocol):
 
     def rows(self, sql: str) -> list[tuple[Any, ...]]:
         """The answer as Python values: closed lists as words, ids and times as text."""
+        ...
+
+    def staged(self, steps: Mapping[str, str], sql: str) -> pa.Table:
+        """The answer to `sql`, as in `query`. Each step is a question whose answer is kept, under
+        its name, for those after it and for `sql`, and for nobody else.
+        """
         ...
 
     def insert(self, table: Table, rows: pa.RecordBatch, token: str, where: str) -> None:
