@@ -105,7 +105,7 @@ class Pages:
             tables.pending_items,
             tables.pending_items.c.conversion_key.in_,
             waiting,
-            tables.pending_items.c.resolved == 0,
+            tables.pending_items.c.resolved.is_(False),
         ):
             self._put_pending(row)
         available = [x for x in sides if x.standing == TargetState.AVAILABLE]
@@ -338,7 +338,7 @@ def lot_of(row: AnyRow, terms: dict[int, Terms]) -> Lot:
 
 def pending_of(row: AnyRow, terms: dict[int, Terms]) -> PendingItem:
     """A pending item from its row."""
-    return PendingItem._make((*row[:3], terms[row[3]], *row[4:10], bool(row[10])))
+    return PendingItem._make((*row[:3], terms[row[3]], *row[4:]))
 
 
 def conversion_of(row: AnyRow) -> Conversion:

@@ -19,6 +19,7 @@ from typing import Any
 
 from sqlalchemy import (
     BigInteger,
+    Boolean,
     Column,
     Connection,
     Engine,
@@ -192,7 +193,7 @@ pending_items = Table(
     _int("amount"),
     _int("confirmed"),
     _int("returned"),
-    Column("resolved", SmallInteger, nullable=False),
+    Column("resolved", Boolean, nullable=False),
 )
 
 lots = Table(

@@ -217,8 +217,9 @@ def main() -> None:
         # What is sent once more is not written at all, so there is nothing to compare with.
         rate = f"{bare.rate:12,.0f}" if bare.seconds > 0.01 else f"{'nothing':>12}"
         share = f"{bare.seconds / figure.seconds:8.2f}" if bare.seconds > 0.01 else f"{'-':>8}"
+        of_cpu = figure.packets / figure.cpu_seconds
         lines.append(
-            f"  {name:24}{figure.rate:12,.0f}{figure.packets / figure.cpu_seconds:12,.0f}{rate}{share}"
+            f"  {name:24}{figure.rate:12,.0f}{of_cpu:12,.0f}{rate}{share}"
             f"{1e3 * cuts[49]:8.0f}{1e3 * cuts[98]:8.0f}{busy}"
         )
     lines.append(

@@ -11,7 +11,9 @@ import pytest
 from sqlalchemy import event
 
 from pipeline.ledger.targets import Target
+from pipeline.store import book_pages
 from pipeline.store.book import Book
+from pipeline.store.book_bulk import put_rows
 from tests.ledger.stories import KEYS, BookDesk, booking, name_id, order_batch, rulebook, target
 from tests.ledger.stories import target_batch as batch_of
 
@@ -102,3 +104,25 @@ def test_lots_that_change_within_a_batch_are_known_to_the_next_target() -> None:
     assert apart.points("ann") == together.points("ann") == (0, 1, 0, 0)
     assert apart.lots("ann") == together.lots("ann")
     assert together.book.audit() == []
+
+
+def test_every_value_is_of_its_columns_type(book: Book, monkeypatch: pytest.MonkeyPatch) -> None:
+    """SQLite takes a truth for a number and a number for a text; PostgreSQL does not."""
+    seen = set()
+
+    def check(connection: Any, table: Any, rows: Any) -> None:
+        for row in rows:
+            for column, value in zip(table.columns, row, strict=True):
+                assert type(value) is column.type.python_type, (table.name, column.name, value)
+        if rows:
+            seen.add(table.name)
+        put_rows(connection, table, rows)
+
+    monkeypatch.setattr(book_pages, "put_rows", check)
+    for fold, (state, points) in enumerate([("pending", 9), ("available", 8), ("none", 0)], 1):
+        book.post_targets(batch_of(many(5, fold, state, points)), **booking(fold))
+        book.post_orders(order_batch([(f"o{fold}", "m1", 4)]), **booking(fold))
+    assert seen == {
+        "accounts", "transfers", "entries", "outbox", "conversions", "terms", "pending_items",
+        "lots", "lot_moves", "orders",
+    }  # fmt: skip
