@@ -70,16 +70,16 @@ def mask_low(length):
 @primitive
 def find_slot(circle, hi, lo, length):
     """The slot of a prefix, or the empty slot where it would go."""
-    capacity = U64(len(circle.head))
-    at = address_hash(circle.key[0], circle.key[1], hi, lo + U64(length)) & (capacity - U64(1))
-    while circle.head[at] >= 0:
-        if (
-            circle.slot_hi[at] == hi
-            and circle.slot_lo[at] == lo
-            and circle.slot_length[at] == length
-        ):
-            break
-        at = (at + U64(1)) & (capacity - U64(1))
+    # The arrays are taken out of the tuple once: inside a loop each mention of `circle.name` counts
+    # a reference up and down, and the lookup takes 190 ns instead of 8.
+    key, head, slot_hi = circle.key, circle.head, circle.slot_hi
+    slot_lo, slot_length = circle.slot_lo, circle.slot_length
+    mask = U64(len(head) - 1)
+    at = address_hash(key[0], key[1], hi, lo + U64(length)) & mask
+    while head[at] >= 0 and not (
+        slot_hi[at] == hi and slot_lo[at] == lo and slot_length[at] == length
+    ):
+        at = (at + U64(1)) & mask
     return np.int64(at)
 
 
@@ -87,30 +87,32 @@ def find_slot(circle, hi, lo, length):
 def holder_at(circle, hi, lo, t, known_ns):
     """Who held the address at event time `t`, by facts known at `known_ns`; -1 for nobody we know.
     """
+    head, next_fact, subscriber = circle.head, circle.next_fact, circle.subscriber
+    event_ns, received_ns = circle.event_ns, circle.received_ns
+    lengths4, lengths6 = circle.lengths4, circle.lengths6
     v4 = hi == U64(0) and (lo >> U64(32)) == U64(0xFFFF)
-    lengths = circle.lengths4 if v4 else circle.lengths6
-    for i in range(len(lengths)):
-        length = lengths[i]
-        at = find_slot(circle, hi & mask_high(length), lo & mask_low(length), length)
-        fact = circle.head[at]
-        while fact >= 0:
-            if circle.event_ns[fact] <= t and circle.received_ns[fact] <= known_ns:
-                if circle.subscriber[fact] >= 0:
-                    return circle.subscriber[fact]
-                break
-            fact = circle.next_fact[fact]
-    return np.int32(-1)
+    found = np.int32(-1)
+    i, count = 0, len(lengths4) if v4 else len(lengths6)
+    while found < 0 and i < count:
+        length = lengths4[i] if v4 else lengths6[i]
+        fact = head[find_slot(circle, hi & mask_high(length), lo & mask_low(length), length)]
+        while fact >= 0 and (event_ns[fact] > t or received_ns[fact] > known_ns):
+            fact = next_fact[fact]
+        if fact >= 0:
+            found = subscriber[fact]
+        i += 1
+    return found
 
 
 @primitive
 def basis_at(circle, subscriber, t, known_ns):
     """The basis of a subscriber at event time `t`, by facts known at `known_ns`."""
+    event_ns, received_ns = circle.basis_event_ns, circle.basis_received_ns
+    state, next_fact = circle.basis_state, circle.basis_next
     fact = circle.basis_head[subscriber]
-    while fact >= 0:
-        if circle.basis_event_ns[fact] <= t and circle.basis_received_ns[fact] <= known_ns:
-            return circle.basis_state[fact]
-        fact = circle.basis_next[fact]
-    return np.uint8(0)
+    while fact >= 0 and (event_ns[fact] > t or received_ns[fact] > known_ns):
+        fact = next_fact[fact]
+    return state[fact] if fact >= 0 else np.uint8(0)
 
 
 @primitive
