@@ -16,7 +16,7 @@ from pathlib import Path
 import numpy as np
 
 from pipeline.capture.pcap import PcapReader
-from pipeline.classify.headers import headers
+from pipeline.classify.headers import walk as walk_headers
 from pipeline.classify.stage import Classify
 from pipeline.engine import Engine
 from pipeline.kernels.circle import Circle
@@ -80,9 +80,9 @@ def walk(path: Path) -> Found:
     found = Found()
     with reader(path, found.tally) as batches:
         for packets in batches:
-            walked = headers(packets)
+            heads = walk_headers(packets)
             found.packets += len(packets)
-            found.payloads += int(np.count_nonzero(walked.payload_captured))
+            found.payloads += int(np.count_nonzero(heads["payload_captured"]))
     return found
 
 
