@@ -16,8 +16,9 @@ from typing import Any
 
 from pipeline.model.identifiers import NO_ID_TEXT, id_text, parse_id
 from pipeline.model.money import CURRENCY_SCALE, show_amount
-from pipeline.run.owner import RequestError
+from pipeline.run.failures import RequestError
 from pipeline.run.state import State
+from pipeline.score.reasoning import told
 
 Row = dict[str, Any]
 WIDTH = 80
@@ -44,11 +45,13 @@ class Link:
     what: str
     text: str
     facts: Row = field(default_factory=dict)
+    details: tuple[str, ...] = ()
 
     def as_dict(self) -> Row:
         """The link as a JSON object."""
         facts = {k: v if isinstance(v, int | str) else str(v) for k, v in self.facts.items()}
-        return {"what": self.what, "text": self.text, "facts": facts}
+        found: Row = {"what": self.what, "text": self.text, "facts": facts}
+        return found | ({"details": list(self.details)} if self.details else {})
 
 
 def show_chain(chain: list[Link]) -> str:
@@ -57,8 +60,20 @@ def show_chain(chain: list[Link]) -> str:
     for link in chain:
         head = f"{link.what:<11} "
         lines += textwrap.wrap(
-            link.text, WIDTH, initial_indent=head, subsequent_indent=" " * len(head)
+            link.text,
+            WIDTH,
+            initial_indent=head,
+            subsequent_indent=" " * len(head),
+            break_on_hyphens=False,
         )
+        for detail in link.details:
+            lines += textwrap.wrap(
+                detail,
+                WIDTH,
+                initial_indent=" " * len(head) + "  ",
+                subsequent_indent=" " * len(head) + "       ",
+                break_on_hyphens=False,
+            )
     return "\n".join(lines)
 
 
@@ -89,7 +104,7 @@ def _from(state: State, table: str, rows: list[Row]) -> list[Link]:
         case "purchases_log":
             return [link_of_message(first), *_conversion(state, first["conversion_key"])]
         case "clicks":
-            return [_click(first), *_visit_chain(state, first["visit_id"])]
+            return [_click(state, first), *_visit_chain(state, first["visit_id"])]
         case "decisions":
             return _visit_chain(state, first["visit_id"])
         case "visits":
@@ -182,7 +197,7 @@ def _conversion(state: State, key: Any) -> list[Link]:
     clicks = rows_of(
         state, "SELECT * FROM clicks WHERE click_id = {id:UUID}", id=str(found[0]["click_id"])
     )
-    chain += [_click(row) for row in clicks]
+    chain += [_click(state, row) for row in clicks]
     visit = clicks[0]["visit_id"] if clicks else found[0]["visit_id"]
     return chain + _visit_chain(state, visit)
 
@@ -192,9 +207,9 @@ def _outcome(row: Row) -> Link:
     return Link(
         "conversion",
         f"{row['partner']} {row['conversion_id']}: {row['state']} ({row['reason']}{waits}), "
-        f"{row['points']} points at cut {row['cut']}; book answered {row['result']}; "
-        f"{row['explanation']}",
+        f"{row['points']} points at cut {row['cut']}; book answered {row['result']}",
         row,
+        tuple(told(row["explanation"])),
     )
 
 
@@ -202,22 +217,32 @@ def link_of_message(row: Row) -> Link:
     """What a partner told us, in one line."""
     scale = CURRENCY_SCALE.get(row["currency"], 2)
     parked = f", parked: {row['parked']} {row['parked_detail']}" if row["parked"] != "none" else ""
-    change = "change of " if row["amount_mode"] == "delta" else ""
+    amount = f"{show_amount(row['amount_minor'], scale)} {row['currency']}"
+    if row["amount_mode"] == "delta":
+        amount = f"change of {amount}" if row["amount_minor"] else "(amount as before)"
     return Link(
         "message",
-        f"{row['status']} {change}{show_amount(row['amount_minor'], scale)} {row['currency']} from "
-        f"{row['partner'] or 'nobody we know'}, order {row['order_ref'] or '-'}, received "
+        f"{row['status']} {amount} from {row['partner'] or 'nobody we know'}, "
+        f"order {row['order_ref'] or '-'}, received "
         f"{when(row['received_at'])}, row {row['row']} of {row['input']}{parked} "
         f"({row['message_id']})",
         row,
     )
 
 
-def _click(row: Row) -> Link:
+def _click(state: State, row: Row) -> Link:
+    proofs = rows_of(
+        state,
+        "SELECT received_at FROM purchases_log WHERE click_id = {id:UUID} AND parked = 'none'"
+        " ORDER BY stream_offset LIMIT 1",
+        id=str(row["click_id"]),
+    )
+    proven = f"proven by a purchase {when(proofs[0]['received_at'])}" if proofs else ""
     return Link(
         "click",
         f"{row['click_id']} handed out {when(row['clicked_at'])} by {row['channel'] or 'link'} to "
-        f"{row['partner']}, delivery {row['delivery']}, contract {row['contract_version']}",
+        f"{row['partner']}, delivery {proven or row['delivery']}, "
+        f"contract {row['contract_version']}",
         row,
     )
 
@@ -273,7 +298,7 @@ def _visit_chain(state: State, visit_id: Any) -> list[Link]:
 
 
 def _standing(state: State, visit: Row) -> list[Link]:
-    """Since when the subscriber held an address, and had the basis, at the visit's first session."""
+    """Since when the subscriber held an address and had the basis, at the first session."""
     links = []
     for what, table, held, text in (
         ("binding", "bindings_log", "kind = 'bind'", "the subscriber held an address"),

@@ -5,6 +5,14 @@ from __future__ import annotations
 FAILED, WRONG = 1, 2
 
 
+class RequestError(RuntimeError):
+    """What was asked cannot be done; the message is for the user, `code` the exit code."""
+
+    def __init__(self, message: str, code: int = FAILED) -> None:
+        super().__init__(message)
+        self.code = code
+
+
 def explain_failure(error: Exception) -> tuple[int, str] | None:
     """Exit code and message of a failure that is not a bug; None for a bug."""
     from pipeline.rulebook.check import show_problems
@@ -16,6 +24,8 @@ def explain_failure(error: Exception) -> tuple[int, str] | None:
         return WRONG, show_problems(error.problems)
     if isinstance(error, CaseError | InputError):
         return WRONG, "\n".join(error.problems)
+    if isinstance(error, RequestError):
+        return error.code, str(error)
     if isinstance(error, OSError) and error.filename:
         return WRONG, f"{error.filename}: {error.strerror or error}"
     by_name = {
@@ -26,7 +36,7 @@ def explain_failure(error: Exception) -> tuple[int, str] | None:
         "JournalMismatch": FAILED,
         "QueryError": WRONG,
         "SinkError": FAILED,
-        "RequestError": FAILED,
+        "AccrualError": FAILED,
     }
     code = by_name.get(type(error).__name__)
     return None if code is None else (code, str(error))

@@ -16,7 +16,7 @@ from pipeline.model.addresses import parse_prefix, prefix_hash
 from pipeline.model.identifiers import NO_ID_TEXT, id_text, parse_id
 from pipeline.run.cases import to_ns
 from pipeline.run.explain import Link, Row, explain_id, link_of_message, rows_of, when
-from pipeline.run.owner import RequestError
+from pipeline.run.failures import RequestError
 from pipeline.run.state import State
 
 WRONG = 2

@@ -20,19 +20,11 @@ from concurrent.futures import Future
 from pathlib import Path
 from typing import Any
 
-from pipeline.run.failures import explain_failure
+from pipeline.run.failures import RequestError, explain_failure
 
 SOCKET = "owner.sock"
 Request = dict[str, Any]
 Answer = Callable[[Request], bytes]
-
-
-class RequestError(RuntimeError):
-    """The owner could not do what was asked; the message is for the user."""
-
-    def __init__(self, message: str, code: int = 1) -> None:
-        super().__init__(message)
-        self.code = code
 
 
 class OwnerServer:
@@ -107,7 +99,7 @@ class OwnerServer:
             known = explain_failure(error)
             code, message = known if known else (1, f"{type(error).__name__}: {error}")
             body = message.encode()
-            return {"ok": False, "code": getattr(error, "code", code), "length": len(body)}, body
+            return {"ok": False, "code": code, "length": len(body)}, body
 
 
 def ask_owner(folder: Path, request: Request) -> bytes | None:

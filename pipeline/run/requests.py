@@ -10,7 +10,7 @@ from typing import Any
 from pipeline.run.audit import audit
 from pipeline.run.cases import to_ns
 from pipeline.run.explain import explain_id, explain_missing, show_chain
-from pipeline.run.owner import RequestError
+from pipeline.run.failures import RequestError
 from pipeline.run.state import State, now_ns
 
 WRONG = 2

@@ -11,6 +11,7 @@ STATE/owner.sock   where `sql`, `job` and `explain` ask that process
 from __future__ import annotations
 
 import json
+import os
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -185,6 +186,7 @@ class State:
 
 def lock_state(folder: Path, wait_seconds: float = 0.0) -> OwnerLock:
     """Become the owner of a state folder, making it if need be."""
+    os.umask(0o077)  # what an owner writes is for its user only, whichever library writes it
     folder.mkdir(parents=True, exist_ok=True)
     folder.chmod(0o700)
     lock = OwnerLock(folder / "owner.lock")

@@ -7,7 +7,8 @@ import threading
 
 import pytest
 
-from pipeline.run.owner import SOCKET, OwnerServer, RequestError, ask_owner
+from pipeline.run.failures import RequestError
+from pipeline.run.owner import SOCKET, OwnerServer, ask_owner
 
 
 def ask(request):

@@ -1,0 +1,138 @@
+"""Every entry leads to a packet or an order; every missing award to the link that broke."""
+
+import json
+
+import pytest
+
+from tests.commands import FIRST_DAY, asked, done, mirrorpoint, replayed
+
+
+@pytest.fixture(scope="module")
+def state(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("explain") / "state"
+    replayed(FIRST_DAY, state=folder)
+    return folder
+
+
+def chain(state, *words):
+    return json.loads(done("explain", *words, "--state", state, "--json"))
+
+
+def missing(state, order, *words):
+    return chain(state, "--missing", "--order", order, *words)
+
+
+def test_an_entry_leads_to_the_packet(state):
+    query = "SELECT entry_id, click_id FROM entries WHERE kind = 'confirm' ORDER BY sequence, leg"
+    entries = [row for row in asked(state, query) if set(row["click_id"]) - set("0-")]
+    links = chain(state, entries[0]["entry_id"])
+    whats = [link["what"] for link in links]
+    order = ["entry", "booked", "rule", "conversion", "message", "click", "decision", "visit"]
+    firsts = [whats.index(what) for what in [*order, "binding", "basis", "packet"]]
+    assert firsts == sorted(firsts)
+    packet = links[whats.index("packet")]["facts"]
+    assert packet["capture"] == "input.pcap"
+    assert int(packet["packet"]) > 0
+    assert "rules/partners/" in links[whats.index("rule")]["text"]
+
+
+def test_every_entry_has_a_chain(state):
+    transfers = asked(state, "SELECT any(entry_id) AS id, any(cause_kind) AS cause FROM entries"
+                             " GROUP BY transfer_id")  # fmt: skip
+    assert len(transfers) > 10
+    for row in transfers[:6]:
+        whats = {link["what"] for link in chain(state, row["id"])}
+        assert {"entry", "booked"} <= whats
+        assert whats & {"packet", "command", "message"}
+
+
+@pytest.mark.parametrize("view", ["visits", "decisions", "clicks", "conversions", "runs", "cuts"])
+def test_any_id_is_known(state, view):
+    (row,) = asked(state, f"SELECT id FROM {view} LIMIT 1")
+    assert chain(state, row["id"])
+
+
+def test_text_fits_a_terminal(state):
+    (row,) = asked(state, "SELECT entry_id AS id FROM entries WHERE kind = 'confirm' LIMIT 1")
+    text = done("explain", row["id"], "--state", state)
+    assert max(map(len, text.splitlines())) <= 80
+    assert "sum " in text
+
+
+def test_an_id_that_nobody_has(state):
+    result = mirrorpoint("explain", "00000000-0000-4000-8000-000000000001", "--state", state)
+    assert result.returncode == 1
+    assert "nothing here has the id" in result.stderr
+    result = mirrorpoint("explain", "hello", "--state", state)
+    assert result.returncode == 2
+
+
+@pytest.mark.parametrize(
+    ("reason", "words"),
+    [
+        ("orphan", "no click of ours"),
+        ("declined", "declined"),
+        ("stood_down", "another affiliate"),
+        ("pending", "has not confirmed"),
+        ("outside_window", "attribution window"),
+        ("ambiguous", "changed hands"),
+        ("wrong_partner", "another partner"),
+        ("not_a_member", "not a member"),
+    ],
+)
+def test_the_first_link_that_broke(state, reason, words):
+    found = asked(state, f"SELECT conversion_id FROM conversions WHERE reason = '{reason}'")
+    assert found, f"the day has no conversion with {reason}"
+    last = missing(state, found[0]["conversion_id"])[-1]
+    assert last["what"] == "broken"
+    assert words in last["text"]
+
+
+def test_a_parked_message(state):
+    query = "SELECT order_ref FROM purchases_log WHERE parked = 'unknown_currency' LIMIT 1"
+    (row,) = asked(state, query)
+    last = missing(state, row["order_ref"])[-1]
+    assert last["what"] == "broken"
+    assert "parked: unknown_currency" in last["text"]
+
+
+def test_nothing_is_broken(state):
+    query = "SELECT conversion_id FROM conversions WHERE reason = 'awarded' LIMIT 1"
+    (row,) = asked(state, query)
+    links = missing(state, row["conversion_id"])
+    assert links[-1]["what"] == "whole"
+    assert "entry" in {link["what"] for link in links}
+
+
+def test_no_message_at_all(state):
+    assert "no message" in missing(state, "no-such-order")[-1]["text"]
+
+
+def test_who_asks_matters(state):
+    links = missing(state, "x", "--address", "203.0.113.250", "--at", "2026-03-01T10:00:00Z")
+    assert links[-1]["what"] == "broken"
+    assert "no binding" in links[-1]["text"]
+    (gone,) = asked(
+        state, "SELECT subscriber_id AS id FROM basis_log WHERE state = 'refused' LIMIT 1"
+    )
+    links = missing(state, "x", "--subscriber", gone["id"])
+    assert "not in the parse set" in links[-1]["text"]
+    (row,) = asked(
+        state,
+        "SELECT v.subscriber_id AS id, v.first_at AS at FROM visits v ORDER BY v.first_at LIMIT 1",
+    )
+    links = missing(state, "x", "--subscriber", row["id"], "--at", row["at"][:19].replace(" ", "T"))
+    assert [link["what"] for link in links][:2] == ["basis", "broken"]
+    assert links[-1]["what"] == "visit"
+
+
+def test_bad_questions_are_told(state):
+    for words in (
+        ("--missing", "--order", "x", "--address", "203.0.113.250"),
+        ("--missing", "--order", "x", "--address", "nonsense", "--at", "2026-03-01T10:00:00Z"),
+        ("--missing", "--order", "x", "--subscriber", "nonsense"),
+        ("--missing", "--order", "x", "--at", "yesterday"),
+    ):
+        result = mirrorpoint("explain", *words, "--state", state)
+        assert result.returncode == 2, words
+        assert "Traceback" not in result.stderr

@@ -1,0 +1,116 @@
+"""What-if: the difference computed by hand, the line that made it, and nothing left behind."""
+
+import json
+import shutil
+import tempfile
+from pathlib import Path
+
+import pytest
+
+from pipeline.run.whatif import changes
+from tests.commands import FIRST_DAY, done, mirrorpoint
+from tests.need import REPOSITORY
+
+RULES = REPOSITORY / "rules"
+# Amounts of the purchases at acme-shop that are awarded or pending at the end, in cents, with the
+# points at 5 % and at 7 % of a cent's worth each, rounded down: worked out on paper.
+BY_HAND = {
+    "AC-1001": (500, 700),  # 100.00
+    "AC-1002": (130, 182),  # 26.09: 130.45 and 182.63
+    "AC-1003": (199, 279),  # 39.99: 199.95 and 279.93
+    "AC-1008": (0, 1),  # 0.15: 0.75 and 1.05
+    "AC-1010": (100, 140),  # 20.00
+    "AC-1012": (75, 105),  # 15.00
+}
+
+
+@pytest.fixture
+def rules(tmp_path):
+    folder = tmp_path / "rules"
+    shutil.copytree(RULES, folder)
+    return folder
+
+
+def edit(path, old, new):
+    text = path.read_text()
+    assert text.count(old) == 1
+    path.write_text(text.replace(old, new))
+
+
+def asked(rules, **where):
+    return json.loads(done("whatif", FIRST_DAY, "--rules", rules, "--json", **where))
+
+
+def test_the_same_rules_make_no_difference(rules):
+    found = asked(rules)
+    assert found["changes"] == found["decisions"] == found["conversions"] == []
+    assert found["points"] == 0
+    assert "Nothing would be different" in done("whatif", FIRST_DAY, "--rules", rules)
+
+
+def test_two_percent_more_for_one_partner(rules, tmp_path):
+    edit(rules / "partners" / "acme-shop.toml", '"5%"', '"7%"')
+    before = sorted(path.name for path in Path(tempfile.gettempdir()).glob("mirrorpoint-whatif-*"))
+    case = sorted((p, p.stat().st_mtime_ns) for p in FIRST_DAY.rglob("*"))
+    found = asked(rules)
+    assert {c["id"]: c["points"] for c in found["conversions"]} == {
+        name: new - old for name, (old, new) in BY_HAND.items()
+    }
+    assert found["points"] == sum(new - old for old, new in BY_HAND.values())
+    assert found["by_partner"].keys() == {"acme-shop"}
+    assert {c["partner"] for c in found["conversions"]} == {"acme-shop"}
+    assert found["decisions"] == []
+    # A point costs one cent. What is pending, or only now worth a point, costs or earns otherwise.
+    settled = {"AC-1001", "AC-1002", "AC-1003", "AC-1010"}
+    for row in found["conversions"]:
+        assert row["rule"].startswith("partners/acme-shop.toml:28 accrual[0].rate")
+        if row["id"] in settled:
+            assert row["money"]["receivable_minor"] == 0
+            assert row["money"]["cost_minor"] == row["points"] == -row["money"]["margin_minor"]
+    members = {row["subscriber"] for row in found["conversions"]}
+    assert found["by_member"].keys() == members
+    assert sum(sums["points"] for sums in found["by_member"].values()) == found["points"]
+    assert sorted((p, p.stat().st_mtime_ns) for p in FIRST_DAY.rglob("*")) == case
+    after = sorted(path.name for path in Path(tempfile.gettempdir()).glob("mirrorpoint-whatif-*"))
+    assert after == before
+
+
+def test_a_contract_without_referral_changes_decisions(rules):
+    edit(rules / "partners" / "bolt-mobile.toml", "= true", "= false")
+    found = asked(rules)
+    assert found["decisions"]
+    for row in found["decisions"]:
+        assert row["partner"] == "bolt-mobile"
+        assert row["old"].startswith("pass_with_click")
+        assert row["new"] == "none (no_referral)"
+        assert "partners/bolt-mobile.toml" in row["rule"]
+        assert "referral" in row["rule"]
+    lost = [row for row in found["conversions"] if row["points"] < 0]
+    assert {row["partner"] for row in lost} == {"bolt-mobile"}
+
+
+def test_broken_rules_are_refused(rules):
+    edit(rules / "partners" / "acme-shop.toml", '"5%"', '"five"')
+    result = mirrorpoint("whatif", FIRST_DAY, "--rules", rules)
+    assert result.returncode == 2
+    assert "acme-shop.toml:28" in result.stderr
+    assert "Traceback" not in result.stderr
+
+
+def test_what_is_no_case_is_refused(rules, tmp_path):
+    result = mirrorpoint("whatif", tmp_path, "--rules", rules)
+    assert result.returncode == 2
+    assert "case.toml" in result.stderr
+
+
+def test_changes_are_found_by_key_and_line():
+    old = {"a.toml": 'x = 1\n[t]\ny = "a" # a\n', "gone.toml": "z = 1\n"}
+    new = {
+        "a.toml": '# moved\nx = 1\n[t]\ny = "b"\n[[example]]\nq = 1\n',
+        "new.toml": "w = [1, 2]\n",
+    }
+    assert [str(change) for change in changes(old, new)] == [
+        'a.toml:4 t.y "a" -> "b"',
+        "gone.toml:1 z 1 -> (none)",
+        "new.toml:1 w (none) -> [1, 2]",
+    ]
