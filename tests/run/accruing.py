@@ -139,7 +139,7 @@ class World:
             ),
             self.store.rows("SELECT sequence, entry_id, amount, account FROM entries ORDER BY 1"),
             self.store.rows("SELECT count(), uniqExact(conversion_key, cut) FROM conversions_log"),
-            self.book.balances(),
+            sorted(self.book.balances().items()),
         )
 
 

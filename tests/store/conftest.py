@@ -2,28 +2,18 @@
 
 from __future__ import annotations
 
-import itertools
 from collections.abc import Callable, Iterator
 
 import pytest
 
 from pipeline.store.clickhouse import ClickHouse
-
-NUMBERS = itertools.count()
+from tests.store.stores import making_stores
 
 
 @pytest.fixture(scope="module")
 def new_store() -> Iterator[Callable[[], ClickHouse]]:
-    """Makes empty stores. chDB takes one path a process, so all of them are closed with the module."""
-    made: list[ClickHouse] = []
-
-    def make() -> ClickHouse:
-        made.append(ClickHouse("chdb://:memory:", f"test_{next(NUMBERS)}"))
-        return made[-1]
-
-    yield make
-    for store in made:
-        store.close()
+    """Makes empty stores."""
+    yield from making_stores()
 
 
 @pytest.fixture
