@@ -10,7 +10,9 @@ The logic is `pipeline.ledger`, which knows no database; `book_pages` reads and 
 cut's. Amounts are integers of a commodity's smallest unit; a positive amount debits, a negative one
 credits.
 
-Measured by `tests/bench/book.py`, one core, ext4: see the table in `README.md` of this folder.
+Measured by `tests/bench/book.py` on a machine whose two cores were busy with other work, in targets
+per second of processor time: first seen 12,700, confirmed with money 6,200, corrected 6,900, sent
+once more 20,900, orders 5,600. That is 0.2 to 0.3 of the same rows written by bare `sqlite3`.
 """
 
 from __future__ import annotations
@@ -37,6 +39,7 @@ from pipeline.ledger.transfers import (
     CONVERSION,
     FIRST_LINK,
     ORDER,
+    LotMove,
     entry_id,
     transfers_of_cause,
     transfers_of_entry,
@@ -331,6 +334,21 @@ class Book:
         with self._read() as connection:
             rows = connection.execute(query.order_by(tables.entries.c.sequence)).all()
         return entry_batch(rows)
+
+    def moves(self, transfer_id: bytes) -> list[tuple[Lot, LotMove]]:
+        """The lots, as they are now, that a transfer put points into or took them from; and how."""
+        transfers, moves, lots = tables.transfers, tables.lot_moves, tables.lots
+        query = (
+            select(moves.c.lot_id, moves.c.amount_change, moves.c.remaining_change, lots)
+            .join(transfers, transfers.c.transfer_number == moves.c.transfer_number)
+            .join(lots, lots.c.lot_id == moves.c.lot_id)
+            .where(transfers.c.transfer_id == bytes(transfer_id))
+        )
+        with self._read() as connection:
+            terms = read_terms(connection)
+            rows = connection.execute(query).all()
+        found = [(lot_of(row[3:], terms), LotMove._make(row[:3])) for row in rows]
+        return sorted(found, key=lambda pair: spending_key(pair[0]))
 
     def ledger_hash(self) -> str:
         """A hash of balances and of lots that hold points, without run ids and booking times.

@@ -331,7 +331,7 @@ def put_terms(connection: Connection, wanted: Terms) -> int:
     return len(known) + 1
 
 
-def lot_of(row: AnyRow, terms: dict[int, Terms]) -> Lot:
+def lot_of(row: Sequence[Any], terms: dict[int, Terms]) -> Lot:
     """A lot from its row."""
     return Lot._make((*row[:3], terms[row[3]], *row[4:]))
 

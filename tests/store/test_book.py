@@ -187,6 +187,23 @@ def test_entries_are_found_by_id_and_cause(book: Book) -> None:
     assert len(book.entries_of(b"nobody knows it!")) == 0
 
 
+def test_a_debit_tells_which_lots_it_took(book: Book) -> None:
+    """The worked example of the spending order: A 100, B 50, spend 120."""
+    lots = [target("B", 50, "available", event_ns=ns("2025-02-01"))]
+    lots.append(target("A", 100, "available", event_ns=ns("2024-03-05")))
+    book.post_targets(target_batch(lots), **booking(1))
+    book.post_orders(order_batch([("o", "ann", 120)], ns("2026-06-01")), **booking(2))
+    entries = book.entries_of(name_id("order", "o"))
+    taken = {
+        kind: [(lot.conversion_key, move.remaining_change) for lot, move in book.moves(transfer)]
+        for kind, transfer in zip(entries.kind.to_list(), entries.transfer_id, strict=True)
+    }
+    a, b = name_id("conversion", "A"), name_id("conversion", "B")
+    assert taken == {"reserve": [], "commit": [(a, -100), (b, -20)]}
+    granted = book.moves(bytes(book.entries_of(a).transfer_id[0]))
+    assert [(lot.remaining, move.amount_change) for lot, move in granted] == [(0, 100)]
+
+
 def test_a_conversion_tells_its_story(book: Book) -> None:
     for fold, (points, state) in enumerate(
         [(40, "pending"), (0, "none"), (30, "pending"), (24, "available")], 1
