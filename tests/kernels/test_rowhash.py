@@ -9,6 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pipeline.kernels import rowhash
+from pipeline.kernels.hashing import siphash128_words
 from pipeline.kernels.rowhash import row_hashes, sealed_hashes, text_words
 from pipeline.model.batches import STREAMS, BindingBatch, PurchaseBatch, VisitBatch
 from pipeline.model.columns import I64, SEALED, TEXT, U8, U32, U64, Batch, TextColumn, columns_of
@@ -91,6 +92,16 @@ def test_text_equals_its_naive_twin(rows):
 def test_numbers_equal_their_naive_twin(values):
     batch = Signed(np.array(values, np.int64))
     assert row_hashes(batch, KEY).tolist() == naive.row_hashes(batch, KEY)
+
+
+@given(st.integers(0, 40), st.integers(0, 5), st.randoms(use_true_random=False))
+def test_lines_of_words_equal_their_naive_twin(width, rows, drawn):
+    lines = [[drawn.getrandbits(64) for _ in range(width)] for _ in range(rows)]
+    key = bytes(range(16))
+    out = np.zeros((rows, 2), np.uint64)
+    words = np.array(lines, np.uint64).reshape(rows, width)
+    siphash128_words(*words_of(key), words, out)
+    assert out.tolist() == naive.siphash128_words(key, lines)
 
 
 @given(st.lists(st.binary(max_size=30), min_size=1, max_size=8), st.data())

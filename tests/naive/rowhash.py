@@ -50,6 +50,12 @@ def siphash(key: bytes, message: bytes) -> bytes:
     return b"".join(w.to_bytes(8, "little") for w in (first, v[0] ^ v[1] ^ v[2] ^ v[3]))
 
 
+def siphash128_words(key: bytes, lines: list[list[int]]) -> list[list[int]]:
+    """SipHash-2-4-128 of each line of words, as the two words of its output."""
+    found = (siphash(key, b"".join(w.to_bytes(8, "little") for w in line)) for line in lines)
+    return [[int.from_bytes(h[i : i + 8], "little") for i in (0, 8)] for h in found]
+
+
 def text_words(key: bytes, values: list[bytes]) -> list[int]:
     """The first word of the SipHash of each text."""
     return [int.from_bytes(siphash(key, value)[:8], "little") for value in values]

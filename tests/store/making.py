@@ -1,4 +1,8 @@
-"""Rows of any stream, drawn from a seed."""
+"""Rows of any stream, drawn from a seed, and what plain Python reads in a journal's files.
+
+The naive reader is wrapped here so that only `test_journal_twin.py` counts as comparing twins:
+those are run again without JIT, where a journal of ordinary size takes minutes.
+"""
 
 from __future__ import annotations
 
@@ -9,6 +13,7 @@ import numpy as np
 
 from pipeline.model.columns import Batch, TextColumn, columns_of
 from pipeline.model.identifiers import Keys
+from tests.naive import journal as naive
 
 KEYS = Keys.from_seed("journal tests")
 WORDS = ("", "acme-shop", "bolt-mobile", "ab", "c", "café", "member@mail.example")
@@ -52,6 +57,21 @@ def same_rows(one: Batch, other: Batch, names: tuple[str, ...] | None = None) ->
     return len(one) == len(other) and all(
         _bytes(getattr(one, name)) == _bytes(getattr(other, name)) for name in wanted
     )
+
+
+def frames_of(raw: bytes) -> list[dict[str, Any]]:
+    """The frames of a segment file."""
+    return naive.frames_of(raw)
+
+
+def digest_of(hashes: np.ndarray) -> tuple[int, int, int]:
+    """Count, xor and sum of row hashes."""
+    return naive.digest_of(hashes.tolist())
+
+
+def journal_hash(streams: dict[str, Any]) -> str:
+    """The journal hash of these rows."""
+    return naive.journal_hash(streams, KEYS.audit)
 
 
 def _bytes(values: np.ndarray | TextColumn) -> bytes:

@@ -20,8 +20,7 @@ from pipeline.store.arrow import from_arrow, numbers
 from pipeline.store.frames import FrameKind, encode_frame
 from pipeline.store.journal import Journal, JournalError
 from pipeline.store.segment import frame_schema
-from tests.naive import journal as naive
-from tests.store.making import KEYS, changed, same_rows, some_rows
+from tests.store.making import KEYS, changed, frames_of, same_rows, some_rows
 
 DURABLE, LATER = some_rows(CutBatch, 6, 1), some_rows(CutBatch, 4, 2)
 FIRST = "000000000000.segment"
@@ -153,7 +152,7 @@ def test_a_torn_beginning_of_a_segment(tmp_path, stream):
         shutil.copytree(tmp_path / "live", tmp_path / "image")
     second = f"{stream}/000000000001.segment"
     raw = (tmp_path / "image" / second).read_bytes()
-    head = naive.frames_of(raw)[0]["end"]
+    head = frames_of(raw)[0]["end"]
     for length in (0, 1, 31, 32, head // 2, head - 1, head):
         folder = tmp_path / str(length)
         shutil.copytree(tmp_path / "image", folder)
@@ -179,7 +178,7 @@ def test_a_torn_seal_is_no_seal(tmp_path, monkeypatch):
         shutil.copytree(tmp_path / "live", tmp_path / "image")
         monkeypatch.undo()
     raw = (tmp_path / "image" / "cuts" / FIRST).read_bytes()
-    seal = naive.frames_of(raw)[-1]
+    seal = frames_of(raw)[-1]
     for length in (*range(seal["at"], seal["end"]), seal["end"]):
         folder = tmp_path / str(length)
         shutil.copytree(tmp_path / "image", folder)
@@ -256,7 +255,7 @@ def test_one_flipped_bit_anywhere_is_noticed(sound, data):
 
 def test_every_byte_of_headers_and_seals_is_watched(sound):
     for path in sorted((sound / "bindings").iterdir()):
-        for frame in naive.frames_of(path.read_bytes()):
+        for frame in frames_of(path.read_bytes()):
             end = frame["end"] if frame["kind"] == "SEAL" else frame["at"] + 32
             for at in range(frame["at"], end):
                 assert spoiled(sound, path, lambda raw, at=at: flip(raw, at)), (path, at)
@@ -273,7 +272,7 @@ def test_a_cut_anywhere_is_noticed(sound, data):
 def test_bytes_behind_a_seal_are_noticed(sound):
     path = sound / "visits" / FIRST
     assert spoiled(sound, path, lambda raw: raw + b"\0")
-    rows = naive.frames_of(path.read_bytes())[1]
+    rows = frames_of(path.read_bytes())[1]
     assert spoiled(sound, path, lambda raw: raw + raw[rows["at"] : rows["end"]])
 
 
@@ -316,7 +315,7 @@ def rewritten(folder: Path, stream: str, change: Callable[[pa.RecordBatch], pa.R
     """Change the rows of the first ROWS frame of a stream's last segment; checksums fit again."""
     path = sorted((folder / stream).iterdir())[-1]
     raw = path.read_bytes()
-    frame = next(f for f in naive.frames_of(raw) if f["kind"] == "ROWS")
+    frame = next(f for f in frames_of(raw) if f["kind"] == "ROWS")
     schema = frame_schema(STREAMS[stream])
     found = change(pa.ipc.read_record_batch(pa.py_buffer(frame["plain"]), schema))
     parts = encode_frame(
@@ -369,7 +368,7 @@ def test_rows_that_were_taken_out_are_noticed(sound):
 def test_sealed_parts_of_two_frames_cannot_be_exchanged(sound):
     path = sound / "bindings" / FIRST
     raw = path.read_bytes()
-    head, one, two, seal = naive.frames_of(raw)
+    head, one, two, seal = frames_of(raw)
     assert one["kind"] == two["kind"] == "ROWS"
     swapped = b"".join(
         part.to_pybytes()
@@ -393,7 +392,7 @@ def test_sealed_parts_of_two_frames_cannot_be_exchanged(sound):
 def test_reading_damaged_rows_is_an_error(sound, tmp_path):
     shutil.copytree(sound, tmp_path / "j")
     path = tmp_path / "j" / "visits" / FIRST
-    frame = naive.frames_of(path.read_bytes())[2]
+    frame = frames_of(path.read_bytes())[2]
     path.write_bytes(flip(path.read_bytes(), frame["at"] + 100))
     with Journal(tmp_path / "j", KEYS, writable=False) as reader:
         assert len(next(reader.read("visits"))) == 5
@@ -410,7 +409,7 @@ def test_reading_damaged_rows_is_an_error(sound, tmp_path):
 def test_a_seal_that_lies_is_noticed(sound):
     path = sound / "visits" / FIRST
     raw = path.read_bytes()
-    seal = naive.frames_of(raw)[-1]
+    seal = frames_of(raw)[-1]
     for rows, hash_xor, hash_sum in ((8, 0, 0), (9, 0, 0), (9, 1, 2)):
         body = pa.py_buffer(np.array([rows, hash_xor, hash_sum], np.uint64).tobytes())
         parts = encode_frame(FrameKind.SEAL, seal["number"], 0, 0, body, pa.py_buffer(b""))
