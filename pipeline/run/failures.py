@@ -15,6 +15,7 @@ class RequestError(RuntimeError):
 
 def explain_failure(error: Exception) -> tuple[int, str] | None:
     """Exit code and message of a failure that is not a bug; None for a bug."""
+    from pipeline.capture.facts import FactsError
     from pipeline.rulebook.check import show_problems
     from pipeline.rulebook.model import RulebookError
     from pipeline.run.cases import CaseError
@@ -23,6 +24,8 @@ def explain_failure(error: Exception) -> tuple[int, str] | None:
     if isinstance(error, RulebookError):
         return WRONG, show_problems(error.problems)
     if isinstance(error, CaseError | InputError):
+        return WRONG, "\n".join(error.problems)
+    if isinstance(error, FactsError):
         return WRONG, "\n".join(error.problems)
     if isinstance(error, RequestError):
         return error.code, str(error)
@@ -37,6 +40,8 @@ def explain_failure(error: Exception) -> tuple[int, str] | None:
         "QueryError": WRONG,
         "SinkError": FAILED,
         "AccrualError": FAILED,
+        "BookError": FAILED,
+        "IdentityError": FAILED,
     }
     code = by_name.get(type(error).__name__)
     return None if code is None else (code, str(error))

@@ -41,8 +41,8 @@ def find_break(state: State, question: dict[str, Any]) -> list[Link]:
     order = str(question.get("order", ""))
     messages = rows_of(
         state,
-        "SELECT * FROM purchases_log WHERE order_ref = {ref:String} OR conversion_id = {ref:String}"
-        " ORDER BY stream_offset",
+        "SELECT *, event_ns FROM purchases_log"
+        " WHERE order_ref = {ref:String} OR conversion_id = {ref:String} ORDER BY stream_offset",
         ref=order,
     )
     chain, subscriber, moment = _asker(state, question, messages)

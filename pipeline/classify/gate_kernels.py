@@ -1,0 +1,69 @@
+"""The gate: whose payload may be read, asked for every packet by its source address and its time.
+
+A packet passes when its source is held, at the packet's time and by what was known then, by a
+subscriber whose basis is in the parse set. Any other packet that would be read gets a skip: OUTSIDE
+for somebody not in the parse set, UNBOUND for a subscriber's address that nobody holds, NOT_SUBSCRIBER
+for an address beyond the prefixes that the operator gave (with none given, nobody can tell: UNBOUND).
+
+Sketch: two to four cache lines a member's packet, one or two an outsider's.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from pipeline.kernels.circle import CircleArrays, basis_at, holder_at, in_parse_set, mask_high, mask_low
+from pipeline.kernels.compile import kernel, primitive
+from pipeline.model.faults import Skip
+
+I64 = np.int64
+U8 = np.uint8
+OUTSIDE, UNBOUND = int(Skip.OUTSIDE), int(Skip.UNBOUND)
+NOT_SUBSCRIBER = int(Skip.NOT_SUBSCRIBER)
+
+
+@primitive
+def _is_subscribers(prefixes, lengths, hi, lo):
+    """Is an address under one of the prefixes?"""
+    for k in range(len(lengths)):
+        if (
+            hi & mask_high(lengths[k]) == prefixes[k, 0]
+            and lo & mask_low(lengths[k]) == prefixes[k, 1]
+        ):
+            return True
+    return False
+
+
+@kernel
+def pass_gate(
+    key, lengths4, lengths6, slot_hi, slot_lo, slot_length, head, event_ns, received_ns, holder,
+    next_fact, basis_head, basis_event_ns, basis_received_ns, basis_state, basis_next,
+    parse_for, prefixes, lengths, heads, time_ns, subscriber, basis,
+):  # fmt: skip
+    """Fill `subscriber` (int32) and `basis` (uint8) of packets that may be read, the skip of others.
+
+    The first two lines of arguments are CircleArrays, `heads` are HEADERs. `prefixes` (uint64, (n, 2))
+    and `lengths` (int64) tell the subscribers' side; none given: all.
+    """
+    circle = CircleArrays(
+        key, lengths4, lengths6, slot_hi, slot_lo, slot_length, head, event_ns, received_ns, holder,
+        next_fact, basis_head, basis_event_ns, basis_received_ns, basis_state, basis_next,
+    )  # fmt: skip
+    for i in range(len(time_ns)):
+        subscriber[i] = -1
+        basis[i] = 0
+        packet = heads[i]
+        if packet.fault != 0 or packet.skip != 0:
+            continue
+        hi, lo = packet.source_hi, packet.source_lo
+        who = holder_at(circle, hi, lo, time_ns[i], time_ns[i])
+        if who < 0:
+            inside = len(lengths) == 0 or _is_subscribers(prefixes, lengths, hi, lo)
+            packet.skip = UNBOUND if inside else NOT_SUBSCRIBER
+            continue
+        standing = basis_at(circle, who, time_ns[i], time_ns[i])
+        if in_parse_set(standing, parse_for):
+            subscriber[i] = who
+            basis[i] = standing
+        else:
+            packet.skip = OUTSIDE

@@ -1,0 +1,425 @@
+"""TCP segments of the client's direction, put in order until the unit they carry is whole.
+
+Most units come whole in one segment and are read where they lie. Otherwise what is there is held,
+from the unit's first byte on, until the gaps close: segments may come in any order, twice, or overlap.
+What is held is bounded in bytes (the window), in pieces and in time; when a bound is met the missing
+bytes are taken for lost, and what was held behind the gap is looked through for units that begin where
+a run of bytes begins. After that any segment may begin one (RFC 9293, 3.4 for the numbers).
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from pipeline.classify import tls_kernels as tls
+from pipeline.classify.held_kernels import (
+    NO_ROOM,
+    NOTHING_NEW,
+    drop_front,
+    hold,
+    release_holding,
+    renew_holding,
+    sequence_difference,
+    take_holding,
+    whole_until,
+)
+from pipeline.classify.http_kernels import starts_head
+from pipeline.classify.state_kernels import (
+    AT_HEAD,
+    DONE,
+    EVENTS,
+    HAS_SEQUENCE,
+    HELLO_SEEN,
+    NEW,
+    OTHER,
+    ROW_SKIPS,
+    SUM_NAMED,
+    SUMS,
+    window_start,
+)
+from pipeline.classify.units_kernels import (
+    NEVER,
+    NOT_A_CLIENT,
+    NOT_YET,
+    PASSED,
+    UNRELIABLE,
+    WHOLE,
+    begin_other,
+    note_fault,
+    take_unit,
+)
+from pipeline.kernels.compile import routine
+from pipeline.model.faults import Fault, Skip
+
+I64 = np.int64
+HELLO_TOO_LONG, HELLO_INCOMPLETE = int(Fault.HELLO_TOO_LONG), int(Fault.HELLO_INCOMPLETE)
+HEAD_TOO_LONG, HEAD_INCOMPLETE = int(Fault.HEAD_TOO_LONG), int(Fault.HEAD_INCOMPLETE)
+SEGMENTS_EXHAUSTED, PAYLOAD_CUT = int(Fault.SEGMENTS_EXHAUSTED), int(Fault.PAYLOAD_CUT)
+OVERLAP_DISAGREES, STREAM_GAP = int(Fault.OVERLAP_DISAGREES), int(Fault.STREAM_GAP)
+HELD, FLOW_DONE, OTHER_PROTOCOL = int(Skip.HELD), int(Skip.FLOW_DONE), int(Skip.OTHER_PROTOCOL)
+CHANGE_CIPHER_SPEC, CHANGE_CIPHER_SPEC_BYTES = 20, 6
+UNIT_BYTES_MIN = 6  # fewer do not tell a hello or a head from anything else
+SEQUENCE_MASK = 0xFFFFFFFF
+
+
+@routine
+def release(track, flow):
+    """Give back what a flow holds, if anything; its packets led to a name, or to nothing."""
+    h = I64(flow.held) - 1
+    if h < 0:
+        return
+    flow.held = 0
+    named = track.holdings[h].named
+    track.desk.tallied[EVENTS, OVERLAP_DISAGREES] += I64(track.holdings[h].disagrees)
+    rows = release_holding(track.holdings, track.pieces, track.memory, track.desk, h)
+    if named:
+        track.desk.tallied[SUMS, SUM_NAMED] += rows
+    else:
+        track.desk.tallied[ROW_SKIPS, HELD] += rows
+
+
+@routine
+def _starts_unit(data, start, stop):
+    """Does a segment begin like a hello or a head, with enough bytes to tell?"""
+    if stop - start < UNIT_BYTES_MIN:
+        return False
+    if data[start] == tls.HANDSHAKE:
+        return tls.starts_hello(data, start, stop)
+    if not 65 <= data[start] <= 90 or not starts_head(data, start, stop):
+        return False
+    for at in range(start, stop):
+        if data[at] == 32:
+            return True
+    return False
+
+
+@routine
+def _is_from_server(data, start, stop):
+    """Does a segment begin like a server's hello or an HTTP response?"""
+    if stop - start > 5 and data[start] == tls.HANDSHAKE and data[start + 1] == 3:
+        return data[start + 5] == tls.SERVER_HELLO
+    return (
+        stop - start >= 9
+        and data[start] == 72
+        and data[start + 1] == 84
+        and data[start + 2] == 84
+        and data[start + 3] == 80
+        and data[start + 4] == 47
+        and data[start + 8] == 32
+    )
+
+
+@routine
+def take_segment(track, flow, data, place, captured, length, sequence):
+    """Take `data[place : place + captured]`, `length` bytes by the IP header, of a flow's client.
+
+    `track.now` says whose; there it is written what became of the packet: `named`, else `fault`, else
+    `skip`, which is HELD for one that is held.
+    """
+    now = track.desk.now
+    if flow.state == HELLO_SEEN:
+        before = _take_repeat(track, flow, data, place, place + captured, sequence)
+        if before < 0:
+            return
+        place, captured = place + before, captured - before
+        length, sequence = length - before, (sequence + before) & SEQUENCE_MASK
+    elif flow.state == OTHER or I64(flow.flags) & HAS_SEQUENCE == 0:
+        if not _begin_anywhere(track, flow, data, place, place + captured, sequence):
+            return
+    ahead = sequence_difference(sequence, I64(flow.next_sequence))
+    if ahead + length <= 0:
+        now.skip = PASSED
+        return
+    if ahead >= track.desk.limits.unit_bytes:
+        if flow.held > 0:
+            give_up_holding(track, flow)
+        else:
+            track.desk.tallied[EVENTS, STREAM_GAP] += 1
+        begin_other(flow, True)
+        if not _begin_anywhere(track, flow, data, place, place + captured, sequence):
+            return
+        ahead = I64(0)
+    if ahead > 0 or flow.held > 0:
+        _take_held(track, flow, data, place, captured, ahead)
+    else:
+        _take_in_order(track, flow, data, place - ahead, place, captured, length, sequence)
+
+
+@routine
+def _begin_anywhere(track, flow, data, start, stop, sequence):
+    """In a flow without a known place: does this segment begin a unit? Else it counts as a try."""
+    if flow.state == NEW:  # the first that is seen of it
+        begin_other(flow, True)
+    if flow.state == OTHER and _starts_unit(data, start, stop):
+        flow.state = NEW
+        flow.next_sequence = sequence
+        flow.flags = I64(flow.flags) | HAS_SEQUENCE
+        return True
+    from_server = _is_from_server(data, start, stop)
+    track.desk.now.skip = NOT_A_CLIENT if from_server else OTHER_PROTOCOL
+    _lose_try(flow)
+    return False
+
+
+@routine
+def _lose_try(flow):
+    flow.tries = max(I64(flow.tries) - 1, 0)
+    if flow.tries == 0:
+        flow.state = DONE
+
+
+@routine
+def _take_repeat(track, flow, data, start, stop, sequence):
+    """After a hello: another one (after a retry request), the same again, or nothing more to see.
+
+    How many bytes come before the hello that begins here, or -1. The same hello is only read again
+    when it is whole in its segment: half of it would wait for the half that came before.
+    """
+    before = I64(0)
+    if (
+        stop - start > CHANGE_CIPHER_SPEC_BYTES
+        and data[start] == CHANGE_CIPHER_SPEC
+        and data[start + 1] == 3
+    ):
+        before = I64(CHANGE_CIPHER_SPEC_BYTES)
+    if stop - start - before < UNIT_BYTES_MIN or not tls.starts_hello(data, start + before, stop):
+        track.desk.now.skip = FLOW_DONE
+        _lose_try(flow)
+        return I64(-1)
+    if sequence == I64(flow.first_sequence):
+        outcome = tls.gather_hello(
+            data, start + before, stop, track.memory, track.desk.limits.unit_bytes, track.desk.hello
+        )
+        if outcome != tls.WHOLE:
+            track.desk.now.skip = PASSED
+            return I64(-1)
+    flow.state = NEW
+    flow.flags = I64(flow.flags) | HAS_SEQUENCE
+    flow.next_sequence = (sequence + before) & SEQUENCE_MASK
+    return before
+
+
+@routine
+def _after_never(track, flow):
+    """What was to be a unit is none: forget the place, and whatever is held."""
+    release(track, flow)
+    if track.desk.now.skip == 0:
+        track.desk.now.skip = OTHER_PROTOCOL
+    begin_other(flow, False)
+    _lose_try(flow)
+
+
+@routine
+def _too_long(track, flow, first_byte):
+    """A unit that does not fit the window is given up."""
+    note_fault(track, HELLO_TOO_LONG if first_byte == tls.HANDSHAKE else HEAD_TOO_LONG)
+    release(track, flow)
+    begin_other(flow, True)
+
+
+@routine
+def _take_in_order(track, flow, data, start, place, captured, length, sequence):
+    """The next bytes in order, nothing held: read units where they lie, hold what is left."""
+    now = track.desk.now
+    stop = place + captured
+    while True:
+        now.sequence = (sequence + start - place) & SEQUENCE_MASK
+        if start >= place + length:
+            flow.next_sequence = now.sequence
+            if now.skip == 0:
+                now.skip = PASSED
+            return
+        if start >= stop:
+            note_fault(track, PAYLOAD_CUT)
+            begin_other(flow, True)
+            return
+        outcome, after = take_unit(track, flow, data, start, stop)
+        if outcome == NEVER:
+            _after_never(track, flow)
+            return
+        if outcome == NOT_YET:
+            break
+        start = after
+        if flow.state == HELLO_SEEN or flow.state == DONE:
+            return
+    flow.next_sequence = now.sequence
+    if captured < length:
+        note_fault(track, PAYLOAD_CUT)
+        begin_other(flow, True)
+    elif stop - start >= track.desk.limits.unit_bytes:
+        _too_long(track, flow, data[start])
+    elif _begin_holding(track, flow):
+        _store(track, flow, data, start, stop - start, I64(0))
+        _count_held(track, flow)
+
+
+@routine
+def _begin_holding(track, flow):
+    """A holding for a flow, from its next sequence number on; False where all are taken."""
+    now, counts = track.desk.now, track.desk.counts
+    deadline_ns = counts.watermark_ns + track.desk.limits.hold_ns
+    h = take_holding(
+        track.holdings, counts, flow.fingerprint, I64(flow.next_sequence), deadline_ns
+    )
+    if h < 0:
+        note_fault(track, SEGMENTS_EXHAUSTED)
+        begin_other(flow, True)
+        return False
+    flow.held = h + 1
+    holding = track.holdings[h]
+    holding.client_hi, holding.client_lo = now.client_hi, now.client_lo
+    holding.server_hi, holding.server_lo = now.server_hi, now.server_lo
+    holding.client_port, holding.server_port = now.client_port, now.server_port
+    holding.basis = now.basis
+    return True
+
+
+@routine
+def _store(track, flow, data, place, captured, position):
+    """Put bytes into the window of a flow that has one; what `hold` says."""
+    now, limits = track.desk.now, track.desk.limits
+    h = I64(flow.held) - 1
+    return hold(
+        track.holdings[h], track.pieces, h * limits.pieces, track.memory, window_start(limits, h), limits,
+        data, place, captured, position, now.time_ns, now.number,
+    )  # fmt: skip
+
+
+@routine
+def _count_held(track, flow):
+    """Count the packet as held, unless it already led to something."""
+    now = track.desk.now
+    if now.named == 0 and now.fault == 0:
+        now.skip = HELD
+        track.holdings[I64(flow.held) - 1].rows += 1
+        track.desk.counts.held_rows += 1
+
+
+@routine
+def _take_held(track, flow, data, place, captured, ahead):
+    """Bytes ahead of a gap, or of a flow that holds some already, whose window begins at its place."""
+    now = track.desk.now
+    if flow.held == 0 and not _begin_holding(track, flow):
+        return
+    held = I64(flow.held)
+    stored = _store(track, flow, data, place, captured, ahead)
+    if stored == NOTHING_NEW:
+        now.skip = PASSED
+    elif stored == NO_ROOM:
+        note_fault(track, SEGMENTS_EXHAUSTED)
+        _salvage(track, flow, held - 1)
+    else:
+        _drain(track, flow, held - 1)
+        if I64(flow.held) == held:
+            _count_held(track, flow)
+        elif now.skip == 0:
+            now.skip = PASSED
+
+
+@routine
+def _take_held_unit(track, flow, h, start, stop):
+    """Take a unit out of a window, in the name of the packet that brought its first byte."""
+    now, limits, holding = track.desk.now, track.desk.limits, track.holdings[h]
+    own_ns, own_number, named = now.time_ns, now.number, now.named
+    first, window = h * limits.pieces, window_start(limits, h)
+    for k in range(first, first + I64(holding.pieces)):
+        if track.pieces[k].start <= start < track.pieces[k].stop:
+            now.time_ns, now.number = track.pieces[k].time_ns, track.pieces[k].number
+    now.sequence = (I64(holding.base) + start) & SEQUENCE_MASK
+    now.flags = UNRELIABLE if holding.disagrees == 1 else 0
+    outcome, after = take_unit(track, flow, track.memory, window + start, window + stop)
+    now.flags = 0
+    now.time_ns, now.number = own_ns, own_number
+    if now.named > named:
+        holding.named = 1
+    return outcome, after - window
+
+
+@routine
+def _drain(track, flow, h):
+    """Take what units became whole at the front of a window."""
+    counts, limits, holding = track.desk.counts, track.desk.limits, track.holdings[h]
+    first, window = h * limits.pieces, window_start(limits, h)
+    while True:
+        whole = whole_until(track.pieces, first, I64(holding.pieces))
+        if whole == 0:
+            return
+        outcome, after = _take_held_unit(track, flow, h, I64(0), whole)
+        if outcome == NEVER:
+            _after_never(track, flow)
+            return
+        if outcome == NOT_YET:
+            if whole >= limits.unit_bytes:
+                _too_long(track, flow, track.memory[window])
+            return
+        if flow.state == HELLO_SEEN or flow.state == DONE:
+            release(track, flow)
+            return
+        empty = drop_front(holding, track.pieces, first, track.memory, window, after)
+        flow.next_sequence = holding.base
+        if empty:
+            release(track, flow)
+            return
+        renew_holding(track.holdings, counts, h, counts.watermark_ns + limits.hold_ns)
+
+
+@routine
+def _salvage(track, flow, h):
+    """The gap will not close: take the units that begin runs behind it, and release the holding."""
+    holding, pieces = track.holdings[h], track.pieces
+    window = window_start(track.desk.limits, h)
+    begin_other(flow, True)
+    k = h * track.desk.limits.pieces
+    last = k + I64(holding.pieces)
+    after = I64(0)  # where a body ends: before it nothing begins
+    stop = I64(0)
+    while k < last and flow.state != HELLO_SEEN:
+        start, stop = pieces[k].start, pieces[k].stop
+        k += 1
+        while k < last and pieces[k].start == stop:
+            stop = pieces[k].stop
+            k += 1
+        if start == 0:
+            continue  # it was tried, and it is not whole
+        start = max(start, after)
+        while start < stop and _starts_unit(track.memory, window + start, window + stop):
+            flow.state = NEW
+            outcome, start = _take_held_unit(track, flow, h, start, stop)
+            if outcome != WHOLE or flow.state != AT_HEAD:
+                break
+            after = start
+    if flow.state == AT_HEAD and after >= stop:
+        flow.next_sequence = (I64(holding.base) + after) & SEQUENCE_MASK
+        flow.flags = I64(flow.flags) | HAS_SEQUENCE
+    elif flow.state != HELLO_SEEN:
+        begin_other(flow, True)
+    release(track, flow)
+
+
+@routine
+def give_up_holding(track, flow):
+    """The time of a flow's holding is up, or its gap too wide: count what was not whole, and salvage."""
+    h = I64(flow.held) - 1
+    fault = STREAM_GAP
+    limits = track.desk.limits
+    if track.pieces[h * limits.pieces].start == 0:
+        hello = track.memory[window_start(limits, h)] == tls.HANDSHAKE
+        fault = HELLO_INCOMPLETE if hello else HEAD_INCOMPLETE
+    track.desk.tallied[EVENTS, fault] += 1
+    _salvage(track, flow, h)
+
+
+@routine
+def expire_oldest(track, flow):
+    """Give up the holding at the head of the queue, which is that of `flow`."""
+    now, counts = track.desk.now, track.desk.counts
+    holding = track.holdings[counts.oldest - 1]
+    now.watermark_ns = min(holding.deadline_ns, counts.watermark_ns)
+    now.client_hi, now.client_lo = holding.client_hi, holding.client_lo
+    now.server_hi, now.server_lo = holding.server_hi, holding.server_lo
+    now.client_port, now.server_port = I64(holding.client_port), I64(holding.server_port)
+    now.basis = I64(holding.basis)
+    now.fault = now.skip = now.named = now.flags = 0
+    give_up_holding(track, flow)
+    if now.fault != 0:
+        track.desk.tallied[EVENTS, now.fault] += 1

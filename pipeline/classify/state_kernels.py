@@ -1,0 +1,159 @@
+"""The memory of classify: what kernels share, laid out as records, allocated once.
+
+Records and not loose arrays, because a kernel's call hands over every array by seven fields, and
+because a flow then is one cache line that is passed on as one reference. Where an index may be none,
+1 + the index is stored, and 0 is none, so that zeroed memory is empty memory.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import numpy as np
+
+from pipeline.kernels.compile import numba, primitive
+
+SLOT = np.dtype(
+    {
+        "names": [
+            "fingerprint", "seen_ns", "first_ns", "name", "next_sequence", "first_sequence", "turn",
+            "held", "more_names", "subscriber", "state", "flags", "tries", "names", "transport",
+        ],
+        "formats": [
+            "u8", "i8", "i8", "u8", "u4", "u4", "u4", "i4", "i4", "i4", "u1", "u1", "u1", "u1", "u1",
+        ],
+        "itemsize": 64,
+    }
+)  # fmt: skip
+"""A flow. `fingerprint` 0: empty. `first_sequence` is of its first byte, then of its last hello."""
+
+QUEUED = np.dtype([("fingerprint", "u8"), ("queued_ns", "i8"), ("turn", "u4"), ("pad", "u4")])
+"""A flow's turn in the queue of those that may have to leave."""
+
+NAME = np.dtype([("name", "u8"), ("next", "i4"), ("pad", "u4")])
+"""A further name of a flow, as a hash; free ones are linked too."""
+
+HOLDING = np.dtype(
+    [
+        ("fingerprint", "u8"), ("deadline_ns", "i8"), ("client_hi", "u8"), ("client_lo", "u8"),
+        ("server_hi", "u8"), ("server_lo", "u8"), ("base", "u4"), ("older", "i4"), ("younger", "i4"),
+        ("rows", "i4"), ("pieces", "i4"), ("client_port", "u2"), ("server_port", "u2"),
+        ("disagrees", "u1"), ("named", "u1"), ("basis", "u1"), ("pad", "u1"),
+    ]
+)  # fmt: skip
+"""Held bytes of a flow, from sequence number `base` on; `rows` packets count as held in it."""
+
+PIECE = np.dtype([("start", "i8"), ("stop", "i8"), ("time_ns", "i8"), ("number", "i8")])
+"""Bytes `start` up to `stop` of a window, and the packet that brought them."""
+
+ROW = np.dtype(
+    [
+        ("first_ns", "i8"), ("watermark_ns", "i8"), ("packet_number", "i8"), ("client_hi", "u8"),
+        ("client_lo", "u8"), ("server_hi", "u8"), ("server_lo", "u8"), ("flow_hi", "u8"),
+        ("flow_lo", "u8"), ("host_stop", "i8"), ("target_stop", "i8"), ("referer_stop", "i8"),
+        ("alpn_stop", "i8"), ("subscriber", "i4"), ("flags", "u4"), ("client_port", "u2"),
+        ("server_port", "u2"), ("protocol", "u1"), ("basis", "u1"), ("method", "u1"), ("pad", "u1"),
+    ]
+)  # fmt: skip
+"""A session; its texts end at `*_stop` in memory, and begin where those of the row before end."""
+
+COUNTS = np.dtype(
+    [
+        ("watermark_ns", "i8"), ("flows", "i8"), ("queue_head", "i8"), ("queued", "i8"),
+        ("turn", "i8"), ("free_name", "i8"), ("free_holding", "i8"), ("oldest", "i8"),
+        ("youngest", "i8"), ("held_rows", "i8"), ("rows", "i8"), ("host", "i8"), ("target", "i8"),
+        ("referer", "i8"), ("alpn", "i8"),
+    ]
+)  # fmt: skip
+"""How far each of the parts is filled, and where its lists begin."""
+
+NOW = np.dtype(
+    [
+        ("time_ns", "i8"), ("number", "i8"), ("watermark_ns", "i8"), ("sequence", "i8"),
+        ("client_hi", "u8"), ("client_lo", "u8"), ("server_hi", "u8"), ("server_lo", "u8"),
+        ("client_port", "i8"), ("server_port", "i8"), ("basis", "i8"), ("fault", "i8"),
+        ("skip", "i8"), ("named", "i8"), ("flags", "i8"),
+    ]
+)  # fmt: skip
+"""The packet being worked on, or the holding whose time is up, and what became of it."""
+
+LIMITS = np.dtype(
+    [
+        ("key0", "u8"), ("key1", "u8"), ("flows", "i8"), ("idle_ns", "i8"), ("hold_ns", "i8"),
+        ("tries", "i8"), ("repeats", "i8"), ("unit_bytes", "i8"), ("pieces", "i8"),
+        ("text_bytes", "i8"),
+    ]
+)  # fmt: skip
+"""The secret and the limits."""
+
+HELLO = np.dtype(
+    [
+        ("body_at", "i8"), ("body_stop", "i8"), ("in_scratch", "i8"), ("records_stop", "i8"),
+        ("name_at", "i8"), ("name_stop", "i8"), ("alpn_at", "i8"), ("alpn_stop", "i8"),
+    ]
+)  # fmt: skip
+"""Where in the bytes a client hello has what."""
+
+HEAD = np.dtype(
+    [
+        ("stop", "i8"), ("method", "i8"), ("document", "i8"), ("disagrees", "i8"),
+        ("target_at", "i8"), ("target_stop", "i8"), ("host_at", "i8"), ("host_stop", "i8"),
+        ("authority_at", "i8"), ("authority_stop", "i8"), ("referer_at", "i8"), ("referer_stop", "i8"),
+        ("body_length", "i8"), ("chunked", "i8"), ("accepts", "i8"), ("not_document", "i8"),
+    ]
+)  # fmt: skip
+"""Where in the bytes a request head has what, and what it says of its body."""
+
+DESK = np.dtype(
+    [
+        ("counts", COUNTS), ("limits", LIMITS), ("now", NOW), ("hello", HELLO), ("head", HEAD),
+        ("tallied", "i8", (4, 64)), ("hashed", "u8", (1, 6)), ("digested", "u8", (1, 2)),
+    ]
+)  # fmt: skip
+"""All that there is one of."""
+
+# What is known of a flow's client direction: nothing; that it is neither; where the next request head,
+# chunk or trailer line begins; that its hello was seen; that nothing more is to come.
+NEW, OTHER, AT_HEAD, AT_CHUNK, AT_TRAILER, HELLO_SEEN, DONE = range(7)
+
+# How memory is divided: a hello put together from records, then host, target, referer and ALPN of rows,
+# then the windows of holdings. Scratch and windows have `unit_bytes`, texts `text_bytes` each.
+HOST_TEXT, TARGET_TEXT, REFERER_TEXT, ALPN_TEXT, TEXTS = range(5)
+
+# Bits of a flow's `flags`.
+HAS_SEQUENCE, CLIENT_KNOWN, CLIENT_SIDE, MIDSTREAM = 1, 2, 4, 8
+
+# Rows of `tallied`: what became of packets, what befell flows and holdings later, and sums.
+ROW_FAULTS, ROW_SKIPS, EVENTS, SUMS = range(4)
+SUM_PACKETS, SUM_BYTES, SUM_TCP_FLOWS, SUM_UDP_FLOWS, SUM_NAMED = range(5)
+
+
+class Track(NamedTuple):
+    """All that classify knows. Arrays of the records above, and bytes."""
+
+    slots: np.ndarray  # a power of two
+    queue: np.ndarray  # as many as slots
+    names: np.ndarray
+    holdings: np.ndarray
+    pieces: np.ndarray  # `limits.pieces` for each holding
+    rows: np.ndarray
+    memory: np.ndarray  # uint8, see `Limits` of the stage for how it is divided
+    desk: np.ndarray  # the one DESK: an array of it outside kernels, the record inside
+
+
+@primitive
+def text_start(limits, text):
+    """Where in memory the texts of this kind begin."""
+    return limits.unit_bytes + text * limits.text_bytes
+
+
+@primitive
+def window_start(limits, h):
+    """Where in memory the window of a holding begins."""
+    return limits.unit_bytes + TEXTS * limits.text_bytes + h * limits.unit_bytes
+
+
+def records(dtype: np.dtype, *shape: int) -> np.ndarray:
+    """Empty records. Compiled kernels know plain arrays of them fastest; Python wants attributes."""
+    empty = np.zeros(shape, dtype)
+    return empty.view(np.recarray) if numba.config.DISABLE_JIT else empty

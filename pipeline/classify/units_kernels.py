@@ -1,0 +1,261 @@
+"""Units of a client's stream, hellos and heads, become rows of a SessionBatch.
+
+`take_unit` reads one unit where one is expected and moves the flow's state on. A body is never read:
+its length moves the place of the next unit, and of chunks only the size lines are read. A row is
+written when its unit is whole, with time and packet number of its first byte.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from pipeline.classify import http_kernels as http
+from pipeline.classify import tls_kernels as tls
+from pipeline.classify.flows_kernels import give_name
+from pipeline.classify.names_kernels import (
+    HOST_INVALID,
+    HOST_NAME,
+    HOST_NONE,
+    clean_host,
+    copy_lower,
+    name_hash,
+)
+from pipeline.classify.state_kernels import (
+    AT_CHUNK,
+    AT_HEAD,
+    AT_TRAILER,
+    DONE,
+    EVENTS,
+    HAS_SEQUENCE,
+    HELLO_SEEN,
+    MIDSTREAM,
+    NEW,
+    OTHER,
+)
+from pipeline.kernels.bytes import copy_bytes, lower
+from pipeline.kernels.compile import routine
+from pipeline.kernels.hashing import siphash128_words
+from pipeline.model.faults import Fault, Skip
+from pipeline.model.words import Protocol, SessionFlag
+
+U64 = np.uint64
+I64 = np.int64
+WHOLE, NOT_YET, NEVER = tls.WHOLE, tls.NOT_YET, tls.NEVER
+BODY_BYTES_MAX = 1 << 30  # a longer one would outrun what sequence numbers tell of before and after
+HELLO_BAD, HELLO_TOO_LONG = int(Fault.HELLO_BAD), int(Fault.HELLO_TOO_LONG)
+SNI_BAD, HOST_BAD, HEAD_BAD = int(Fault.SNI_BAD), int(Fault.HOST_BAD), int(Fault.HEAD_BAD)
+NO_NAME, NOT_A_CLIENT, PASSED = int(Skip.NO_NAME), int(Skip.NOT_A_CLIENT), int(Skip.PASSED)
+HTTP, TLS = int(Protocol.HTTP), int(Protocol.TLS)
+DOCUMENT, REPEAT = int(SessionFlag.DOCUMENT), int(SessionFlag.REPEAT)
+UNRELIABLE, FLAG_MIDSTREAM = int(SessionFlag.UNRELIABLE), int(SessionFlag.MIDSTREAM)
+
+
+@routine
+def note_fault(track, fault):
+    """The first fault of a packet is the packet's; further ones are counted as events."""
+    now = track.desk.now
+    if now.fault == 0:
+        now.fault = fault
+    else:
+        track.desk.tallied[EVENTS, fault] += 1
+
+
+@routine
+def begin_other(flow, lost):
+    """From now on any segment of this flow may begin a hello or a head, while tries are left.
+
+    `lost` says that some of what came before was not seen.
+    """
+    flow.state = OTHER if flow.tries > 0 else DONE
+    flags = I64(flow.flags) & ~HAS_SEQUENCE
+    flow.flags = flags | MIDSTREAM if lost else flags
+
+
+@routine
+def take_unit(track, flow, data, start, stop):
+    """Take the unit that begins `data[start:stop]`: (WHOLE, NOT_YET or NEVER, where the next begins)."""
+    if flow.state == AT_CHUNK or flow.state == AT_TRAILER:
+        return _take_framing(track, flow, data, start, stop)
+    if data[start] == tls.HANDSHAKE:
+        return _take_hello(track, flow, data, start, stop)
+    return _take_head(track, flow, data, start, stop)
+
+
+@routine
+def _take_hello(track, flow, data, start, stop):
+    hello, now = track.desk.hello, track.desk.now
+    outcome = tls.gather_hello(
+        data, start, stop, track.memory, track.desk.limits.unit_bytes, hello
+    )
+    if outcome == tls.NOT_YET:
+        return NOT_YET, start
+    if outcome == tls.FROM_SERVER:
+        now.skip = NOT_A_CLIENT
+        return NEVER, start
+    if outcome != tls.WHOLE:
+        if outcome != tls.NEVER:
+            note_fault(track, HELLO_TOO_LONG if outcome == tls.TOO_LONG else HELLO_BAD)
+        return NEVER, start
+    again = flow.names > 0 and now.sequence == I64(flow.first_sequence)
+    flow.first_sequence = now.sequence
+    flow.state = HELLO_SEEN
+    flow.tries = track.desk.limits.repeats
+    if hello.in_scratch == 1:
+        _name_of_hello(track, flow, track.memory, again)
+    else:
+        _name_of_hello(track, flow, data, again)
+    return WHOLE, hello.records_stop
+
+
+@routine
+def _name_of_hello(track, flow, data, again):
+    """Write the row of a hello, unless it is `again` the one whose name is known."""
+    hello = track.desk.hello
+    if tls.read_hello(data, hello.body_at, hello.body_stop, hello) != tls.WHOLE:
+        note_fault(track, HELLO_BAD)
+        return
+    kind, start, stop = clean_host(data, hello.name_at, hello.name_stop)
+    if kind == HOST_NONE:
+        track.desk.now.skip = NO_NAME
+    elif kind != HOST_NAME:
+        note_fault(track, SNI_BAD)
+    elif _begin_row(track, flow, data, start, stop, TLS, 0, again):
+        counts = track.desk.counts
+        counts.alpn = tls.copy_alpn(
+            data, hello.alpn_at, hello.alpn_stop, track.memory, counts.alpn
+        )
+        _end_row(track, 0)
+
+
+@routine
+def _take_head(track, flow, data, start, stop):
+    head = track.desk.head
+    outcome = http.read_head(data, start, stop, head)
+    if outcome != WHOLE:
+        return outcome, start
+    _name_of_head(track, flow, data)
+    after = head.stop
+    flow.state = AT_HEAD
+    flow.tries = track.desk.limits.tries
+    if head.method == http.IS_CONNECT:
+        flow.state = NEW  # what is inside the tunnel begins anew
+    elif head.chunked == 1:
+        flow.state = AT_CHUNK
+    elif head.body_length == http.BAD_LENGTH or head.body_length > BODY_BYTES_MAX:
+        note_fault(track, HEAD_BAD)
+        flow.state = DONE
+    elif head.body_length > 0:
+        after += head.body_length
+    return WHOLE, after
+
+
+@routine
+def _name_of_head(track, flow, data):
+    """Write the row of the head just read, under its Host or else the authority of its target."""
+    head = track.desk.head
+    kind, start, stop = clean_host(data, head.host_at, head.host_stop)
+    other, other_start, other_stop = clean_host(data, head.authority_at, head.authority_stop)
+    flags = DOCUMENT if head.document == 1 else 0
+    if head.disagrees == 1:
+        flags |= UNRELIABLE
+    if kind == HOST_NONE:
+        kind, start, stop = other, other_start, other_stop
+    elif other != HOST_NONE and not _same_name(data, start, stop, other_start, other_stop):
+        flags |= UNRELIABLE
+    if kind == HOST_NONE:
+        track.desk.now.skip = NO_NAME
+    elif kind == HOST_INVALID:
+        note_fault(track, HOST_BAD)
+    elif _begin_row(track, flow, data, start, stop, HTTP, flags, False):
+        counts = track.desk.counts
+        start, stop = head.target_at, head.target_stop
+        copy_bytes(data, start, stop, track.memory, counts.target)
+        counts.target += stop - start
+        start, stop = head.referer_at, head.referer_stop
+        copy_bytes(data, start, stop, track.memory, counts.referer)
+        counts.referer += stop - start
+        _end_row(track, head.method)
+
+
+@routine
+def _same_name(data, start, stop, other_start, other_stop):
+    if stop - start != other_stop - other_start:
+        return False
+    for i in range(stop - start):
+        if lower(I64(data[start + i])) != lower(I64(data[other_start + i])):
+            return False
+    return True
+
+
+@routine
+def _take_framing(track, flow, data, start, stop):
+    """A chunk's size line, or a line after the last chunk."""
+    head = track.desk.head
+    if flow.state == AT_CHUNK:
+        outcome = http.read_chunk_line(data, start, stop, head)
+        if outcome == tls.BAD:
+            note_fault(track, HEAD_BAD)
+            return NEVER, start
+    else:
+        outcome = http.read_trailer_line(data, start, stop, head)
+    if outcome == NOT_YET:
+        return NOT_YET, start
+    track.desk.now.skip = PASSED
+    if flow.state == AT_CHUNK and head.body_length > 0:
+        return WHOLE, head.stop + head.body_length + 2
+    if flow.state == AT_CHUNK:
+        flow.state = AT_TRAILER
+    elif head.body_length == 0:
+        flow.state = AT_HEAD
+    return WHOLE, head.stop
+
+
+@routine
+def _begin_row(track, flow, data, start, stop, protocol, flags, again):
+    """Write all of a row but method and further texts; False where a hello was only sent again."""
+    limits, now, counts = track.desk.limits, track.desk.now, track.desk.counts
+    known = flow.names > 0
+    name = name_hash(limits.key0, limits.key1, data, start, stop)
+    seen = give_name(track.names, counts, flow, name)
+    if again and seen:
+        now.skip = PASSED
+        return False
+    flags |= now.flags
+    if seen:
+        flags |= REPEAT
+    elif known and protocol == TLS:
+        flags |= UNRELIABLE
+    if I64(flow.flags) & MIDSTREAM:
+        flags |= FLAG_MIDSTREAM
+    row = track.rows[counts.rows]
+    row.first_ns = now.time_ns
+    row.watermark_ns = now.watermark_ns
+    row.packet_number = now.number
+    row.client_hi, row.client_lo = now.client_hi, now.client_lo
+    row.server_hi, row.server_lo = now.server_hi, now.server_lo
+    row.client_port, row.server_port = now.client_port, now.server_port
+    row.subscriber = flow.subscriber
+    row.basis = now.basis
+    row.protocol = protocol
+    row.flags = flags
+    hashed = track.desk.hashed
+    hashed[0, 0], hashed[0, 1] = now.client_hi, now.client_lo
+    hashed[0, 2], hashed[0, 3] = now.server_hi, now.server_lo
+    hashed[0, 4] = U64((now.client_port << 24) | (now.server_port << 8) | I64(flow.transport))
+    hashed[0, 5] = U64(flow.first_ns)
+    siphash128_words(limits.key0, limits.key1, hashed, track.desk.digested)
+    row.flow_hi, row.flow_lo = track.desk.digested[0, 0], track.desk.digested[0, 1]
+    copy_lower(data, start, stop, track.memory, counts.host)
+    counts.host += stop - start
+    now.named += 1
+    return True
+
+
+@routine
+def _end_row(track, method):
+    counts = track.desk.counts
+    row = track.rows[counts.rows]
+    row.method = method
+    row.host_stop, row.target_stop = counts.host, counts.target
+    row.referer_stop, row.alpn_stop = counts.referer, counts.alpn
+    counts.rows += 1
