@@ -42,7 +42,7 @@ def arrow_rows(
     assert len(offsets) == len(hashes) == rows
     assert len(run_id) == ID_BYTES
     added = {
-        "run_id": pa.array([run_id] * rows, pa.binary(ID_BYTES)),
+        "run_id": _fixed(run_id * rows, rows),
         "stream_offset": pa.array(offsets.astype(np.uint64)),
         "segment": pa.array(np.full(rows, segment, np.uint64)),
         "row_hash": pa.array(hashes.astype(np.uint64)),
