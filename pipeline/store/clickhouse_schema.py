@@ -388,9 +388,8 @@ def _is_wider(wanted: str, before: str) -> bool:
 PAGE_HEAD = """
 # What is in the store
 
-Generated from `pipeline/store/clickhouse_schema.py` by
-`python -m tests.store.write_schema_page`; a test keeps it fresh.
-Ask with `mirrorpoint sql "SELECT ..."`.
+What `mirrorpoint sql "SELECT ..."` can be asked about (`make docs` writes this page from
+`pipeline/store/clickhouse_schema.py`).
 
 An id of zeros, an empty text and 1970-01-01 mean none. Times are UTC; in the `_log` tables every
 `*_at` has an integer `*_ns` beside it, which `SELECT *` leaves out. Points and money are integers

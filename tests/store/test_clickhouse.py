@@ -68,7 +68,7 @@ def test_closed_lists_cannot_drift_from_their_words():
 
 def test_the_page_about_the_schema_is_fresh():
     page = REPOSITORY / "docs" / "schema.md"
-    assert page.read_text() == schema_page(), "run python -m tests.store.write_schema_page"
+    assert page.read_text() == schema_page(), "`make docs` rewrites it"
 
 
 def test_the_page_names_every_column_and_nothing_sealed():

@@ -1,4 +1,4 @@
-"""Writes the pages that follow from the code: `docs/commands.md` and `docs/streams.md`.
+"""Writes the pages that follow from the code: `docs/` commands.md, streams.md and schema.md.
 
 `python -m tests.tidy.pages` (or `make docs`) rewrites them; a test says when they are stale. What
 click and the batches know is written once, there.
@@ -15,6 +15,7 @@ import click
 from pipeline.cli import main
 from pipeline.model.batches import STREAMS
 from pipeline.model.columns import Column, columns_of
+from pipeline.store.clickhouse_schema import schema_page
 from tests.need import REPOSITORY
 
 WIDTH = 80
@@ -76,6 +77,7 @@ def streams_page() -> str:
 PAGES = {
     REPOSITORY / "docs" / "commands.md": commands_page,
     REPOSITORY / "docs" / "streams.md": streams_page,
+    REPOSITORY / "docs" / "schema.md": schema_page,
 }
 
 
