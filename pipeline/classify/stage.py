@@ -2,14 +2,13 @@
 
 The stage walks headers, asks the gate for every packet (no gate in `inspect`), finds the flow, and
 takes what the client says until a hello or a request head is whole. Nothing is kept of a packet that
-the gate stops: no flow entry, only a count. State has a stated capacity and is allocated once; what
-does not fit is counted. Nothing depends on how packets are cut into batches: idle flows, evictions
-and holdings that time out follow packet time, and happen before the packet whose time passed them.
+the gate stops: no flow entry, only a count. State has a stated capacity; what does not fit is counted.
+Nothing depends on how packets are cut into batches: idle flows, evictions and holdings that time out
+follow packet time, and happen before the packet whose time passed them.
 """
 
 from __future__ import annotations
 
-from collections import Counter
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -40,8 +39,12 @@ SECOND_NS = 1_000_000_000
 NO_TIME = -(1 << 62)
 SLOTS_AT_FIRST = 1 << 13
 TEXT_BYTES = 8 * TEXT_A_STEP
-TEXT_NAMES = ("host", "target", "referer", "alpn")
+TEXTS = ("host", "target", "referer", "alpn")
 SAVED = ("queue", "names", "holdings", "pieces", "memory", "desk")
+SAME = (
+    "first_ns", "watermark_ns", "packet_number", "protocol", "client_hi", "client_lo", "client_port",
+    "server_hi", "server_lo", "server_port", "subscriber", "basis", "method", "flags",
+)  # fmt: skip
 Prefix = tuple[int, int, int]  # high word, low word, length of the 128 bits
 
 
@@ -49,10 +52,10 @@ Prefix = tuple[int, int, int]  # high word, low word, length of the 128 bits
 class Limits:
     """How much is kept, and how long. What goes beyond is counted, never an error.
 
-    `flows`: live flows, a power of two (176 bytes of memory a flow, taken as they come).
-    `holdings`: units not whole yet at one time, each of up to `unit_bytes` and `pieces`, for
-    `hold_ns` of packet time. `tries`: segments of a flow that may begin a unit before it is left
-    alone; `repeats`: segments after a hello that are still looked at. `names`: further names of flows.
+    `flows`: live flows, a power of two (176 bytes of memory a flow, taken as they come). `holdings`:
+    units not whole yet at one time, each of up to `unit_bytes` and `pieces`, for `hold_ns` of packet
+    time. `tries`: segments of a flow that may begin a unit before it is left alone; `repeats`:
+    segments after a hello that are still looked at. `names`: further names of flows.
     """
 
     flows: int = 1 << 20
@@ -69,20 +72,21 @@ class Limits:
         assert self.flows >= 1
         assert self.flows & (self.flows - 1) == 0, "a power of two"
         assert self.holdings >= 1
+        assert self.names >= 1
         assert 64 <= self.unit_bytes <= 1 << 15
         assert self.pieces >= 1
         assert 1 <= self.tries <= 255
         assert 1 <= self.repeats <= 255
 
 
-@dataclass(slots=True)
+@dataclass(frozen=True, slots=True)
 class Counts:
-    """What went through, by the thousand: flows by transport, sessions by protocol."""
+    """What went through: `bytes` on the wire, `flows` by transport, `sessions` by protocol."""
 
-    packets: int = 0
-    bytes: int = 0
-    flows: Counter[str] = field(default_factory=Counter)
-    sessions: Counter[str] = field(default_factory=Counter)
+    packets: int
+    bytes: int
+    flows: dict[str, int] = field(default_factory=dict)
+    sessions: dict[str, int] = field(default_factory=dict)
 
 
 class Classify:
@@ -97,23 +101,26 @@ class Classify:
         limits: Limits = Limits(),  # noqa: B008  (frozen)
         subscriber_prefixes: tuple[Prefix, ...] = (),
     ) -> None:
-        self.counts = Counts()
         self._circle = None if parse_for is ParseFor.EVERYONE else circle
         self._parse_for = int(parse_for)
         self._limits = limits
         self._prefixes = np.array([p[:2] for p in subscriber_prefixes], np.uint64).reshape(-1, 2)
         self._lengths = np.array([p[2] for p in subscriber_prefixes], np.int64)
         self._track = _allocate(limits, words_of(keys.address))
-        self._text_starts = [limits.unit_bytes + n * TEXT_BYTES for n in range(state.TEXTS)]
+        self._counts = self._track.desk["counts"][0]
+        self._tallied = self._track.desk["tallied"][0]
+        self._totals = np.zeros_like(self._tallied[state.SUMS])
         self._held_rows = 0
+        self._scratch = _Scratch(0)
         self._nothing = SessionBatch.empty()
 
     def push(self, batch: PacketBatch, tally: Tally) -> SessionBatch:
         """Take packets in capture order; the sessions that became whole, in the order they did."""
         rows = len(batch)
+        if rows > self._scratch.rows:
+            self._scratch = _Scratch(rows)
+        scratch = self._scratch
         heads = walk(batch)
-        subscriber = np.full(rows, -1, np.int32)
-        basis = np.zeros(rows, np.uint8)
         if self._circle is not None:
             pass_gate(
                 *self._circle.arrays,
@@ -122,10 +129,9 @@ class Classify:
                 self._lengths,
                 heads,
                 batch.time_ns,
-                subscriber,
-                basis,
+                scratch.subscriber,
+                scratch.basis,
             )
-        fingerprint, side = np.empty(rows, np.uint64), np.empty(rows, np.bool_)
         found: list[SessionBatch] = []
         start = 0
         while start < rows:
@@ -136,12 +142,12 @@ class Classify:
                 batch.time_ns,
                 batch.wire_length,
                 batch.first_packet,
-                subscriber,
-                basis,
+                scratch.subscriber,
+                scratch.basis,
                 self._circle is not None,
                 start,
-                fingerprint,
-                side,
+                scratch.fingerprint,
+                scratch.side,
             )
             self._take_rows(found, batch.source_id)
             if start < rows:
@@ -151,9 +157,8 @@ class Classify:
 
     def advance(self, watermark_ns: int, tally: Tally) -> SessionBatch:
         """Let packet time pass: holdings whose time is up are given up."""
-        counts = self._track.desk["counts"]
         if watermark_ns != END_OF_TIME:
-            counts["watermark_ns"] = np.maximum(counts["watermark_ns"], watermark_ns)
+            self._counts["watermark_ns"] = max(int(self._counts["watermark_ns"]), watermark_ns)
         found: list[SessionBatch] = []
         more = True
         while more:
@@ -173,49 +178,48 @@ class Classify:
     @property
     def held_rows(self) -> int:
         """Packets that are held now."""
-        return int(self._track.desk["counts"]["held_rows"][0])
+        return int(self._counts["held_rows"])
+
+    @property
+    def counts(self) -> Counts:
+        """What went through so far."""
+        totals = self._totals.tolist()
+        return Counts(
+            packets=totals[state.SUM_PACKETS],
+            bytes=totals[state.SUM_BYTES],
+            flows={"tcp": totals[state.SUM_TCP_FLOWS], "udp": totals[state.SUM_UDP_FLOWS]},
+            sessions={p.name.lower(): totals[state.SUM_SESSIONS + p] for p in Protocol},
+        )
 
     def _take_rows(self, found: list[SessionBatch], source_id: int) -> None:
         """Take written rows out of the kernels' memory, if there are any."""
-        counts = self._track.desk["counts"]
-        size = int(counts["rows"][0])
-        if size == 0:
-            return
-        rows = np.asarray(self._track.rows[:size])
-        found.append(_sessions(rows, self._track.memory, self._text_starts, source_id))
-        for protocol, count in enumerate(np.bincount(rows["protocol"])):
-            if count:
-                self.counts.sessions[Protocol(protocol).name.lower()] += int(count)
-        _empty_rows(self._track)
+        size = int(self._counts["rows"])
+        if size:
+            rows = np.asarray(self._track.rows[:size])
+            found.append(_sessions(rows, self._track.memory, self._limits.unit_bytes, source_id))
+            _empty_rows(self._counts, self._limits)
 
     def _widen(self) -> None:
         """Double the flow table when it is half full, up to its stated capacity."""
         track = self._track
         size = len(track.slots)
-        if int(track.desk["counts"]["flows"][0]) * 2 >= size and size < self._limits.flows * 2:
+        if int(self._counts["flows"]) * 2 >= size and size < self._limits.flows * 2:
             slots, queue = records(state.SLOT, size * 2), records(state.QUEUED, size * 2)
             copy_flows(track.slots, track.queue, track.desk, slots, queue)
             self._track = track._replace(slots=slots, queue=queue)
 
     def _settle(self, tally: Tally) -> None:
         """Check that every packet is accounted for, and hand the counts on."""
-        tallied = self._track.desk["tallied"][0]
+        tallied = self._tallied
         sums = tallied[state.SUMS]
-        faults, skips = tallied[state.ROW_FAULTS], tallied[state.ROW_SKIPS]
-        packets, named = int(sums[state.SUM_PACKETS]), int(sums[state.SUM_NAMED])
         held = self.held_rows - self._held_rows
-        assert packets == named + held + int(faults.sum()) + int(skips.sum())
-        assert faults[0] == 0
-        assert skips[0] == 0
+        accounted = int(sums[state.SUM_NAMED]) + held + int(tallied[: state.EVENTS].sum())
+        assert int(sums[state.SUM_PACKETS]) == accounted
         self._held_rows += held
-        tally.add(STAGE, "packets", packets)
-        tally.add(STAGE, "named", named)
-        tally.add_counts(STAGE, Fault, faults + tallied[state.EVENTS])
-        tally.add_counts(STAGE, Skip, skips)
-        self.counts.packets += packets
-        self.counts.bytes += int(sums[state.SUM_BYTES])
-        self.counts.flows["tcp"] += int(sums[state.SUM_TCP_FLOWS])
-        self.counts.flows["udp"] += int(sums[state.SUM_UDP_FLOWS])
+        self._totals += sums
+        flat = tallied.reshape(-1)
+        for place in np.flatnonzero(flat).tolist():
+            tally.counts[STAGE, WORDS[place]] += int(flat[place])
         tallied[:] = 0
 
     def snapshot(self) -> dict[str, np.ndarray]:
@@ -227,10 +231,10 @@ class Classify:
             "slots": np.asarray(track.slots[taken]).view(np.uint8).copy(),
             "size": np.array([len(track.slots)], np.int64),
             "held_rows": np.array([self._held_rows], np.int64),
+            "totals": self._totals.copy(),
         }
         for name in SAVED:
-            values = np.asarray(getattr(track, name))
-            saved[name] = values.view(np.uint8).copy() if values.dtype.names else values.copy()
+            saved[name] = np.asarray(getattr(track, name)).view(np.uint8).copy()
         return saved
 
     def restore(self, snapshot: Snapshot) -> None:
@@ -241,17 +245,28 @@ class Classify:
         )
         track.slots[snapshot["taken"]] = snapshot["slots"].view(state.SLOT)
         for name in SAVED:
-            values = np.asarray(getattr(track, name))
-            if values.dtype.names:
-                values = values.view(np.uint8)
+            values = np.asarray(getattr(track, name)).view(np.uint8)
             assert values.shape == snapshot[name].shape, "made with other limits"
             values[:] = snapshot[name]
         self._held_rows = int(snapshot["held_rows"][0])
+        self._totals[:] = snapshot["totals"]
+
+
+class _Scratch:
+    """Columns that live for one push; without a gate nobody is a subscriber."""
+
+    def __init__(self, rows: int) -> None:
+        self.rows = rows
+        self.subscriber = np.full(rows, -1, np.int32)
+        self.basis = np.zeros(rows, np.uint8)
+        self.fingerprint = np.zeros(rows, np.uint64)
+        self.side = np.zeros(rows, np.bool_)
 
 
 def _allocate(limits: Limits, key: np.ndarray) -> Track:
     """All memory of a stage; what is never touched is never resident."""
     at_first = min(limits.flows * 2, SLOTS_AT_FIRST)
+    windows = limits.holdings * limits.unit_bytes
     track = Track(
         slots=records(state.SLOT, at_first),
         queue=records(state.QUEUED, at_first),
@@ -259,9 +274,7 @@ def _allocate(limits: Limits, key: np.ndarray) -> Track:
         holdings=records(state.HOLDING, limits.holdings),
         pieces=records(state.PIECE, limits.holdings * limits.pieces),
         rows=records(state.ROW, 2 * ROWS_A_STEP),
-        memory=np.zeros(
-            (1 + limits.holdings) * limits.unit_bytes + state.TEXTS * TEXT_BYTES, np.uint8
-        ),
+        memory=np.zeros(limits.unit_bytes + len(TEXTS) * TEXT_BYTES + windows, np.uint8),
         desk=records(state.DESK, 1),
     )
     stated = track.desk["limits"]
@@ -269,48 +282,58 @@ def _allocate(limits: Limits, key: np.ndarray) -> Track:
     for name in ("flows", "idle_ns", "hold_ns", "tries", "repeats", "unit_bytes", "pieces"):
         stated[name] = getattr(limits, name)
     stated["text_bytes"] = TEXT_BYTES
-    counts = track.desk["counts"]
-    counts["watermark_ns"] = NO_TIME
     # Free names and free holdings are linked: each to the one behind it, the last to none.
+    counts = track.desk["counts"][0]
+    counts["watermark_ns"] = NO_TIME
     counts["free_name"] = counts["free_holding"] = 1
     track.names["next"][:-1] = np.arange(2, limits.names + 1)
     track.holdings["younger"][:-1] = np.arange(2, limits.holdings + 1)
-    _empty_rows(track)
+    _empty_rows(counts, limits)
     return track
 
 
-def _empty_rows(track: Track) -> None:
+def _empty_rows(counts: np.void, limits: Limits) -> None:
     """Let rows and their texts begin anew."""
-    counts, limits = track.desk["counts"], track.desk["limits"]
     counts["rows"] = 0
-    for number, name in enumerate(TEXT_NAMES):
-        counts[name] = limits["unit_bytes"] + number * limits["text_bytes"]
+    for number, name in enumerate(TEXTS):
+        counts[name] = limits.unit_bytes + number * TEXT_BYTES
 
 
-def _sessions(rows: np.ndarray, memory: np.ndarray, starts: list[int], source_id: int) -> SessionBatch:
-    """The rows that kernels wrote, copied out as a batch; `starts` of the texts in memory."""
+def _sessions(rows: np.ndarray, memory: np.ndarray, start: int, source_id: int) -> SessionBatch:
+    """The rows that kernels wrote, copied out as a batch; their texts begin at `start` of memory."""
     size = len(rows)
-    texts = []
-    for start, name in zip(starts, TEXT_NAMES, strict=True):
+    texts = {}
+    for name in TEXTS:
         offsets = np.zeros(size + 1, np.int64)
         np.subtract(rows[name + "_stop"], start, out=offsets[1:])
-        texts.append(TextColumn(memory[start : start + offsets[-1]].copy(), offsets))
+        texts[name] = TextColumn(memory[start : start + offsets[-1]].copy(), offsets)
+        start += TEXT_BYTES
     flow = np.empty((size, 2), np.uint64)
     flow[:, 0], flow[:, 1] = rows["flow_hi"], rows["flow_lo"]
-    same = {
-        name: rows[name].copy()
-        for name in (
-            "first_ns", "watermark_ns", "packet_number", "protocol", "client_hi", "client_lo",
-            "client_port", "server_hi", "server_lo", "server_port", "subscriber", "basis", "method",
-            "flags",
-        )
-    }  # fmt: skip
     return SessionBatch(
         source_id=np.full(size, source_id, np.uint16),
         flow_id=flow.view(ID_DTYPE).reshape(-1),
-        host=texts[0],
-        target=texts[1],
-        referer=texts[2],
-        alpn=texts[3],
-        **same,
+        **{name: rows[name].copy() for name in SAME},
+        **texts,
     )
+
+
+def _words() -> list[str]:
+    """What the places of the tallied array are called in a Tally."""
+    words = [""] * (4 * state.TALLIED_COLUMNS)
+    for row, prefix, listed in (
+        (state.ROW_FAULTS, "fault", Fault),
+        (state.ROW_SKIPS, "skip", Skip),
+        (state.EVENTS, "fault", Fault),
+    ):
+        for word in listed:
+            words[row * state.TALLIED_COLUMNS + word] = f"{prefix}:{word.name.lower()}"
+    for place, name in enumerate(("packets", "bytes", "tcp_flows", "udp_flows", "named")):
+        words[state.SUMS * state.TALLIED_COLUMNS + place] = name
+    for protocol in Protocol:
+        place = state.SUM_SESSIONS + protocol
+        words[state.SUMS * state.TALLIED_COLUMNS + place] = f"sessions:{protocol.name.lower()}"
+    return words
+
+
+WORDS = _words()

@@ -104,10 +104,11 @@ HEAD = np.dtype(
 )  # fmt: skip
 """Where in the bytes a request head has what, and what it says of its body."""
 
+TALLIED_COLUMNS = 64  # more than there will be faults or skips
 DESK = np.dtype(
     [
         ("counts", COUNTS), ("limits", LIMITS), ("now", NOW), ("hello", HELLO), ("head", HEAD),
-        ("tallied", "i8", (4, 64)), ("hashed", "u8", (1, 6)), ("digested", "u8", (1, 2)),
+        ("tallied", "i8", (4, TALLIED_COLUMNS)), ("hashed", "u8", (1, 6)), ("digested", "u8", (1, 2)),
     ]
 )  # fmt: skip
 """All that there is one of."""
@@ -125,7 +126,8 @@ HAS_SEQUENCE, CLIENT_KNOWN, CLIENT_SIDE, MIDSTREAM = 1, 2, 4, 8
 
 # Rows of `tallied`: what became of packets, what befell flows and holdings later, and sums.
 ROW_FAULTS, ROW_SKIPS, EVENTS, SUMS = range(4)
-SUM_PACKETS, SUM_BYTES, SUM_TCP_FLOWS, SUM_UDP_FLOWS, SUM_NAMED = range(5)
+# In the row of sums; after SUM_SESSIONS one place for each protocol.
+SUM_PACKETS, SUM_BYTES, SUM_TCP_FLOWS, SUM_UDP_FLOWS, SUM_NAMED, SUM_SESSIONS = range(6)
 
 
 class Track(NamedTuple):

@@ -198,7 +198,7 @@ def _hash_rows(track, heads, directed, fingerprint, side):
     key0, key1 = limits.key0, limits.key1
     mask = U64(len(slots) - 1)
     touched = U64(0)
-    for i in range(len(fingerprint)):
+    for i in range(len(heads)):
         head = heads[i]
         if head.fault == 0 and head.skip == 0:
             transport = head.transport

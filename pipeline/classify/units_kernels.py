@@ -31,6 +31,8 @@ from pipeline.classify.state_kernels import (
     MIDSTREAM,
     NEW,
     OTHER,
+    SUM_SESSIONS,
+    SUMS,
 )
 from pipeline.kernels.bytes import copy_bytes, lower
 from pipeline.kernels.compile import routine
@@ -259,3 +261,4 @@ def _end_row(track, method):
     row.host_stop, row.target_stop = counts.host, counts.target
     row.referer_stop, row.alpn_stop = counts.referer, counts.alpn
     counts.rows += 1
+    track.desk.tallied[SUMS, SUM_SESSIONS + row.protocol] += 1

@@ -102,5 +102,17 @@ def primitive(function: F) -> F:
     """
     if numba.config.DISABLE_JIT:
         return function
-    compiled: F = numba.njit(cache=CACHE is not None, nogil=True, forceinline=True)(function)
+    compiled: F = numba.njit(nogil=True, forceinline=True)(function)
+    return compiled
+
+
+def routine(function: F) -> F:
+    """A kernel that only other kernels call, and too large to be built into each of them.
+
+    Neither this nor a primitive is kept between runs by itself: whoever calls it has it in its own
+    cache entry, and an entry for each of a hundred routines would cost more to write than to compile.
+    """
+    if numba.config.DISABLE_JIT:
+        return function
+    compiled: F = numba.njit(nogil=True)(function)
     return compiled
