@@ -62,7 +62,6 @@ lock: $(VENV)/.made ## resolve the requirements anew (hashed, for every Python f
 
 docs: $(VENV)/.test ## rewrite the pages that follow from the code
 	@$(PYTHON) -m tests.tidy.pages
-	@$(PYTHON) -m tests.store.write_schema_page
 
 clean: ## remove the environment and what was built
 	@rm -rf $(VENV) build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis

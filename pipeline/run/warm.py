@@ -22,6 +22,7 @@ from types import TracebackType
 from typing import Self
 
 import click
+import numpy as np
 
 from pipeline.kernels.compile import CACHE, PACKAGE, kernel_sources
 
@@ -29,7 +30,7 @@ from numba.core import event  # isort: skip  (after the cache folder has been se
 
 NOTE = "warm"
 COMPILE = "numba:compile"
-DECORATOR = re.compile(r"^@(?:kernel|primitive)\b", re.MULTILINE)
+DECORATOR = re.compile(r"^@(?:kernel|primitive|routine)\b", re.MULTILINE)
 
 
 def warm() -> int:
@@ -83,7 +84,18 @@ def _run_everything() -> None:
 
 
 def _grow_tables() -> None:
-    """Call the kernels that only a table that has become too small needs."""
+    """Call the kernels that only a table that has become too small needs, on empty tables."""
+    from pipeline.classify import state_kernels as state
+    from pipeline.classify.flows_kernels import copy_flows
+    from pipeline.enrich.visits import Limits, VisitState
+    from pipeline.enrich.visits_kernels import relink
+    from pipeline.kernels.circle import Circle, rehash
+
+    slots, queue = state.records(state.SLOT, 2), state.records(state.QUEUED, 2)
+    copy_flows(slots, queue, state.records(state.DESK, 1), slots.copy(), queue.copy())
+    circle = Circle(np.zeros(2, np.uint64), capacity=2).arrays
+    rehash(circle, circle.slot_hi, circle.slot_lo, circle.slot_length, circle.head)
+    relink(VisitState(Limits()).arrays)
 
 
 class _Progress(event.Listener):
@@ -112,7 +124,9 @@ class _Progress(event.Listener):
     def on_start(self, event: event.Event) -> None:
         """A kernel is about to be compiled, alone or for another that calls it."""
         name = event.data["dispatcher"].py_func.__name__
-        self._show(f"compiling kernels: {self.compiled} of about {self.total}  {name}")
+        self._show(
+            f"compiling kernels: {self.compiled} of about {max(self.total, self.compiled)}  {name}"
+        )
 
     def on_end(self, event: event.Event) -> None:
         """One more is done."""

@@ -13,6 +13,7 @@ from pathlib import Path
 
 import pytest
 
+from pipeline.run.shipped import shipped_case
 from tests.need import REPOSITORY, in_ci, missing
 from tests.packaging.conftest import Installation, run
 
@@ -119,13 +120,24 @@ def test_kernels_run_where_nothing_at_all_can_be_written(installation, tmp_path,
 
 @pytest.mark.slow
 @pytest.mark.timeout(900)
-def test_the_bundled_day_runs_from_a_read_only_place(installation, tmp_path, elsewhere):
-    before = files(installation.folder)
-    done = run_read_only(
-        installation.folder, installation.command, "demo", cwd=tmp_path, env=elsewhere
-    )
-    assert "points" in done.stdout
-    assert files(installation.folder) == before
+def test_the_bundled_day_runs_from_a_read_only_place_and_warm(installation, tmp_path, elsewhere):
+    """`warm` compiles everything once, outside the package; what comes after compiles nothing."""
+    place, cache = installation.folder, tmp_path / "cache"
+    environment = {**elsewhere, "MIRRORPOINT_CACHE": str(cache)}
+    before = files(place)
+
+    def call(*words: str) -> str:
+        command = (installation.command, *words)
+        return run_read_only(place, *command, cwd=tmp_path, env=environment).stdout
+
+    assert "compiled" in call("warm")
+    compiled = files(cache)
+    assert len(compiled) > 10
+    assert call("warm").strip() == "kernels: ready"
+    assert "ledger_hash" in call("demo")
+    assert "sessions" in call("inspect", str(shipped_case() / "input.pcap"), "--format", "count")
+    assert files(cache) == compiled
+    assert files(place) == before
 
 
 @pytest.mark.slow

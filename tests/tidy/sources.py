@@ -12,7 +12,7 @@ from tests.need import REPOSITORY
 
 PIPELINE = REPOSITORY / "pipeline"
 LEFT_OUT = {".git", ".venv", "build", "dist", "__pycache__"}
-COMPILING = {"kernel", "primitive"}
+COMPILING = {"kernel", "primitive", "routine"}
 BINARY = {".pcap", ".pcapng", ".bin", ".png", ".gz"}
 
 
@@ -84,7 +84,7 @@ def dotted(node: ast.expr) -> str:
 
 
 def is_kernel(function: ast.FunctionDef | ast.AsyncFunctionDef) -> bool:
-    """Is a function compiled, by `@kernel` or, into its callers, by `@primitive`?"""
+    """Is a function compiled: by `@kernel`, or for kernels by `@primitive` or `@routine`?"""
     return any(
         dotted(d.func if isinstance(d, ast.Call) else d).rpartition(".")[2] in COMPILING
         for d in function.decorator_list
