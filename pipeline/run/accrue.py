@@ -376,25 +376,22 @@ def compare_with_book(clickhouse: ClickHouse, book: Book) -> list[str]:
 
 
 def _compare_entries(clickhouse: ClickHouse, book: Book) -> list[str]:
-    """Count and hash of the entries, block by block."""
-    blocks = clickhouse.rows(
-        f"SELECT intDiv(sequence - 1, {BLOCK_ROWS}), count(), groupBitXor(row_hash)"
-        " FROM entries_log GROUP BY 1 ORDER BY 1"
-    )
-    there = {int(block): (int(rows), int(xor)) for block, rows, xor in blocks}
-    problems, block = [], 0
-    while len(entries := book.entries(block * BLOCK_ROWS, BLOCK_ROWS)) or there:
-        hashes = row_hashes(entries, OPEN_KEY)
-        ours = len(entries), int(np.bitwise_xor.reduce(hashes, initial=0))
-        found = there.pop(block, (0, 0))
-        first, last = block * BLOCK_ROWS + 1, (block + 1) * BLOCK_ROWS
-        if found[0] != ours[0]:
-            counts = f"{ours[0]} in the book, {found[0]} in the store"
-            problems.append(f"entries {first} to {last}: {counts}")
-        elif found != ours:
-            problems.append(f"entries {first} to {last}: the store holds other ones than the book")
-        block += 1
-    return problems
+    """Every column of every entry, block by block."""
+    problems: list[str] = []
+    last = 0
+    while True:
+        ours, theirs = book.entries(last, BLOCK_ROWS), clickhouse.entries(last, BLOCK_ROWS)
+        if not len(ours) and not len(theirs):
+            return problems
+        bounds = f"entries {last + 1} to {last + BLOCK_ROWS}"
+        if len(ours) != len(theirs):
+            problems.append(f"{bounds}: {len(ours)} in the book, {len(theirs)} in the store")
+        else:
+            wrong = row_hashes(ours, OPEN_KEY) != row_hashes(theirs, OPEN_KEY)
+            if wrong.any():
+                number = int(ours.sequence[np.argmax(wrong)])
+                problems.append(f"{bounds}: the store has another entry {number} than the book")
+        last += BLOCK_ROWS
 
 
 def _compare_conversions(clickhouse: ClickHouse) -> list[str]:

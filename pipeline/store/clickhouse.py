@@ -83,7 +83,7 @@ class ClickHouse:
         self._local = threading.local()
         self._open: weakref.WeakSet[Any] = weakref.WeakSet()
         self._functions: frozenset[str] | None = None
-        self._mutex = threading.Lock()
+        self._mutex, self._closed = threading.Lock(), False
         self._complete: dict[str, int] = {}
         try:
             self._create()
@@ -93,6 +93,7 @@ class ClickHouse:
 
     def close(self) -> None:
         """Give the folder back. No other thread may be asking."""
+        self._closed = True
         for connection in list(self._open):
             connection.close()
         self._open = weakref.WeakSet()
@@ -144,7 +145,7 @@ class ClickHouse:
         return projection.project(self, journal, run_id, self._complete)
 
     def differences(self, journal: Journal) -> list[str]:
-        """A line for each sealed segment whose rows here are not those of the journal."""
+        """A line for each difference between the sealed segments and the rows here, read whole."""
         return projection.differences(self, journal)
 
     def verify_against(self, journal: Journal) -> None:
@@ -214,6 +215,18 @@ class ClickHouse:
             ),
         )
 
+    def entries(self, after_sequence: int, limit: int) -> EntryBatch:
+        """The entries numbered from `after_sequence` + 1, at most `limit` of them, in order."""
+        table = TABLES["entries"]
+        return batch_of(
+            EntryBatch,
+            self.query(
+                f"SELECT {select_of(table)} FROM {table.log}"
+                f" WHERE sequence > {int(after_sequence)}"
+                f" AND sequence <= {int(after_sequence) + int(limit)} ORDER BY sequence"
+            ),
+        )
+
     # Connections
 
     def _connection(self, use: str) -> Any:
@@ -228,6 +241,8 @@ class ClickHouse:
     def _connect(self) -> Any:
         import chdb  # a large library: only a process that opens a store loads it
 
+        if self._closed:
+            raise SinkError(f"{self._path}: the store is closed")
         try:
             connection = chdb.connect(self._path)
         except RuntimeError as error:
@@ -241,7 +256,15 @@ class ClickHouse:
         return connection
 
     def _create(self) -> None:
-        connection = self._connect()
+        try:
+            self._make(self._connect())
+        except SinkError:
+            raise
+        except RuntimeError as error:
+            raise SinkError(f"{self._path}: {_said(error)}") from None
+
+    def _make(self, connection: Any) -> None:
+        """Make tables and views, unless a mark says that they are as these statements make them."""
         marked = f"database = '{self.database}' AND name = '{MARK}'"
         found = connection.query(
             f"SELECT as_select FROM system.tables WHERE {marked}", "TSV"

@@ -121,7 +121,7 @@ MARKS = st.sampled_from([*"'\"`\\;-/*#$()\n ‘’“”\0", "--", "/*", "*/", "
 @example("'\\'")
 @example("`")
 def test_no_text_hides_a_file_behind_itself(store, text):
-    """Whatever stands before it: a call that ClickHouse would run is seen, or the text is refused."""
+    """Whatever stands before it: a call that would run is seen, or the text is refused."""
     sql = f"SELECT {text} , file('/proc/self/comm')"
     try:
         check_question(sql, FUNCTIONS)
