@@ -1,22 +1,34 @@
 """No kernel without its naive twin, and none that raises, allocates or hides from the cache.
 
-A kernel's twin is the function of the same name in a module of `tests/naive`; NAMED_OTHERWISE says
-which where it is not. Kernels that only other kernels call are compared through their callers.
+`TWINS` names the twin of every kernel that Python calls: a function or class in `tests/naive`. A
+kernel that keeps a table for others (enters, grows, links) is compared through what the table then
+answers, and shares the twin of the kernel that asks. Primitives and routines are only called by
+kernels and compared through them.
 """
-
 from __future__ import annotations
 
 import ast
 import functools
 from pathlib import Path
 
+import pytest
+
 from tests.need import REPOSITORY
 from tests.tidy.sources import dotted, functions, imported, is_kernel, modules, short, tree
 
 NAIVE = REPOSITORY / "tests" / "naive"
 
-# kernel -> "module.function" under tests/naive, where the name is another one.
-NAMED_OTHERWISE: dict[str, str] = {}
+# "file under pipeline/:kernel" -> "module.name" under tests/naive.
+TWINS = {
+    "enrich/directory_kernels.py:fact_at": "directory.NaiveDirectory",
+    "enrich/marks_kernels.py:find_marks": "hosts.find_marks",
+    "enrich/visits_kernels.py:fold": "visits.Folder",
+    "enrich/visits_kernels.py:relink": "visits.Folder",
+    "kernels/hashing.py:siphash128_words": "rowhash.siphash128_words",
+    "kernels/hosts.py:_enter": "hosts.lookup_hosts",
+    "kernels/hosts.py:lookup_hosts": "hosts.lookup_hosts",
+    "kernels/rowhash.py:text_words": "rowhash.text_words",
+}
 
 
 @functools.cache
@@ -33,6 +45,11 @@ def kernels() -> dict[str, tuple[Path, ast.FunctionDef | ast.AsyncFunctionDef]]:
 def names_in(node: ast.AST) -> set[str]:
     """Every plain name inside a node."""
     return {n.id for n in ast.walk(node) if isinstance(n, ast.Name)}
+
+
+def names_and_attributes(node: ast.AST) -> set[str]:
+    """Every plain name inside a node, and the last part of every dotted one."""
+    return names_in(node) | {n.attr for n in ast.walk(node) if isinstance(n, ast.Attribute)}
 
 
 def own_names(path: Path) -> set[str]:
@@ -55,45 +72,67 @@ def is_compiled(statement: ast.stmt) -> bool:
     return isinstance(statement, ast.FunctionDef | ast.AsyncFunctionDef) and is_kernel(statement)
 
 
-def twins() -> dict[str, str]:
-    """Function name to module name of everything in `tests/naive`."""
+def asked_kernels() -> set[str]:
+    """Kernels that Python calls, as they stand in TWINS."""
+    asked = asked_from_python()
     return {
-        node.name: path.stem
-        for path in modules(NAIVE)
-        for node in tree(path).body
-        if isinstance(node, ast.FunctionDef)
+        where.removeprefix("pipeline/")
+        for where, (_, function) in kernels().items()
+        if function.name in asked
     }
 
 
-def twin_of(name: str) -> str:
-    return NAMED_OTHERWISE.get(name, name).rpartition(".")[2]
-
-
 def test_every_kernel_has_its_naive_twin():
-    asked, have = asked_from_python(), twins()
-    missing = [
-        where
-        for where, (_, function) in kernels().items()
-        if function.name in asked and twin_of(function.name) not in have
+    assert not sorted(asked_kernels() - set(TWINS)), "no twin named in TWINS"
+    assert not sorted(set(TWINS) - asked_kernels()), "TWINS names what is no kernel any more"
+
+
+@pytest.mark.parametrize("twin", sorted(set(TWINS.values())))
+def test_every_twin_is_there_and_compared_in_a_test(twin):
+    module, name = twin.split(".")
+    defined = {
+        node.name
+        for node in tree(NAIVE / f"{module}.py").body
+        if isinstance(node, ast.FunctionDef | ast.ClassDef)
+    }
+    assert name in defined
+    comparing = [
+        short(path)
+        for path in modules(REPOSITORY / "tests")
+        if path.name.startswith("test_") or path.parent != NAIVE
+        if uses(path, module, name)
     ]
-    assert not missing, "\n".join(missing)
+    assert comparing, f"nothing compares {twin}"
+
+
+def uses(path: Path, module: str, name: str) -> bool:
+    """Does a module outside of `tests/naive` import this twin, or its module, and name it?"""
+    wanted = {f"tests.naive.{module}", f"tests.naive.{module}.{name}"}
+    found = {imported_name for _, imported_name in imported(path)}
+    return bool(wanted & found) and name in names_and_attributes(tree(path))
 
 
 def test_every_kernel_is_asked_for():
     """A kernel that nothing calls is not tested through a caller either."""
     asked = asked_from_python()
-    inside = set().union(*(names_in(f) - {f.name} for _, f in kernels().values()))
+    inside = set().union(*(names_and_attributes(f) - {f.name} for _, f in kernels().values()))
     idle = [w for w, (_, f) in kernels().items() if f.name not in asked | inside]
     assert not idle, idle
 
 
-def test_every_twin_is_compared_in_a_test():
-    compared: set[str] = set()
-    for path in modules(REPOSITORY / "tests"):
-        if path.name.startswith("test_") and "tests.naive" in path.read_text():
-            compared |= names_in(tree(path))
-    named = {twin_of(f.name) for _, f in kernels().values()} & set(twins())
-    assert not named - compared, sorted(named - compared)
+def test_only_kernels_are_called_from_python():
+    """Primitives and routines are not kept between runs: a call would compile them each time."""
+    asked = asked_from_python()
+    wrong = [
+        where
+        for where, (_, function) in kernels().items()
+        if function.name in asked and "kernel" not in decorators(function)
+    ]
+    assert not wrong, wrong
+
+
+def decorators(function: ast.FunctionDef | ast.AsyncFunctionDef) -> set[str]:
+    return {dotted(d).rpartition(".")[2] for d in function.decorator_list}
 
 
 def test_twins_do_not_lean_on_kernels():
