@@ -5,6 +5,7 @@ kernel that keeps a table for others (enters, grows, links) is compared through 
 answers, and shares the twin of the kernel that asks. Primitives and routines are only called by
 kernels and compared through them.
 """
+
 from __future__ import annotations
 
 import ast
@@ -52,20 +53,29 @@ def names_and_attributes(node: ast.AST) -> set[str]:
     return names_in(node) | {n.attr for n in ast.walk(node) if isinstance(n, ast.Attribute)}
 
 
-def own_names(path: Path) -> set[str]:
-    """The kernels that a module defines or imports by name."""
-    every = {function.name for _, function in kernels().values()}
-    here = {f.name for f in functions(path) if is_kernel(f)}
-    return here | (every & {name.rpartition(".")[2] for _, name in imported(path)})
+def dotted_module(path: Path) -> str:
+    return short(path).removesuffix(".py").replace("/", ".")
 
 
-def asked_from_python() -> set[str]:
+def own_names(path: Path) -> dict[str, str]:
+    """The kernels that a module defines or imports by name: name to where the kernel is."""
+    here = {f.name: f"{short(path)}:{f.name}" for f in functions(path) if is_kernel(f)}
+    every = {f"{dotted_module(p)}.{f.name}": where for where, (p, f) in kernels().items()}
+    taken = {n.rpartition(".")[2]: every[n] for _, n in imported(path) if n in every}
+    return here | taken
+
+
+@functools.cache
+def asked_from_python() -> frozenset[str]:
     """The kernels that something other than a kernel names, anywhere in the package."""
     asked: set[str] = set()
     for path in modules():
-        outside = [s for s in tree(path).body if not is_compiled(s)]
-        asked |= own_names(path) & set().union(*(names_in(s) for s in outside))
-    return asked
+        named: set[str] = set()
+        for statement in tree(path).body:
+            if not is_compiled(statement):
+                named |= names_in(statement)
+        asked |= {where for name, where in own_names(path).items() if name in named}
+    return frozenset(asked)
 
 
 def is_compiled(statement: ast.stmt) -> bool:
@@ -74,12 +84,7 @@ def is_compiled(statement: ast.stmt) -> bool:
 
 def asked_kernels() -> set[str]:
     """Kernels that Python calls, as they stand in TWINS."""
-    asked = asked_from_python()
-    return {
-        where.removeprefix("pipeline/")
-        for where, (_, function) in kernels().items()
-        if function.name in asked
-    }
+    return {where.removeprefix("pipeline/") for where in asked_from_python()}
 
 
 def test_every_kernel_has_its_naive_twin():
@@ -114,19 +119,18 @@ def uses(path: Path, module: str, name: str) -> bool:
 
 def test_every_kernel_is_asked_for():
     """A kernel that nothing calls is not tested through a caller either."""
-    asked = asked_from_python()
     inside = set().union(*(names_and_attributes(f) - {f.name} for _, f in kernels().values()))
-    idle = [w for w, (_, f) in kernels().items() if f.name not in asked | inside]
+    asked = asked_from_python()
+    idle = [w for w, (_, f) in kernels().items() if w not in asked and f.name not in inside]
     assert not idle, idle
 
 
 def test_only_kernels_are_called_from_python():
     """Primitives and routines are not kept between runs: a call would compile them each time."""
-    asked = asked_from_python()
     wrong = [
         where
         for where, (_, function) in kernels().items()
-        if function.name in asked and "kernel" not in decorators(function)
+        if where in asked_from_python() and "kernel" not in decorators(function)
     ]
     assert not wrong, wrong
 
