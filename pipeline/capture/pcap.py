@@ -56,7 +56,7 @@ class PcapReader:
 
     `file` is any binary file with `readinto`, a pipe too. The buffer of a batch is valid until the
     next one is asked for; its columns stay. `problem` is a sentence for people once something was
-    wrong with the file as a whole.
+    wrong with the file as a whole; `is_capture` says that it is one, of whatever kind.
     """
 
     def __init__(
@@ -72,6 +72,7 @@ class PcapReader:
         assert rows >= 1
         assert block_bytes >= 1
         self.problem = ""
+        self.is_capture = False
         self.packets = 0
         self._file: Any = file
         self._source, self._source_id, self._tally = source, source_id, tally
@@ -91,6 +92,7 @@ class PcapReader:
             pass
         head = self._view[:FILE_HEADER_BYTES].tobytes()[: self._stop]
         kind = recognise_bytes(head)
+        self.is_capture = kind in (InputKind.PCAP, *UNREADABLE)
         if kind in UNREADABLE:
             return self._give_up(Fault.SECTION_UNSUPPORTED, UNREADABLE[kind])
         if kind is not InputKind.PCAP:

@@ -45,6 +45,7 @@ SAME = (
     "first_ns", "watermark_ns", "packet_number", "protocol", "client_hi", "client_lo", "client_port",
     "server_hi", "server_lo", "server_port", "subscriber", "basis", "method", "flags",
 )  # fmt: skip
+SUM_WORDS = ("packets", "bytes", "tcp_flows", "udp_flows", "named", "repeats")
 Prefix = tuple[int, int, int]  # high word, low word, length of the 128 bits
 
 
@@ -81,7 +82,10 @@ class Limits:
 
 @dataclass(frozen=True, slots=True)
 class Counts:
-    """What went through: `bytes` on the wire, `flows` by transport, `sessions` by protocol."""
+    """What went through: `bytes` on the wire, `flows` by transport, `sessions` by protocol.
+
+    A session is counted for each name of a flow; rows that repeat a name of theirs are not.
+    """
 
     packets: int
     bytes: int
@@ -328,7 +332,7 @@ def _words() -> list[str]:
     ):
         for word in listed:
             words[row * state.TALLIED_COLUMNS + word] = f"{prefix}:{word.name.lower()}"
-    for place, name in enumerate(("packets", "bytes", "tcp_flows", "udp_flows", "named")):
+    for place, name in enumerate(SUM_WORDS):
         words[state.SUMS * state.TALLIED_COLUMNS + place] = name
     for protocol in Protocol:
         place = state.SUM_SESSIONS + protocol

@@ -31,6 +31,7 @@ from pipeline.classify.state_kernels import (
     MIDSTREAM,
     NEW,
     OTHER,
+    SUM_REPEATS,
     SUM_SESSIONS,
     SUMS,
 )
@@ -261,4 +262,7 @@ def _end_row(track, method):
     row.host_stop, row.target_stop = counts.host, counts.target
     row.referer_stop, row.alpn_stop = counts.referer, counts.alpn
     counts.rows += 1
-    track.desk.tallied[SUMS, SUM_SESSIONS + row.protocol] += 1
+    if I64(row.flags) & REPEAT:
+        track.desk.tallied[SUMS, SUM_REPEATS] += 1
+    else:
+        track.desk.tallied[SUMS, SUM_SESSIONS + row.protocol] += 1

@@ -1,0 +1,228 @@
+"""`mirrorpoint inspect`: what the operator's own captures hold, printed and never stored.
+
+There is no gate here, so it prints what other people looked at; on a terminal it says so. Each file
+is read by itself, with flows and keys of its own. A session is a name that a flow gave for the first
+time: one line for each, in the order in which they became whole. What cannot be read is counted, by
+kind, and a sentence on standard error says what is wrong with a file as a whole.
+"""
+
+from __future__ import annotations
+
+import functools
+import json
+import secrets
+import shutil
+import socket
+import sys
+import time
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import TextIO
+
+import numpy as np
+
+from pipeline.capture.pcap import PcapReader
+from pipeline.classify.stage import Classify
+from pipeline.model.batches import PacketBatch, SessionBatch
+from pipeline.model.identifiers import Keys
+from pipeline.model.stage import END_OF_TIME
+from pipeline.model.tally import Tally
+from pipeline.model.words import ParseFor, Protocol, SessionFlag
+
+DONE, FAILED, WRONG_CALL = 0, 1, 2
+COLUMNS_MIN = 80
+MAPPED = 0xFFFF
+NOTICE = "inspect prints what other people looked at. It stores nothing."
+PROTOCOLS = {int(p): p.name.lower() for p in Protocol}
+
+
+def inspect(
+    paths: Sequence[Path], fmt: str, out: TextIO, *, json_output: bool = False, rows: int = 4096
+) -> int:
+    """Print the sessions of captures as `jsonl` or `table`, or what there is of them (`count`).
+
+    A folder stands for the files in it. 0 done, 1 a file was no capture, 2 a file cannot be opened.
+    """
+    if sys.stderr.isatty():
+        print(NOTICE, file=sys.stderr)
+    inspection = _Inspection(fmt, out, rows)
+    code = DONE
+    for path in _files(paths):
+        code = max(code, inspection.read(path))
+    inspection.finish(json_output)
+    return code
+
+
+def _files(paths: Sequence[Path]) -> Iterator[Path]:
+    for path in paths:
+        if path.is_dir():
+            yield from sorted(p for p in path.iterdir() if p.is_file())
+        else:
+            yield path
+
+
+class _Inspection:
+    """One call: counts over all files, and how sessions are printed."""
+
+    def __init__(self, fmt: str, out: TextIO, rows: int) -> None:
+        self.fmt, self.out, self.rows = fmt, out, rows
+        self.tally = Tally()
+        self.seconds = 0.0
+        self.width = max(shutil.get_terminal_size((COLUMNS_MIN, 24)).columns, COLUMNS_MIN)
+        self.printed = 0
+
+    def read(self, path: Path) -> int:
+        """Read one file and print its sessions."""
+        classify = Classify(
+            circle=None,
+            parse_for=ParseFor.EVERYONE,
+            keys=Keys.from_seed(secrets.token_hex(16)),
+        )
+        classify.push(_no_packets(), Tally())  # kernels are loaded before the clock starts
+        try:
+            with open(path, "rb", buffering=0) as file:
+                started = time.perf_counter()
+                reader = PcapReader(
+                    file, source=path.name, source_id=0, tally=self.tally, rows=self.rows
+                )
+                for packets in reader:
+                    self.show(classify.push(packets, self.tally))
+                self.show(classify.advance(END_OF_TIME, self.tally))
+                self.seconds += time.perf_counter() - started
+        except OSError as error:
+            print(f"{path}: {error.strerror or error}", file=sys.stderr)
+            return WRONG_CALL
+        if reader.problem:
+            print(f"{path}: {reader.problem}", file=sys.stderr)
+        return FAILED if reader.problem and not reader.is_capture else DONE
+
+    def show(self, sessions: SessionBatch) -> None:
+        """Print the sessions that are not repeats."""
+        if self.fmt == "count" or len(sessions) == 0:
+            return
+        sessions = sessions.take(sessions.flags & np.uint32(SessionFlag.REPEAT) == 0)
+        if self.fmt == "jsonl":
+            self.out.write("".join(_json_lines(sessions)))
+        else:
+            if not self.printed:
+                self.out.write(_table_line(("TIME", "PROTO", "CLIENT", "HOST"), self.width))
+            self.out.write("".join(_table_lines(sessions, self.width)))
+        self.printed += len(sessions)
+
+    def finish(self, json_output: bool) -> None:
+        """Print the counts where they were asked for."""
+        counts = self.counts()
+        if self.fmt == "count" and json_output:
+            self.out.write(json.dumps(counts) + "\n")
+        elif self.fmt == "count":
+            self.out.write("".join(_count_lines(counts)))
+        elif self.fmt == "table":
+            self.out.write(_summary(counts))
+        self.out.flush()
+
+    def counts(self) -> dict[str, object]:
+        """Everything that `--format count` tells."""
+        of = self.tally.of
+        packets = of("packets")
+        sessions = Counter({name: of(f"sessions:{name}") for name in PROTOCOLS.values()})
+        return {
+            "packets": packets,
+            "bytes": of("bytes"),
+            "flows": of("tcp_flows") + of("udp_flows"),
+            "sessions": dict(sessions),
+            "faults": self.tally.starting("fault"),
+            "seconds": round(self.seconds, 6),
+            "packets_per_second": round(packets / self.seconds) if self.seconds else 0,
+        }
+
+
+def _no_packets() -> PacketBatch:
+    return PacketBatch.empty(source="", source_id=0, first_packet=1, data=np.zeros(0, np.uint8))
+
+
+@functools.lru_cache(maxsize=1 << 16)
+def address_text(hi: int, lo: int) -> str:
+    """An address as people write it; IPv4 is what is mapped."""
+    if hi == 0 and lo >> 32 == MAPPED:
+        return socket.inet_ntop(socket.AF_INET, (lo & 0xFFFFFFFF).to_bytes(4, "big"))
+    return socket.inet_ntop(socket.AF_INET6, hi.to_bytes(8, "big") + lo.to_bytes(8, "big"))
+
+
+def _rows(sessions: SessionBatch) -> Iterator[tuple[int, str, str, str, int, str, int, str, str]]:
+    """Rows as Python values: first_ns, protocol, host, client and server with ports, target, ALPN."""
+    ends = zip(
+        sessions.client_hi.tolist(),
+        sessions.client_lo.tolist(),
+        sessions.client_port.tolist(),
+        sessions.server_hi.tolist(),
+        sessions.server_lo.tolist(),
+        sessions.server_port.tolist(),
+        strict=True,
+    )
+    texts = (sessions.host.to_list(), sessions.target.to_list(), sessions.alpn.to_list())
+    first_ns, protocol = sessions.first_ns.tolist(), sessions.protocol.tolist()
+    for ns, kind, end, host, target, alpn in zip(first_ns, protocol, ends, *texts, strict=True):
+        client, server = address_text(end[0], end[1]), address_text(end[3], end[4])
+        yield ns, PROTOCOLS[kind], host, client, end[2], server, end[5], target, alpn
+
+
+def _json_lines(sessions: SessionBatch) -> Iterator[str]:
+    """One object a line. Names and addresses need no escapes: they have been checked or made here."""
+    quoted = json.encoder.encode_basestring_ascii
+    for ns, protocol, host, client, client_port, server, server_port, target, alpn in _rows(sessions):
+        more = f', "target": {quoted(target)}' if protocol == "http" else ""
+        more += f', "alpn": {quoted(alpn)}' if alpn else ""
+        yield (
+            f'{{"first_ns": {ns}, "proto": "{protocol}", "host": "{host}", "client": "{client}", '
+            f'"client_port": {client_port}, "server": "{server}", "server_port": {server_port}{more}}}\n'
+        )
+
+
+def _table_lines(sessions: SessionBatch, width: int) -> Iterator[str]:
+    for ns, protocol, host, client, client_port, _, server_port, target, _ in _rows(sessions):
+        seconds, nanoseconds = divmod(ns, 1_000_000_000)
+        clock = time.strftime("%H:%M:%S", time.gmtime(seconds))
+        shown = f"[{client}]:{client_port}" if ":" in client else f"{client}:{client_port}"
+        usual = {"http": 80, "tls": 443, "quic": 443}[protocol]
+        place = host if server_port == usual else f"{host}:{server_port}"
+        # What is not printable would let a capture draw on the operator's terminal.
+        path = "".join(c if c.isprintable() else "?" for c in target)
+        path = path if path.startswith("/") else ""
+        cells = (f"{clock}.{nanoseconds // 1_000_000:03d}", protocol, shown, place + path)
+        yield _table_line(cells, width)
+
+
+def _table_line(cells: tuple[str, str, str, str], width: int) -> str:
+    """Time, protocol, client and host in columns, the last two cut to what the line holds."""
+    clock, protocol, client, place = cells
+    head = f"{clock:<12}  {protocol:<5}  {client:<21}  "
+    left = width - len(head)
+    if left < 24:  # a long IPv6 address leaves its host a line of its own
+        return head.rstrip() + "\n" + " " * 21 + _cut(place, width - 21) + "\n"
+    return head + _cut(place, left) + "\n"
+
+
+def _cut(text: str, width: int) -> str:
+    return text if len(text) <= width else text[: width - 1] + "…"
+
+
+def _summary(counts: dict[str, object]) -> str:
+    sessions = counts["sessions"]
+    assert isinstance(sessions, dict)
+    shown = ", ".join(f"{count:,} {name}" for name, count in sessions.items() if count)
+    text = f"{counts['packets']:,} packets, {counts['flows']:,} flows, sessions: {shown or 'none'}\n"
+    faults = counts["faults"]
+    assert isinstance(faults, dict)
+    return text + "".join(f"fault {name}: {count:,}\n" for name, count in faults.items())
+
+
+def _count_lines(counts: dict[str, object]) -> Iterator[str]:
+    for name, value in counts.items():
+        if isinstance(value, dict):
+            for word, count in value.items():
+                yield f"{name + ' ' + word:<32} {count:>18,}\n"
+        elif isinstance(value, float):
+            yield f"{name:<32} {value:>18,.3f}\n"
+        else:
+            yield f"{name:<32} {value:>18,}\n"
