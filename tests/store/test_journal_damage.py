@@ -276,6 +276,21 @@ def test_bytes_behind_a_seal_are_noticed(sound):
     assert spoiled(sound, path, lambda raw: raw + raw[rows["at"] : rows["end"]])
 
 
+def test_a_whole_frame_in_the_wrong_place_is_an_error(torn, tmp_path):
+    """No crash repeats or moves a frame, so it is not a torn end, even behind the mark."""
+    image, begin, _ = torn
+    shutil.copytree(image, tmp_path / "j")
+    path = tmp_path / "j" / "cuts" / FIRST
+    raw = path.read_bytes()
+    head = frames_of(raw)[0]["end"]
+    for wrong in (raw + raw[begin:], raw + raw[:head], raw[:head] + raw[begin:] + raw[head:begin]):
+        path.write_bytes(wrong)
+        for writable in (False, True):
+            with pytest.raises(JournalError, match="byte"):
+                Journal(tmp_path / "j", KEYS, writable=writable)
+        assert path.read_bytes() == wrong
+
+
 def test_a_missing_file_is_noticed(sound, tmp_path):
     for path in every_file(sound):
         path.rename(tmp_path / "away")
