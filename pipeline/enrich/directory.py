@@ -17,8 +17,10 @@ event time, so a late message ends what was then, not what is now. A BIND ends w
 same prefix; a wider one also ends the narrower prefixes of others, which would otherwise win as the
 longer match.
 
-A login leaves this module in two ways only: as the subscriber's id, a keyed hash of it, and in the
-sealed column of a row about a member. In memory there are ids, not logins.
+A login leaves this module in two ways only: as the subscriber's id, drawn from the seed when the
+circle first names it, and in the sealed column of a row about a member. In memory there are ids and
+keyed hashes, not logins. Live, every unit of input has a seed of its own that is thrown away, so an
+id says nothing once its login is erased.
 """
 
 from __future__ import annotations
@@ -62,6 +64,7 @@ class Directory:
     def __init__(self, keys: Keys, seed: bytes) -> None:
         self._keys, self._seed = keys, seed
         self._index: dict[bytes, int] = {}
+        self._logins: dict[bytes, int] = {}  # by keyed hash: ids may come from earlier seeds
         self._tokens: dict[str, dict[str, int]] = {}
         self._column = np.zeros(0, ID_DTYPE)
 
@@ -74,7 +77,7 @@ class Directory:
 
     def subscriber_of(self, login: str) -> int:
         """The dense index of a login, -1 for an outsider."""
-        return self._index.get(self._id_of(login), NOBODY)
+        return self._logins.get(self._hash_of(login), NOBODY)
 
     def member_token(self, partner: str, index: int) -> str:
         """The name under which this partner, and no other, knows the subscriber."""
@@ -100,7 +103,7 @@ class Directory:
         tally.add(STAGE, f"fault:{Fault.LOGIN_MISSING.name.lower()}", int((~named).sum()))
         tally.add(STAGE, f"fault:{Fault.STATE_UNKNOWN.name.lower()}", int((named & ~good).sum()))
         kept = batch.take(good)
-        index = [self._admit(self._id_of(login)) for login in kept.login.to_list()]
+        index = [self._enter(login) for login in kept.login.to_list()]
         subscriber = np.array(index, np.int32)
         subscriber_id = self.subscriber_ids[subscriber]
         facts = zip(
@@ -151,8 +154,12 @@ class Directory:
         """Learn the subscribers anew from the journal; gives the rows back with their indexes.
 
         The circle named every subscriber first, so the order of `basis` gives the same indexes.
+        Logins come from its sealed column; one whose key was destroyed stays a stranger.
         """
         who = [self._admit(value) for value in basis.subscriber_id.tolist()]
+        for index, login in zip(who, basis.login.to_list(), strict=True):
+            if login:
+                self._logins[self._hash_of(login)] = index
         held = [
             self._admit(value) if value != NO_ID else NOBODY
             for value in bindings.subscriber_id.tolist()
@@ -162,8 +169,16 @@ class Directory:
             basis.with_columns(subscriber=np.array(who, np.int32)),
         )
 
-    def _id_of(self, login: str) -> bytes:
-        return digest(self._keys.identity, "subscriber", self._seed, login)
+    def _enter(self, login: str) -> int:
+        """The index of a login in the circle; a new one draws its id from the seed."""
+        hashed = self._hash_of(login)
+        if hashed not in self._logins:
+            subscriber_id = digest(self._keys.identity, "subscriber", self._seed, login)
+            self._logins[hashed] = self._admit(subscriber_id)
+        return self._logins[hashed]
+
+    def _hash_of(self, login: str) -> bytes:
+        return digest(self._keys.identity, "login", login)
 
     def _admit(self, subscriber_id: bytes) -> int:
         return self._index.setdefault(subscriber_id, len(self._index))

@@ -81,6 +81,8 @@ class Enrich:
         self._facts = _no_facts()
         self._out = np.zeros((limits.versions, FIELDS), np.int64)
         self._terms = _terms(rulebook, keys)
+        drafts = [partner.status == "draft" for partner in rulebook.partners]
+        self._draft = np.array([*drafts, False], np.bool_)
         claims = claims_of(rulebook.partners, rulebook.trackers)
         self._hosts = host_table(TextColumn.of(claims.names), claims.exact, claims.under)
         marks = dict.fromkeys(mark for tracker in rulebook.trackers for mark in tracker.marks)
@@ -116,8 +118,9 @@ class Enrich:
     def push(self, batch: SessionBatch, tally: Tally) -> VisitBatch:
         """Take sessions; gives the versions of visits that they, and the time they took, led to."""
         skips = np.zeros(max(Skip) + 1, np.int64)
+        until_ns = int(batch.watermark_ns.max(initial=NO_TIME))
         opened = int(self._state.counts[COUNT_OPENED])
-        versions = self._fold(self._nameless(batch), NO_TIME, skips, tally)
+        versions = self._fold(self._nameless(batch, skips), until_ns, skips, tally)
         opened = int(self._state.counts[COUNT_OPENED]) - opened
         assert len(batch) == opened + skips.sum(), "every session is opened, joined or skipped"
         tally.add(STAGE, "session", len(batch))
@@ -127,8 +130,9 @@ class Enrich:
 
     def advance(self, watermark_ns: int, tally: Tally) -> VisitBatch:
         """Let time pass: close visits that waited long enough, apply facts received until then."""
-        nothing = self._nameless(SessionBatch.empty())
-        return self._fold(nothing, watermark_ns, np.zeros(max(Skip) + 1, np.int64), tally)
+        skips = np.zeros(max(Skip) + 1, np.int64)
+        nothing = self._nameless(SessionBatch.empty(), skips)
+        return self._fold(nothing, watermark_ns, skips, tally)
 
     def pause(self, tally: Tally) -> VisitBatch:
         """Write down every open visit that changed since its last version."""
@@ -145,39 +149,47 @@ class Enrich:
         self._state.restore(snapshot)
         self._facts = Facts(*(snapshot[f"facts.{name}"].copy() for name in Facts._fields))
 
-    def _nameless(self, batch: SessionBatch) -> Sessions:
-        """The batch with its names looked up and left behind."""
-        rows = len(batch)
+    def _nameless(self, batch: SessionBatch, skips: np.ndarray) -> Sessions:
+        """The sessions that matter, with their names looked up and left behind.
+
+        Rows of nobody only let time pass, which the last watermark of the batch does as well.
+        """
         code = codes_of(self._hosts, batch.host)
-        mark = np.empty(rows, np.int32)
-        wanted = ((batch.protocol == Protocol.HTTP) & (code >= 0)).astype(np.uint8)
-        target, marks = batch.target, self._marks
-        find_marks(wanted, target.data, target.offsets, marks.data, marks.offsets, mark)
-        known = id_words(self._directory.subscriber_ids)
-        words = np.zeros((rows, 2), np.uint64)
         bound = batch.subscriber >= 0
-        words[bound] = known[batch.subscriber[bound]]
+        draft = (code >= 0) & self._draft[np.maximum(code, 0)]
+        skips[Skip.UNBOUND] = np.count_nonzero(~bound)
+        skips[Skip.NAME_OF_NOBODY] = np.count_nonzero(bound & (code == NOBODY))
+        skips[Skip.PARTNER_NOT_LIVE] = np.count_nonzero(bound & draft)
+        kept = np.flatnonzero(bound & (code != NOBODY) & ~draft)
+        rows = len(kept)
+        code, protocol = code[kept], batch.protocol[kept]
+        mark = np.empty(rows, np.int32)
+        wanted = ((protocol == Protocol.HTTP) & (code >= 0)).astype(np.uint8)
+        target, marks = batch.target.take(kept), self._marks
+        find_marks(wanted, target.data, target.offsets, marks.data, marks.offsets, mark)
+        subscriber = batch.subscriber[kept]
+        flow_words = id_words(batch.flow_id[kept])
         fixed = np.empty((rows, SERVER_PORT - SOURCE + 1), np.int64)
-        fixed[:, 0] = batch.source_id
-        fixed[:, 1:3] = id_words(batch.flow_id).view(np.int64)
-        fixed[:, PACKET - SOURCE] = batch.packet_number
-        fixed[:, SERVER_HI - SOURCE] = batch.server_hi.view(np.int64)
-        fixed[:, SERVER_LO - SOURCE] = batch.server_lo.view(np.int64)
-        fixed[:, SERVER_PORT - SOURCE] = batch.server_port
+        fixed[:, 0] = batch.source_id[kept]
+        fixed[:, 1:3] = flow_words.view(np.int64)
+        fixed[:, PACKET - SOURCE] = batch.packet_number[kept]
+        fixed[:, SERVER_HI - SOURCE] = batch.server_hi[kept].view(np.int64)
+        fixed[:, SERVER_LO - SOURCE] = batch.server_lo[kept].view(np.int64)
+        fixed[:, SERVER_PORT - SOURCE] = batch.server_port[kept]
         return Sessions(
             code=code,
             mark=mark,
-            referred=(np.diff(batch.referer.offsets) > 0).astype(np.uint8),
-            subscriber=batch.subscriber,
-            subscriber_words=words,
-            basis=batch.basis,
-            first_ns=batch.first_ns,
-            watermark_ns=batch.watermark_ns,
-            protocol=batch.protocol,
-            flags=batch.flags,
-            client_hi=batch.client_hi,
-            client_lo=batch.client_lo,
-            flow_words=id_words(batch.flow_id),
+            referred=(np.diff(batch.referer.offsets) > 0).astype(np.uint8)[kept],
+            subscriber=subscriber,
+            subscriber_words=id_words(self._directory.subscriber_ids[subscriber]),
+            basis=batch.basis[kept],
+            first_ns=batch.first_ns[kept],
+            watermark_ns=batch.watermark_ns[kept],
+            protocol=protocol,
+            flags=batch.flags[kept],
+            client_hi=batch.client_hi[kept],
+            client_lo=batch.client_lo[kept],
+            flow_words=flow_words,
             fixed=fixed,
         )
 
@@ -234,7 +246,6 @@ def _terms(rulebook: Rulebook, keys: Keys) -> Terms:
         tracker_window_ns=policy.tracker_window_ns,
         key=words_of(keys.visit),
         partner_words=id_words(partners),
-        draft=np.array([partner.status == "draft" for partner in rulebook.partners], np.uint8),
         words=np.zeros((1, 7), np.uint64),
         hashed=hashed,
         hashed_signed=hashed.view(np.int64),

@@ -12,6 +12,10 @@ Each session of an open visit is a node that says from which address it came and
 address (of one /64 for IPv6) share a chain, so that a fact finds whom it concerns. Sketch: 280
 bytes a visit, 48 a session, 16 a pass; a session costs its visit, one node and one circle lookup.
 
+Arrays are taken out of their tuples once in each function and loops have one exit: otherwise every
+mention of an array counts a reference, and a session costs several microseconds instead of half of
+one.
+
 The caller provides room: as many free visits, nodes and passes as there are rows. Output may run
 out: then the kernel returns with COUNT_ROW and COUNT_FACT where it stopped and is called again.
 """
@@ -59,10 +63,8 @@ OPENED, DOCUMENT = int(VisitTrigger.OPENED), int(VisitTrigger.DOCUMENT)
 MARKED, CLOSED = int(VisitTrigger.MARKED), int(VisitTrigger.CLOSED)
 UNSEEN, DIRECT = int(Arrival.UNSEEN), int(Arrival.DIRECT)
 REFERRED, AFFILIATE = int(Arrival.REFERRED), int(Arrival.AFFILIATE)
-SKIP_UNBOUND, SKIP_NOBODY = int(Skip.UNBOUND), int(Skip.NAME_OF_NOBODY)
 SKIP_TRACKER, SKIP_JOINED = int(Skip.TRACKER), int(Skip.NOT_OPENED)
-SKIP_NOT_LIVE = int(Skip.PARTNER_NOT_LIVE)
-NOBODY, FIRST_TRACKER = -1, -2
+FIRST_TRACKER = -2
 
 
 class Visits(NamedTuple):
@@ -85,9 +87,9 @@ class Visits(NamedTuple):
 
 
 class Sessions(NamedTuple):
-    """A batch of sessions without their names; `code` says whose the name was."""
+    """Sessions of somebody with a partner or a tracker, without their names."""
 
-    code: np.ndarray  # int32: a partner's number, NOBODY, or FIRST_TRACKER - class
+    code: np.ndarray  # int32: a partner's number, or FIRST_TRACKER - number of the class
     mark: np.ndarray  # int32, or -1
     referred: np.ndarray  # uint8
     subscriber: np.ndarray  # int32
@@ -123,472 +125,503 @@ class Terms(NamedTuple):
     tracker_window_ns: int
     key: np.ndarray  # uint64 (2,)
     partner_words: np.ndarray  # uint64 (partners, 2)
-    draft: np.ndarray  # uint8, by partner
     words: np.ndarray  # uint64 (1, 7): what a visit's id is hashed from
     hashed: np.ndarray  # uint64 (1, 2)
     hashed_signed: np.ndarray  # int64, the same bytes
 
 
 @primitive
-def _deadline(v, visit, terms):
-    return v.rows[visit, LAST_NS] + terms.gap_ns + terms.lateness_ns
-
-
-@primitive
-def _before(v, one_ns, one, other_ns, other):
+def _before(rows, one_ns, one, other_ns, other):
     """Does one visit with its time come before another, ties in the order of opening?"""
-    if one_ns != other_ns:
-        return one_ns < other_ns
-    return v.rows[one, OPENED_AS] < v.rows[other, OPENED_AS]
+    return one_ns < other_ns or (
+        one_ns == other_ns and rows[one, OPENED_AS] < rows[other, OPENED_AS]
+    )
 
 
 @primitive
 def _heap_push(v, ns, visit):
-    at = v.counts[COUNT_OPEN]
-    while at > 0:
-        up = (at - 1) // 2
-        if not _before(v, ns, visit, v.heap_ns[up], v.heap_visit[up]):
-            break
-        v.heap_ns[at], v.heap_visit[at] = v.heap_ns[up], v.heap_visit[up]
+    rows, heap_ns, heap_visit, counts = v.rows, v.heap_ns, v.heap_visit, v.counts
+    at = counts[COUNT_OPEN]
+    up = (at - 1) // 2
+    while at > 0 and _before(rows, ns, visit, heap_ns[up], heap_visit[up]):
+        heap_ns[at], heap_visit[at] = heap_ns[up], heap_visit[up]
         at = up
-    v.heap_ns[at], v.heap_visit[at] = ns, visit
+        up = (at - 1) // 2
+    heap_ns[at], heap_visit[at] = ns, visit
 
 
 @primitive
-def _heap_sink(v, size, ns, visit):
+def _heap_sink(rows, heap_ns, heap_visit, size, ns, visit):
     """Put an entry in place of the first one."""
-    at = 0
-    while True:
+    at = np.int64(0)
+    sinking = True
+    while sinking:
         down = 2 * at + 1
-        if down >= size:
-            break
         if down + 1 < size and _before(
-            v, v.heap_ns[down + 1], v.heap_visit[down + 1], v.heap_ns[down], v.heap_visit[down]
+            rows, heap_ns[down + 1], heap_visit[down + 1], heap_ns[down], heap_visit[down]
         ):
             down += 1
-        if not _before(v, v.heap_ns[down], v.heap_visit[down], ns, visit):
-            break
-        v.heap_ns[at], v.heap_visit[at] = v.heap_ns[down], v.heap_visit[down]
-        at = down
-    v.heap_ns[at], v.heap_visit[at] = ns, visit
+        sinking = down < size and _before(rows, heap_ns[down], heap_visit[down], ns, visit)
+        if sinking:
+            heap_ns[at], heap_visit[at] = heap_ns[down], heap_visit[down]
+            at = down
+    heap_ns[at], heap_visit[at] = ns, visit
 
 
 @primitive
 def _next_deadline(v, terms):
     """The earliest deadline of an open visit, which is then the first of the heap."""
+    rows, heap_ns, heap_visit = v.rows, v.heap_ns, v.heap_visit
+    wait_ns = terms.gap_ns + terms.lateness_ns
     size = v.counts[COUNT_OPEN]
-    while size > 0:
-        visit = v.heap_visit[0]
-        due = _deadline(v, visit, terms)
-        if due == v.heap_ns[0]:
-            return due
-        _heap_sink(v, size, due, visit)
-    return END_OF_TIME
+    while size > 0 and rows[heap_visit[0], LAST_NS] + wait_ns != heap_ns[0]:
+        visit = heap_visit[0]
+        _heap_sink(rows, heap_ns, heap_visit, size, rows[visit, LAST_NS] + wait_ns, visit)
+    return heap_ns[0] if size > 0 else END_OF_TIME
 
 
 @primitive
 def _write(v, visit, trigger, out):
-    """Write a version of the visit down; there is room."""
-    row = v.counts[COUNT_OUT]
-    v.rows[visit, VERSION] += 1
-    v.rows[visit, TRIGGER] = trigger
-    v.rows[visit, CHANGED] = 0
-    for word in range(FIELDS):
-        out[row, word] = v.rows[visit, word]
-    v.counts[COUNT_OUT] = row + 1
+    """Write a version of the visit down, if there is a trigger; there is room."""
+    rows, counts = v.rows, v.counts
+    row = counts[COUNT_OUT]
+    if trigger > 0:
+        rows[visit, VERSION] += 1
+        rows[visit, TRIGGER] = trigger
+        rows[visit, CHANGED] = 0
+        for word in range(FIELDS):
+            out[row, word] = rows[visit, word]
+        counts[COUNT_OUT] = row + 1
 
 
 @primitive
-def _bucket_of(v, hi, lo):
+def _bucket_of(buckets, hi, lo):
     v4 = hi == U64(0) and (lo >> U64(32)) == U64(0xFFFF)
-    return np.int64(mix64(lo if v4 else hi) & U64(len(v.buckets) - 1))
+    return np.int64(mix64(lo if v4 else hi) & U64(len(buckets) - 1))
 
 
 @primitive
 def _link(v, node):
     """Put a node at the head of its address's chain."""
-    bucket = _bucket_of(v, v.node_hi[node], v.node_lo[node])
-    head = v.buckets[bucket]
-    v.node_links[node, BUCKET_NEXT] = head
-    v.node_links[node, BUCKET_PREVIOUS] = -1
+    buckets, links = v.buckets, v.node_links
+    hi, lo = v.node_hi[node], v.node_lo[node]
+    bucket = _bucket_of(buckets, hi, lo)
+    head = buckets[bucket]
+    links[node, BUCKET_NEXT] = head
+    links[node, BUCKET_PREVIOUS] = -1
     if head >= 0:
-        v.node_links[head, BUCKET_PREVIOUS] = node
-    v.buckets[bucket] = node
+        links[head, BUCKET_PREVIOUS] = node
+    buckets[bucket] = node
 
 
 @primitive
 def _add_node(v, visit, hi, lo, ns):
-    """Remember from which address a session of the visit came."""
-    node = v.counts[FREE_NODE]
+    """Remember from which address a session of the visit came; the node, not yet linked."""
+    rows, counts, links = v.rows, v.counts, v.node_links
+    node_hi, node_lo, node_ns = v.node_hi, v.node_lo, v.node_ns
+    node = counts[FREE_NODE]
     if node >= 0:
-        v.counts[FREE_NODE] = v.node_links[node, NODE_NEXT]
+        counts[FREE_NODE] = links[node, NODE_NEXT]
     else:
-        node = v.counts[COUNT_NODES]
-        v.counts[COUNT_NODES] = node + 1
-    v.counts[HELD_NODES] += 1
-    v.node_hi[node], v.node_lo[node], v.node_ns[node] = hi, lo, ns
-    v.node_links[node, NODE_VISIT] = visit
-    v.node_links[node, NODE_NEXT] = v.rows[visit, NODE]
-    v.rows[visit, NODE] = node
-    _link(v, node)
+        node = counts[COUNT_NODES]
+        counts[COUNT_NODES] = node + 1
+    counts[HELD_NODES] += 1
+    node_hi[node] = hi
+    node_lo[node] = lo
+    node_ns[node] = ns
+    links[node, NODE_VISIT] = visit
+    links[node, NODE_NEXT] = rows[visit, NODE]
+    rows[visit, NODE] = node
+    return node
 
 
 @primitive
 def _drop_nodes(v, visit):
+    counts, links, buckets = v.counts, v.node_links, v.buckets
+    node_hi, node_lo = v.node_hi, v.node_lo
     node = v.rows[visit, NODE]
     while node >= 0:
-        after, before = v.node_links[node, BUCKET_NEXT], v.node_links[node, BUCKET_PREVIOUS]
+        after, before = links[node, BUCKET_NEXT], links[node, BUCKET_PREVIOUS]
         if before >= 0:
-            v.node_links[before, BUCKET_NEXT] = after
+            links[before, BUCKET_NEXT] = after
         else:
-            v.buckets[_bucket_of(v, v.node_hi[node], v.node_lo[node])] = after
+            buckets[_bucket_of(buckets, node_hi[node], node_lo[node])] = after
         if after >= 0:
-            v.node_links[after, BUCKET_PREVIOUS] = before
-        following = v.node_links[node, NODE_NEXT]
-        v.node_links[node, NODE_VISIT] = -1
-        v.node_links[node, NODE_NEXT] = v.counts[FREE_NODE]
-        v.counts[FREE_NODE] = node
-        v.counts[HELD_NODES] -= 1
+            links[after, BUCKET_PREVIOUS] = before
+        following = np.int64(links[node, NODE_NEXT])
+        links[node, NODE_VISIT] = -1
+        links[node, NODE_NEXT] = counts[FREE_NODE]
+        counts[FREE_NODE] = node
+        counts[HELD_NODES] -= 1
         node = following
 
 
-@primitive
+@kernel
 def _close_first(v, out):
     """Close the visit whose deadline is the first of the heap."""
-    visit = v.heap_visit[0]
+    rows, counts, visit_head = v.rows, v.counts, v.visit_head
+    heap_ns, heap_visit = v.heap_ns, v.heap_visit
+    visit = np.int64(heap_visit[0])
     _write(v, visit, CLOSED, out)
-    size = v.counts[COUNT_OPEN] - 1
-    v.counts[COUNT_OPEN] = size
-    if size > 0:
-        _heap_sink(v, size, v.heap_ns[size], v.heap_visit[size])
     _drop_nodes(v, visit)
-    subscriber = v.rows[visit, SUBSCRIBER]
-    at = np.int64(v.visit_head[subscriber])
-    if at == visit:
-        v.visit_head[subscriber] = v.rows[visit, NEXT]
+    size = counts[COUNT_OPEN] - 1
+    counts[COUNT_OPEN] = size
+    if size > 0:
+        _heap_sink(rows, heap_ns, heap_visit, size, heap_ns[size], heap_visit[size])
+    subscriber = rows[visit, SUBSCRIBER]
+    before = np.int64(-1)
+    at = np.int64(visit_head[subscriber])
+    while at != visit:
+        before = at
+        at = rows[at, NEXT]
+    if before < 0:
+        visit_head[subscriber] = rows[visit, NEXT]
     else:
-        while v.rows[at, NEXT] != visit:
-            at = v.rows[at, NEXT]
-        v.rows[at, NEXT] = v.rows[visit, NEXT]
-    v.rows[visit, OPENED_AS] = -1
-    v.rows[visit, NEXT] = v.counts[FREE_VISIT]
-    v.counts[FREE_VISIT] = visit
+        rows[before, NEXT] = rows[visit, NEXT]
+    rows[visit, OPENED_AS] = -1
+    rows[visit, NEXT] = counts[FREE_VISIT]
+    counts[FREE_VISIT] = visit
 
 
 @primitive
 def _concerns(v, circle, facts, fact, node, known_ns, terms):
     """Does this fact make the visit of this session ambiguous?"""
-    visit = v.node_links[node, NODE_VISIT]
-    if visit < 0 or v.rows[visit, AMBIGUOUS] != 0:
-        return False
-    length = facts.length[fact]
+    held = v.node_links[node, NODE_VISIT]
+    visit = max(held, 0)
+    ambiguous, subscriber = v.rows[visit, AMBIGUOUS], v.rows[visit, SUBSCRIBER]
     hi, lo, ns = v.node_hi[node], v.node_lo[node], v.node_ns[node]
-    subscriber = v.rows[visit, SUBSCRIBER]
-    if subscriber == facts.subscriber[fact]:
-        return False
-    if (hi ^ facts.hi[fact]) & mask_high(length) or (lo ^ facts.lo[fact]) & mask_low(length):
-        return False
-    if abs(ns - facts.event_ns[fact]) <= terms.guard_ns:
-        return True
-    return holder_at(circle, hi, lo, ns, known_ns) != subscriber
+    length, other = facts.length[fact], facts.subscriber[fact]
+    apart = (hi ^ facts.hi[fact]) & mask_high(length) | (lo ^ facts.lo[fact]) & mask_low(length)
+    near = abs(ns - facts.event_ns[fact]) <= terms.guard_ns
+    near = near or holder_at(circle, hi, lo, ns, known_ns) != subscriber
+    return near and held >= 0 and ambiguous == 0 and subscriber != other and apart == U64(0)
 
 
 @primitive
 def _collect(v, circle, facts, fact, terms, flipped):
     """Mark (with 2) and list the visits that a fact makes ambiguous; how many they are."""
+    rows, links, counts, buckets = v.rows, v.node_links, v.counts, v.buckets
     found = 0
-    known_ns = max(facts.received_ns[fact], v.counts[COUNT_WATERMARK])
+    known_ns = max(facts.received_ns[fact], counts[COUNT_WATERMARK])
     hi, lo, length = facts.hi[fact], facts.lo[fact], facts.length[fact]
     v4 = hi == U64(0) and (lo >> U64(32)) == U64(0xFFFF)
     chained = length >= (128 if v4 else 64)
-    node = np.int64(v.buckets[_bucket_of(v, hi, lo)]) if chained else np.int64(0)
-    while node >= 0 and node < v.counts[COUNT_NODES]:
+    node = np.int64(buckets[_bucket_of(buckets, hi, lo)]) if chained else np.int64(0)
+    while 0 <= node < counts[COUNT_NODES]:
         if _concerns(v, circle, facts, fact, node, known_ns, terms):
-            visit = v.node_links[node, NODE_VISIT]
-            v.rows[visit, AMBIGUOUS] = 2
+            visit = links[node, NODE_VISIT]
+            rows[visit, AMBIGUOUS] = 2
             at = found
-            while at > 0 and v.rows[flipped[at - 1], OPENED_AS] > v.rows[visit, OPENED_AS]:
+            while at > 0 and rows[flipped[at - 1], OPENED_AS] > rows[visit, OPENED_AS]:
                 flipped[at] = flipped[at - 1]
                 at -= 1
             flipped[at] = visit
             found += 1
-        node = np.int64(v.node_links[node, BUCKET_NEXT]) if chained else node + 1
+        node = np.int64(links[node, BUCKET_NEXT]) if chained else node + 1
     return found
 
 
-@primitive
+@kernel
 def _apply_fact(v, circle, facts, fact, terms, flipped, out):
     """Let a fact mark the visits it concerns, in opening order; False where out has no room."""
+    rows, counts = v.rows, v.counts
     found = _collect(v, circle, facts, fact, terms, flipped)
-    enough = len(out) - v.counts[COUNT_OUT] >= found
+    enough = len(out) - counts[COUNT_OUT] >= found
     for i in range(found):
-        v.rows[flipped[i], AMBIGUOUS] = 1 if enough else 0
+        rows[flipped[i], AMBIGUOUS] = 1 if enough else 0
         if enough:
             _write(v, flipped[i], MARKED, out)
-    if not enough:
-        v.counts[COUNT_NEEDED] = found
+    counts[COUNT_NEEDED] = 0 if enough else found
     return enough
 
 
-@primitive
+@kernel
 def _pass_time(v, circle, facts, until_ns, terms, flipped, out):
     """All that happens until a watermark, in its order; False where out has no room."""
-    while True:
-        due = _next_deadline(v, terms)
-        fact = v.counts[COUNT_FACT]
-        received_ns = facts.received_ns[fact] if fact < len(facts.received_ns) else END_OF_TIME
-        if due < until_ns and due < received_ns:
-            if v.counts[COUNT_OUT] == len(out):
-                v.counts[COUNT_NEEDED] = 1
-                return False
-            _close_first(v, out)
-        elif fact < len(facts.received_ns) and received_ns <= until_ns:
-            if not _apply_fact(v, circle, facts, fact, terms, flipped, out):
-                return False
-            v.counts[COUNT_FACT] = fact + 1
+    counts, received = v.counts, facts.received_ns
+    going, room = True, True
+    while going:
+        due_ns = _next_deadline(v, terms)
+        fact = counts[COUNT_FACT]
+        waits = fact < len(received) and received[fact] <= until_ns
+        if due_ns < until_ns and not (waits and received[fact] <= due_ns):
+            room = counts[COUNT_OUT] < len(out)
+            if room:
+                _close_first(v, out)
+            else:
+                counts[COUNT_NEEDED] = 1
+        elif waits:
+            room = _apply_fact(v, circle, facts, fact, terms, flipped, out)
+            counts[COUNT_FACT] = fact + 1 if room else fact
         else:
-            return True
+            going = False
+        going = going and room
+    return room
 
 
 @primitive
 def _other_holder(circle, hi, lo, ns, known_ns, subscriber, guard_ns):
     """Was the address somebody else's near this time, or at it, by all that is known?"""
+    head, next_fact, holder = circle.head, circle.next_fact, circle.subscriber
+    event_ns, received_ns = circle.event_ns, circle.received_ns
+    lengths4, lengths6 = circle.lengths4, circle.lengths6
     v4 = hi == U64(0) and (lo >> U64(32)) == U64(0xFFFF)
-    lengths = circle.lengths4 if v4 else circle.lengths6
-    for i in range(len(lengths)):
-        length = lengths[i]
-        fact = circle.head[find_slot(circle, hi & mask_high(length), lo & mask_low(length), length)]
-        while fact >= 0 and circle.event_ns[fact] >= ns - guard_ns:
-            if (
-                circle.event_ns[fact] <= ns + guard_ns
-                and circle.received_ns[fact] <= known_ns
-                and circle.subscriber[fact] != subscriber
-            ):
-                return True
-            fact = circle.next_fact[fact]
-    return holder_at(circle, hi, lo, ns, known_ns) != subscriber
+    other, found = False, np.int32(-1)
+    i, count = 0, len(lengths4) if v4 else len(lengths6)
+    while i < count:
+        length = lengths4[i] if v4 else lengths6[i]
+        fact = head[find_slot(circle, hi & mask_high(length), lo & mask_low(length), length)]
+        near = fact
+        while near >= 0 and event_ns[near] >= ns - guard_ns:
+            known = event_ns[near] <= ns + guard_ns and received_ns[near] <= known_ns
+            other = other or (known and holder[near] != subscriber)
+            near = next_fact[near]
+        while fact >= 0 and (event_ns[fact] > ns or received_ns[fact] > known_ns):
+            fact = next_fact[fact]
+        if found < 0 and fact >= 0:
+            found = holder[fact]
+        i += 1
+    return other or found != subscriber
 
 
 @primitive
 def _next_opened(v, subscriber, after):
     """The subscriber's open visit that was opened next after number `after`; -1 for none."""
-    best = np.int64(-1)
+    rows = v.rows
+    best, best_number = np.int64(-1), END_OF_TIME
     visit = np.int64(v.visit_head[subscriber])
     while visit >= 0:
-        number = v.rows[visit, OPENED_AS]
-        if number > after and (best < 0 or number < v.rows[best, OPENED_AS]):
-            best = visit
-        visit = v.rows[visit, NEXT]
+        number = rows[visit, OPENED_AS]
+        if after < number < best_number:
+            best, best_number = visit, number
+        visit = rows[visit, NEXT]
     return best
 
 
 @primitive
-def _remember_pass(v, subscriber, ns, number, terms):
-    """Put a tracker pass into the subscriber's chain, newest first.
-
-    What no session within the lateness can look back to is dropped, or not even put there.
-    """
-    oldest = v.counts[COUNT_WATERMARK] - terms.lateness_ns - terms.tracker_window_ns
-    if ns < oldest:
-        return
-    here = v.counts[FREE_PASS]
+def _put_pass(v, subscriber, ns, number):
+    """Enter a tracker pass into the subscriber's chain, newest first; where it is."""
+    counts, pass_ns, pass_next = v.counts, v.pass_ns, v.pass_next
+    pass_class, pass_head = v.pass_class, v.pass_head
+    here = counts[FREE_PASS]
     if here >= 0:
-        v.counts[FREE_PASS] = v.pass_next[here]
+        counts[FREE_PASS] = pass_next[here]
     else:
-        here = v.counts[COUNT_PASSES]
-        v.counts[COUNT_PASSES] = here + 1
-    v.counts[HELD_PASSES] += 1
-    v.pass_ns[here], v.pass_class[here] = ns, number
+        here = counts[COUNT_PASSES]
+        counts[COUNT_PASSES] = here + 1
+    counts[HELD_PASSES] += 1
+    pass_ns[here] = ns
+    pass_class[here] = number
     before = np.int64(-1)
-    at = np.int64(v.pass_head[subscriber])
-    while at >= 0 and v.pass_ns[at] > ns:
-        before, at = at, np.int64(v.pass_next[at])
-    v.pass_next[here] = at
+    at = np.int64(pass_head[subscriber])
+    while at >= 0 and pass_ns[at] > ns:
+        before = at
+        at = np.int64(pass_next[at])
+    pass_next[here] = at
     if before >= 0:
-        v.pass_next[before] = here
+        pass_next[before] = here
     else:
-        v.pass_head[subscriber] = here
-    while at >= 0 and v.pass_ns[at] >= oldest:
-        here, at = at, np.int64(v.pass_next[at])
-    v.pass_next[here] = -1
-    while at >= 0:
-        following = np.int64(v.pass_next[at])
-        v.pass_next[at] = v.counts[FREE_PASS]
-        v.counts[FREE_PASS] = at
-        v.counts[HELD_PASSES] -= 1
-        at = following
+        pass_head[subscriber] = here
+    return here
 
 
 @primitive
-def _precedes(v, visit, ns, terms):
-    """Was a tracker passed at this time shortly before the visit?"""
-    return ns <= v.rows[visit, FIRST_NS] <= ns + terms.tracker_window_ns
+def _remember_pass(v, subscriber, ns, number, terms):
+    """Keep a tracker pass.
+
+    What no session within the lateness can look back to is dropped, or not even kept.
+    """
+    counts, pass_ns, pass_next = v.counts, v.pass_ns, v.pass_next
+    oldest = counts[COUNT_WATERMARK] - terms.lateness_ns - terms.tracker_window_ns
+    if ns >= oldest:
+        here = _put_pass(v, subscriber, ns, number)
+        at = np.int64(pass_next[here])
+        while at >= 0 and pass_ns[at] >= oldest:
+            here = at
+            at = np.int64(pass_next[at])
+        pass_next[here] = -1
+        while at >= 0:
+            following = np.int64(pass_next[at])
+            pass_next[at] = counts[FREE_PASS]
+            counts[FREE_PASS] = at
+            counts[HELD_PASSES] -= 1
+            at = following
 
 
 @primitive
 def _recall_pass(v, visit, terms):
     """Note the last tracker passed shortly before the visit; is it the first that is known?"""
-    at = np.int64(v.pass_head[v.rows[visit, SUBSCRIBER]])
-    while at >= 0 and v.pass_ns[at] > v.rows[visit, FIRST_NS]:
-        at = np.int64(v.pass_next[at])
-    if at < 0 or not _precedes(v, visit, v.pass_ns[at], terms):
-        return False
-    v.rows[visit, TRACKER_NS] = v.pass_ns[at]
-    v.rows[visit, TRACKER] = v.pass_class[at]
-    return True
+    pass_ns, pass_next, pass_class, rows = v.pass_ns, v.pass_next, v.pass_class, v.rows
+    first_ns, window_ns = rows[visit, FIRST_NS], terms.tracker_window_ns
+    asked = rows[visit, TRACKER_NS] == 0
+    at = np.int64(v.pass_head[rows[visit, SUBSCRIBER]])
+    while at >= 0 and pass_ns[at] > first_ns:
+        at = np.int64(pass_next[at])
+    found = asked and at >= 0 and first_ns - pass_ns[at] <= window_ns
+    if found:
+        rows[visit, TRACKER_NS] = pass_ns[at]
+        rows[visit, TRACKER] = pass_class[at]
+    return found
 
 
-@primitive
+@kernel
 def _tracker(v, s, i, terms, out):
     """A tracker was passed: remember it, tell the open visits that it led to. False: no room."""
+    rows, counts = v.rows, v.counts
     subscriber, ns = np.int64(s.subscriber[i]), s.first_ns[i]
+    number = np.int64(FIRST_TRACKER) - np.int64(s.code[i])
+    window_ns = terms.tracker_window_ns
     needed = 0
     visit = np.int64(v.visit_head[subscriber])
     while visit >= 0:
-        needed += v.rows[visit, TRACKER_NS] == 0 and _precedes(v, visit, ns, terms)
-        visit = v.rows[visit, NEXT]
-    if len(out) - v.counts[COUNT_OUT] < needed:
-        v.counts[COUNT_NEEDED] = needed
-        return False
-    number = np.int64(FIRST_TRACKER) - np.int64(s.code[i])
-    _remember_pass(v, subscriber, ns, number, terms)
-    visit = _next_opened(v, subscriber, np.int64(-1))
-    while visit >= 0:
-        if _precedes(v, visit, ns, terms) and ns > v.rows[visit, TRACKER_NS]:
-            first = v.rows[visit, TRACKER_NS] == 0
-            v.rows[visit, TRACKER_NS], v.rows[visit, TRACKER] = ns, number
-            v.rows[visit, CHANGED] = 1
-            if first:
-                _write(v, visit, MARKED, out)
-        visit = _next_opened(v, subscriber, v.rows[visit, OPENED_AS])
-    return True
+        led = ns <= rows[visit, FIRST_NS] <= ns + window_ns
+        needed += led and rows[visit, TRACKER_NS] == 0
+        visit = rows[visit, NEXT]
+    room = len(out) - counts[COUNT_OUT] >= needed
+    counts[COUNT_NEEDED] = 0 if room else needed
+    if room:
+        _remember_pass(v, subscriber, ns, number, terms)
+        visit = _next_opened(v, subscriber, np.int64(-1))
+        while visit >= 0:
+            led = ns <= rows[visit, FIRST_NS] <= ns + window_ns
+            known_ns = rows[visit, TRACKER_NS]
+            if led and ns > known_ns:
+                rows[visit, TRACKER_NS] = ns
+                rows[visit, TRACKER] = number
+                rows[visit, CHANGED] = 1
+                if known_ns == 0:
+                    _write(v, visit, MARKED, out)
+            visit = _next_opened(v, subscriber, rows[visit, OPENED_AS])
+    return room
 
 
 @primitive
 def _find_visit(v, s, i, terms):
     """The earliest open visit that this session belongs to; -1 where it opens one."""
+    rows, gap_ns = v.rows, terms.gap_ns
     best, best_ns = np.int64(-1), END_OF_TIME
-    ns = s.first_ns[i]
+    ns, partner = s.first_ns[i], s.code[i]
     visit = np.int64(v.visit_head[s.subscriber[i]])
     while visit >= 0:
-        first_ns = v.rows[visit, FIRST_NS]
-        near = ns > first_ns - terms.gap_ns and ns < v.rows[visit, LAST_NS] + terms.gap_ns
+        first_ns = rows[visit, FIRST_NS]
+        near = ns > first_ns - gap_ns and ns < rows[visit, LAST_NS] + gap_ns
         if (
             near
-            and v.rows[visit, PARTNER] == s.code[i]
-            and _before(v, first_ns, visit, best_ns, max(best, 0))
+            and rows[visit, PARTNER] == partner
+            and _before(rows, first_ns, visit, best_ns, max(best, 0))
         ):
             best, best_ns = visit, first_ns
-        visit = v.rows[visit, NEXT]
+        visit = rows[visit, NEXT]
     return best
 
 
 @primitive
+def _hash_id(s, i, terms):
+    """The id of a visit that this session opens, into `terms.hashed`."""
+    flow, known, partners = s.flow_words, s.subscriber_words, terms.partner_words
+    key, words, partner = terms.key, terms.words, s.code[i]
+    words[0, 6] = U64(s.first_ns[i])
+    for word in range(2):
+        words[0, word] = flow[i, word]
+        words[0, 2 + word] = known[i, word]
+        words[0, 4 + word] = partners[partner, word]
+    siphash128_words(key[0], key[1], words, terms.hashed)
+
+
+@kernel
 def _open(v, s, i, terms):
     """Begin a visit with this session; what the session counts for is added by `_join`."""
-    visit = v.counts[FREE_VISIT]
+    rows, counts, visit_head = v.rows, v.counts, v.visit_head
+    fixed, signed, wait_ns = s.fixed, terms.hashed_signed, terms.gap_ns + terms.lateness_ns
+    subscriber, partner, ns = np.int64(s.subscriber[i]), s.code[i], s.first_ns[i]
+    _hash_id(s, i, terms)
+    visit = counts[FREE_VISIT]
     if visit >= 0:
-        v.counts[FREE_VISIT] = v.rows[visit, NEXT]
+        counts[FREE_VISIT] = rows[visit, NEXT]
     else:
-        visit = v.counts[COUNT_VISITS]
-        v.counts[COUNT_VISITS] = visit + 1
+        visit = counts[COUNT_VISITS]
+        counts[COUNT_VISITS] = visit + 1
     for word in range(FIELDS):
-        v.rows[visit, word] = 0
-    subscriber = np.int64(s.subscriber[i])
-    terms.words[0, 0], terms.words[0, 1] = s.flow_words[i, 0], s.flow_words[i, 1]
-    terms.words[0, 2], terms.words[0, 3] = s.subscriber_words[i, 0], s.subscriber_words[i, 1]
-    terms.words[0, 4] = terms.partner_words[s.code[i], 0]
-    terms.words[0, 5] = terms.partner_words[s.code[i], 1]
-    terms.words[0, 6] = U64(s.first_ns[i])
-    siphash128_words(terms.key[0], terms.key[1], terms.words, terms.hashed)
-    v.rows[visit, ID_0], v.rows[visit, ID_1] = terms.hashed_signed[0, 0], terms.hashed_signed[0, 1]
-    v.rows[visit, SUBSCRIBER], v.rows[visit, PARTNER] = subscriber, s.code[i]
-    v.rows[visit, OPENED_NS] = v.rows[visit, FIRST_NS] = v.rows[visit, LAST_NS] = s.first_ns[i]
-    for word in range(7):
-        v.rows[visit, SOURCE + word] = s.fixed[i, word]
-    v.rows[visit, TRACKER] = v.rows[visit, MARK] = v.rows[visit, NODE] = -1
-    v.rows[visit, OPENED_AS] = v.counts[COUNT_OPENED]
-    v.counts[COUNT_OPENED] += 1
-    v.rows[visit, NEXT] = v.visit_head[subscriber]
-    v.visit_head[subscriber] = visit
-    _heap_push(v, _deadline(v, visit, terms), visit)
-    v.counts[COUNT_OPEN] += 1
+        rows[visit, word] = 0
+    rows[visit, ID_0] = signed[0, 0]
+    rows[visit, ID_1] = signed[0, 1]
+    rows[visit, SUBSCRIBER] = subscriber
+    rows[visit, PARTNER] = partner
+    rows[visit, OPENED_NS] = ns
+    rows[visit, FIRST_NS] = ns
+    rows[visit, LAST_NS] = ns
+    for word in range(SERVER_PORT - SOURCE + 1):
+        rows[visit, SOURCE + word] = fixed[i, word]
+    rows[visit, TRACKER] = -1
+    rows[visit, MARK] = -1
+    rows[visit, NODE] = -1
+    rows[visit, OPENED_AS] = counts[COUNT_OPENED]
+    counts[COUNT_OPENED] += 1
+    rows[visit, NEXT] = visit_head[subscriber]
+    visit_head[subscriber] = visit
+    _heap_push(v, ns + wait_ns, visit)
+    counts[COUNT_OPEN] += 1
     return visit
+
+
+@primitive
+def _count(v, s, i, visit):
+    """Count a session for its visit; was it the first document?"""
+    rows, fixed = v.rows, s.fixed
+    ns, protocol, mark = s.first_ns[i], s.protocol[i], s.mark[i]
+    flags, referred, basis = s.flags[i], s.referred[i], s.basis[i]
+    rows[visit, SESSIONS] += 1
+    rows[visit, HTTP] += protocol == IS_HTTP
+    rows[visit, TLS] += protocol == IS_TLS
+    rows[visit, QUIC] += protocol == IS_QUIC
+    rows[visit, BASIS] = basis
+    rows[visit, CHANGED] = 1
+    rows[visit, LAST_NS] = max(rows[visit, LAST_NS], ns)
+    rows[visit, FIRST_NS] = min(rows[visit, FIRST_NS], ns)
+    document = protocol == IS_HTTP and (flags & np.uint32(IS_DOCUMENT)) != 0
+    first = document and rows[visit, DOCUMENTS] == 0
+    rows[visit, DOCUMENTS] += document
+    if first:
+        rows[visit, DOCUMENT_NS] = ns
+        rows[visit, DOCUMENT_PACKET] = fixed[i, PACKET - SOURCE]
+        rows[visit, DOCUMENT_FLOW_0] = fixed[i, FLOW_0 - SOURCE]
+        rows[visit, DOCUMENT_FLOW_1] = fixed[i, FLOW_1 - SOURCE]
+    if mark >= 0 and rows[visit, MARK] < 0:
+        rows[visit, ARRIVAL] = AFFILIATE
+    elif rows[visit, MARK] < 0 and (first or rows[visit, SESSIONS] == 1):
+        seen = (REFERRED if referred else DIRECT) if protocol == IS_HTTP else UNSEEN
+        rows[visit, ARRIVAL] = seen
+    return first
 
 
 @primitive
 def _join(v, circle, s, i, visit, terms):
     """Count a session for its visit; what became known by it, as a trigger, or 0."""
-    trigger = 0
-    row = v.rows[visit]
-    ns, protocol = s.first_ns[i], s.protocol[i]
-    row[SESSIONS] += 1
-    row[HTTP] += protocol == IS_HTTP
-    row[TLS] += protocol == IS_TLS
-    row[QUIC] += protocol == IS_QUIC
-    row[BASIS] = s.basis[i]
-    row[CHANGED] = 1
-    row[LAST_NS] = max(row[LAST_NS], ns)
-    row[FIRST_NS] = min(row[FIRST_NS], ns)
-    if row[TRACKER_NS] == 0 and row[FIRST_NS] == ns and _recall_pass(v, visit, terms):
-        trigger = MARKED
-    subscriber = row[SUBSCRIBER]
-    hi, lo, known_ns = s.client_hi[i], s.client_lo[i], v.counts[COUNT_WATERMARK]
-    if row[AMBIGUOUS] == 0 and _other_holder(
-        circle, hi, lo, ns, known_ns, subscriber, terms.guard_ns
-    ):
-        row[AMBIGUOUS] = 1
-        trigger = MARKED
-    if s.mark[i] >= 0 and row[MARK] < 0:
-        row[MARK], row[ARRIVAL] = s.mark[i], AFFILIATE
-        trigger = MARKED
-    seen = (REFERRED if s.referred[i] else DIRECT) if protocol == IS_HTTP else UNSEEN
-    document = protocol == IS_HTTP and (s.flags[i] & np.uint32(IS_DOCUMENT)) != 0
-    if row[MARK] < 0 and (row[SESSIONS] == 1 or (document and row[DOCUMENTS] == 0)):
-        row[ARRIVAL] = seen
-    if document:
-        if row[DOCUMENTS] == 0:
-            row[DOCUMENT_NS], row[DOCUMENT_PACKET] = ns, s.fixed[i, PACKET - SOURCE]
-            row[DOCUMENT_FLOW_0] = s.fixed[i, FLOW_0 - SOURCE]
-            row[DOCUMENT_FLOW_1] = s.fixed[i, FLOW_1 - SOURCE]
-            trigger = DOCUMENT
-        row[DOCUMENTS] += 1
-    _add_node(v, visit, hi, lo, ns)
-    return trigger
+    rows, known_ns, guard_ns = v.rows, v.counts[COUNT_WATERMARK], terms.guard_ns
+    ns, hi, lo, mark = s.first_ns[i], s.client_hi[i], s.client_lo[i], s.mark[i]
+    document = _count(v, s, i, visit)
+    news = _recall_pass(v, visit, terms)
+    if mark >= 0 and rows[visit, MARK] < 0:
+        rows[visit, MARK] = mark
+        news = True
+    subscriber = rows[visit, SUBSCRIBER]
+    if _other_holder(circle, hi, lo, ns, known_ns, subscriber, guard_ns):
+        news = news or rows[visit, AMBIGUOUS] == 0
+        rows[visit, AMBIGUOUS] = 1
+    _link(v, _add_node(v, visit, hi, lo, ns))
+    return DOCUMENT if document else MARKED if news else 0
 
 
-@primitive
-def _session(v, circle, s, i, terms, skips, out):
-    """Take one session; False where out has no room (and nothing has been done)."""
-    code = s.code[i]
-    if s.subscriber[i] < 0:
-        skips[SKIP_UNBOUND] += 1
-        return True
-    if code == NOBODY:
-        skips[SKIP_NOBODY] += 1
-        return True
-    if code <= FIRST_TRACKER:
-        done = _tracker(v, s, i, terms, out)
-        skips[SKIP_TRACKER] += done
-        return done
-    if terms.draft[code]:
-        skips[SKIP_NOT_LIVE] += 1
-        return True
-    if v.counts[COUNT_OUT] == len(out):
-        v.counts[COUNT_NEEDED] = 1
-        return False
+@kernel
+def _visit(v, circle, s, i, terms, out):
+    """Take a session with a partner; is it one more of an open visit? There is room."""
     visit = _find_visit(v, s, i, terms)
-    opens = visit < 0
-    if opens:
+    joins = visit >= 0
+    if not joins:
         visit = _open(v, s, i, terms)
-    else:
-        skips[SKIP_JOINED] += 1
     trigger = _join(v, circle, s, i, visit, terms)
-    if opens:
-        trigger = OPENED
-    if trigger:
-        _write(v, visit, trigger, out)
-    return True
+    _write(v, visit, trigger if joins else OPENED, out)
+    return joins
 
 
 @kernel
@@ -599,17 +632,29 @@ def fold(v, circle, s, facts, until_ns, terms, flipped, skips, out):
     when there is no room for them; the caller makes room and calls again. `flipped` (int32) has a
     place for each open visit.
     """
-    v.counts[COUNT_NEEDED] = 0
-    rows = len(s.code)
-    while v.counts[COUNT_ROW] <= rows:
-        i = v.counts[COUNT_ROW]
-        watermark_ns = max(s.watermark_ns[i] if i < rows else until_ns, v.counts[COUNT_WATERMARK])
-        if not _pass_time(v, circle, facts, watermark_ns, terms, flipped, out):
-            return
-        v.counts[COUNT_WATERMARK] = watermark_ns
-        if i < rows and not _session(v, circle, s, i, terms, skips, out):
-            return
-        v.counts[COUNT_ROW] = i + 1
+    counts, heap_ns, received_ns = v.counts, v.heap_ns, facts.received_ns
+    code, watermark_ns = s.code, s.watermark_ns
+    rows = len(code)
+    room = True
+    while room and counts[COUNT_ROW] <= rows:
+        i = counts[COUNT_ROW]
+        now_ns = max(watermark_ns[i] if i < rows else until_ns, counts[COUNT_WATERMARK])
+        fact = counts[COUNT_FACT]
+        due = counts[COUNT_OPEN] > 0 and heap_ns[0] < now_ns
+        due = due or (fact < len(received_ns) and received_ns[fact] <= now_ns)
+        if due:
+            room = _pass_time(v, circle, facts, now_ns, terms, flipped, out)
+        if room:
+            counts[COUNT_WATERMARK] = now_ns
+            if i < rows and code[i] <= FIRST_TRACKER:
+                room = _tracker(v, s, i, terms, out)
+                skips[SKIP_TRACKER] += room
+            elif i < rows:
+                room = counts[COUNT_OUT] < len(out)
+                counts[COUNT_NEEDED] = 0 if room else 1
+                if room:
+                    skips[SKIP_JOINED] += _visit(v, circle, s, i, terms, out)
+        counts[COUNT_ROW] += room
 
 
 @kernel
