@@ -131,11 +131,11 @@ class Engine:
         """Take rows of the journal, unsealed, as if they had just been given out."""
         held = [batch for batch in bindings if isinstance(batch, BindingBatch)]
         stood = [batch for batch in basis if isinstance(batch, BasisBatch)]
-        for batch in self.directory.restore(stood, held):
-            if isinstance(batch, BasisBatch):
-                self.circle.set_basis(batch)
-            else:
-                self.circle.bind(batch)
+        bound, standing = self.directory.restore(
+            concat([BindingBatch.empty(), *held]), concat([BasisBatch.empty(), *stood])
+        )
+        self.circle.set_basis(standing)
+        self.circle.bind(bound)
         for batch in purchases:
             assert isinstance(batch, PurchaseBatch)
             self.intake.remember(batch)

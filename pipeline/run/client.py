@@ -8,8 +8,6 @@ import time
 from pathlib import Path
 from typing import Any
 
-import click
-
 from pipeline.run.owner import Request, ask_owner
 from pipeline.run.state import State, StateError, lock_state
 from pipeline.store.keys import have_keys, load_keys
@@ -77,5 +75,5 @@ def job_command(folder: Path, name: str, options: dict[str, Any], as_json: bool)
 
 
 def _print(body: bytes) -> None:
-    click.get_binary_stream("stdout").write(body)
+    sys.stdout.buffer.write(body)
     sys.stdout.flush()

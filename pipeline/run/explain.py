@@ -319,7 +319,16 @@ def _standing(state: State, visit: Row) -> list[Link]:
 
 
 def _packet(state: State, visit: Row, what: str, number: int, flow: Any) -> Link:
-    name = capture_name(state, int(visit["source_id"]))
+    """The packet, in the capture that the unit of input which first wrote it down calls so."""
+    column = "packet_number" if what == "packet" else "document_packet"
+    (first,) = rows_of(
+        state,
+        f"SELECT min(stream_offset) AS place FROM visits_log WHERE visit_id = {{id:UUID}}"
+        f" AND {column} = {{number:Int64}}",
+        id=str(visit["visit_id"]),
+        number=number,
+    )
+    name = capture_name(state, int(visit["source_id"]), int(first["place"]))
     return Link(
         what,
         f"number {number} of {name}, flow {flow}",
@@ -327,12 +336,14 @@ def _packet(state: State, visit: Row, what: str, number: int, flow: Any) -> Link
     )
 
 
-def capture_name(state: State, source_id: int) -> str:
-    """The capture that a source number stands for, as the last ingest announced it."""
+def capture_name(state: State, source_id: int, visit_row: int) -> str:
+    """What the capture is called that a source number stood for when a visit row was written."""
     rows = rows_of(
         state,
         "SELECT body FROM commands_log WHERE kind = 'ingest_begin'"
+        " AND JSONExtractInt(body, 'position', 'visits') <= {row:Int64}"
         " ORDER BY stream_offset DESC LIMIT 1",
+        row=visit_row,
     )
     names = json.loads(rows[0]["body"])["captures"] if rows else []
     return names[source_id] if source_id < len(names) else f"source {source_id}"

@@ -12,7 +12,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
 import numpy as np
 
@@ -91,8 +91,8 @@ class Facts:
         them sign-ins, messages and orders do not depend on each other and come as one batch a kind.
         """
         changes = self.rank[start:stop] == 0
-        edges = np.flatnonzero(changes[1:] & ~changes[:-1]) + 1 if stop > start else []
-        for a, b in pairwise([start, *(start + np.asarray(edges, np.int64)).tolist(), stop]):
+        edges = np.flatnonzero(changes[1:] & ~changes[:-1]) + 1
+        for a, b in pairwise([start, *(start + edges).tolist(), stop]):
             for number, kind in enumerate(KINDS):
                 first, last = int(self.before[number, a]), int(self.before[number, b])
                 if last > first:
@@ -114,7 +114,7 @@ def read_facts(paths: Sequence[tuple[Path, InputKind]], tally: Tally) -> Facts:
                 read.append((batch, np.full(len(batch), number)))
         if not read:
             continue
-        whole = concat([batch for batch, _ in read])
+        whole: Any = concat([batch for batch, _ in read])  # each has `row` and `received_ns`
         file = np.concatenate([number for _, number in read])
         order = np.lexsort((whole.row, file, whole.received_ns))
         batches[rank] = whole.take(order)

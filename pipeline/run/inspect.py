@@ -170,7 +170,9 @@ def _rows(sessions: SessionBatch) -> Iterator[tuple[int, str, str, str, int, str
 def _json_lines(sessions: SessionBatch) -> Iterator[str]:
     """One object a line. Names and addresses need no escapes: they have been checked or made here."""
     quoted = json.encoder.encode_basestring_ascii
-    for ns, protocol, host, client, client_port, server, server_port, target, alpn in _rows(sessions):
+    for ns, protocol, host, client, client_port, server, server_port, target, alpn in _rows(
+        sessions
+    ):
         more = f', "target": {quoted(target)}' if protocol == "http" else ""
         more += f', "alpn": {quoted(alpn)}' if alpn else ""
         yield (
@@ -211,7 +213,9 @@ def _summary(counts: dict[str, object]) -> str:
     sessions = counts["sessions"]
     assert isinstance(sessions, dict)
     shown = ", ".join(f"{count:,} {name}" for name, count in sessions.items() if count)
-    text = f"{counts['packets']:,} packets, {counts['flows']:,} flows, sessions: {shown or 'none'}\n"
+    text = (
+        f"{counts['packets']:,} packets, {counts['flows']:,} flows, sessions: {shown or 'none'}\n"
+    )
     faults = counts["faults"]
     assert isinstance(faults, dict)
     return text + "".join(f"fault {name}: {count:,}\n" for name, count in faults.items())

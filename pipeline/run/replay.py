@@ -18,10 +18,9 @@ from pathlib import Path
 from typing import Any
 
 import click
-import numpy as np
 
 from pipeline.engine import Engine, Rows
-from pipeline.model.batches import STREAMS, CutBatch
+from pipeline.model.batches import STREAMS, CutBatch, RulebookBatch
 from pipeline.model.identifiers import Keys
 from pipeline.model.settings import EngineSettings
 from pipeline.model.tally import Tally
@@ -308,8 +307,9 @@ def first_rulebook(source: Path, keys: Keys) -> Rulebook:
     journal = Journal(source / "journal", keys, writable=False)
     try:
         for batch in journal.read("rulebooks"):
+            assert isinstance(batch, RulebookBatch)
             if len(batch):
-                return from_texts(json.loads(np.asarray(batch.text[0]).tobytes().decode()))
+                return from_texts(json.loads(batch.text.text(0)))
     finally:
         journal.close()
     raise StateError(f"{source}: the journal names no rulebook; nothing has been ingested there")

@@ -9,7 +9,7 @@ from typing import Any
 
 from pipeline.run.audit import audit
 from pipeline.run.cases import to_ns
-from pipeline.run.explain import explain_id, explain_missing, show_chain
+from pipeline.run.explain import Link, explain_id, explain_missing, show_chain
 from pipeline.run.failures import RequestError
 from pipeline.run.state import State, now_ns
 
@@ -34,6 +34,7 @@ def answer(state: State, request: dict[str, Any], replaying: bool = False) -> by
 
 def _explain(state: State, request: dict[str, Any]) -> bytes:
     question = request.get("question", {})
+    chain: list[Link] | None
     if question.get("missing"):
         chain = explain_missing(state, question)
     else:

@@ -187,7 +187,8 @@ class Watcher:
         unit = begun["unit"]
         fresh = self.hot / ".visits.npz"
         with open(fresh, "wb") as file:
-            np.savez(file, **engine.snapshot())
+            arrays: dict[str, Any] = dict(engine.snapshot())
+            np.savez(file, **arrays)
             file.flush()
             os.fsync(file.fileno())
         fresh.rename(self._snapshot(unit))

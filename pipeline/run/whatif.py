@@ -148,14 +148,15 @@ def compare(case: Path, rules: Path) -> Comparison:
 def _join(state: State, found: Comparison, old: Rulebook, new: Rulebook) -> None:
     """The two full joins; either side may lack a row."""
     for row in _both(state, "decisions", VISIT_COLUMNS, "visit_id", ("kind", "reason")):
-        told = [_decision(row, side) for side in SIDES]
+        old_told, new_told = (_decision(row, side) for side in SIDES)
         found.visits.append(
             Difference(
                 "decision",
                 str(row["visit_id"]),
                 row["subscriber"],
                 row["at_partner"],
-                *told,
+                old_told,
+                new_told,
                 0,
                 {},
                 "",
@@ -171,7 +172,8 @@ def _join(state: State, found: Comparison, old: Rulebook, new: Rulebook) -> None
                 f"{row['new_conversion_id'] or row['old_conversion_id']}",
                 row["subscriber"],
                 row["at_partner"],
-                *(f"{row[f'{s}_state']} ({row[f'{s}_reason']})" for s in SIDES),
+                f"{row['old_state']} ({row['old_reason']})",
+                f"{row['new_state']} ({row['new_reason']})",
                 int(row["new_points"]) - int(row["old_points"]),
                 {m: int(row[f"new_{m}"]) - int(row[f"old_{m}"]) for m in MONEY},
                 row["new_currency"] or row["old_currency"],
