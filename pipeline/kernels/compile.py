@@ -88,7 +88,7 @@ import numba  # noqa: E402  (the folder has to be set first)
 # Kernels never allocate, so nobody has to count references to arrays. Numba would, atomically, for
 # every array of a tuple at every call and at every mention in a loop: a session of a visit took 3.1
 # microseconds with the counting and 1.2 without. A kernel that does allocate fails to compile.
-OPTIONS = {"nogil": True, "_nrt": False}
+OPTIONS: dict[str, Any] = {"nogil": True, "_nrt": False}
 
 
 def kernel(function: F) -> F:

@@ -230,21 +230,24 @@ def host_table(names: TextColumn, exact: Sequence[int], under: Sequence[int]) ->
     count = len(names)
     lengths = np.diff(names.offsets)
     assert count == len(exact) == len(under)
-    assert count == 0 or (lengths.min() > 0 and lengths.max() <= 255), "a name is 1 to 255 bytes"
-    places = names.offsets[:-1] - names.offsets[0] + HEAD * np.arange(count)
-    records = np.zeros(len(names.data) + HEAD * count + PADDING, np.uint8)
+    assert count == 0 or (lengths.min() > 0 and lengths.max() <= NAME_BYTES)
+    letters = names.data[names.offsets[0] : names.offsets[-1]]
+    starts = names.offsets[:-1] - names.offsets[0]
+    places = starts + HEAD * np.arange(count)
+    records = np.zeros(len(letters) + HEAD * count + PADDING, np.uint8)
     assert len(records) < (1 << 32) - 1
-    codes = np.stack([np.asarray(exact, "<i4"), np.asarray(under, "<i4")], axis=1)
+    labels = np.ones(2, np.int64)
     if count:
-        heads = places[:, None] + np.arange(8)
-        records[heads] = codes.view(np.uint8).reshape(count, 8)
-        records[places + 8] = lengths
-        letters = np.ones(len(records), np.bool_)
-        letters[len(records) - PADDING :] = False
-        letters[(places[:, None] + np.arange(HEAD)).ravel()] = False
-        records[letters] = names.data[names.offsets[0] : names.offsets[-1]]
-    dots = np.add.reduceat(names.data == DOT, names.offsets[:-1]) if count else np.zeros(1)
-    labels = np.array([dots.min() + 1, dots.max() + 1], np.int64)
+        codes = np.stack([np.asarray(exact, "<i4"), np.asarray(under, "<i4")], axis=1)
+        heads = places[:, None] + np.arange(HEAD)
+        records[heads[:, :8]] = codes.view(np.uint8).reshape(count, 8)
+        records[heads[:, 8]] = lengths
+        spelled = np.ones(len(records), np.bool_)
+        spelled[heads.ravel()] = False
+        spelled[len(records) - PADDING :] = False
+        records[spelled] = letters
+        dots = np.add.reduceat((letters == DOT).astype(np.int64), starts)
+        labels[:] = dots.min() + 1, dots.max() + 1
     capacity = 1 << max(4, (2 * count).bit_length())
     table = HostTable(np.zeros(capacity, np.uint64), records, labels)
     _enter(table, places)
@@ -255,7 +258,15 @@ def work_for(names: int = 256) -> Work:
     """Room for blocks of so many names of usual length."""
     endings = np.zeros((4, 4 * names + LABELS), np.uint64)
     dots = np.zeros(NAME_BYTES + 1, np.uint64)
-    return Work(*endings, np.zeros(names + 1, np.int64), dots, np.zeros(1, np.uint8))
+    return Work(
+        hashed=endings[0],
+        slot=endings[1],
+        start=endings[2],
+        place=endings[3],
+        row=np.zeros(names + 1, np.int64),
+        dot=dots,
+        touched=np.zeros(1, np.uint8),
+    )
 
 
 def codes_of(table: HostTable, hosts: TextColumn) -> np.ndarray:
