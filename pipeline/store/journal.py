@@ -27,7 +27,7 @@ import threading
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from types import TracebackType
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 
@@ -36,7 +36,7 @@ from pipeline.model.batches import STREAMS
 from pipeline.model.columns import Batch, TextColumn, columns_of, concat, stored_columns
 from pipeline.model.identifiers import Keys
 from pipeline.store.lock import OwnerLock
-from pipeline.store.sealing import SealingError, SegmentKeys
+from pipeline.store.sealing import SegmentKey, SegmentKeys
 from pipeline.store.segment import (
     SEGMENT_ROWS,
     JournalError,
@@ -107,8 +107,10 @@ class _Stream:
     @property
     def stored(self) -> int:
         """Rows in files."""
-        found = self.segments()
-        return found[-1].end if found else 0
+        if self.writer is not None:
+            return self.writer.segment.end
+        last = self.tail or (self.closed[-1] if self.closed else None)
+        return last.end if last is not None else 0
 
     def segments(self) -> list[Segment]:
         """All segments that hold rows."""
@@ -284,7 +286,7 @@ class Journal:
         key = self._key(segment) if unseal else None
         batches, hashes = [], []
         for rows in self._frames(segment, segment.first_row, segment.end):
-            batches.append(_unsealed(rows, key))
+            batches.append(rows.batch(key))
             hashes.append(rows.row_hash)
         found = SegmentRows(concat(batches), np.concatenate(hashes))
         if len(found.batch) != segment.rows:
@@ -391,7 +393,7 @@ class Journal:
                 f"{path}: begins at row {scan.segment.first_row}, not {stream.stored}"
             )
         if not self._writable:
-            stream.tail = scan.segment
+            stream.tail = scan.segment if scan.frames else None
         elif scan.frames:
             stream.writer = SegmentWriter.reopen(self.folder, scan, self._segment_keys, self._audit)
         else:  # not even its head was written
@@ -423,7 +425,7 @@ class Journal:
 
     def _flush(self, stream: _Stream) -> None:
         """Write what waits in memory as frames, into as many segments as it takes."""
-        if not stream.pending:
+        if not stream.pending or self._failure is not None:
             return
         waiting = concat(stream.pending)
         stream.pending, stream.pending_rows, stream.pending_text = [], 0, 0
@@ -440,10 +442,15 @@ class Journal:
                 if writer.room == 0:
                     self._seal_stream(stream)
         except BaseException as error:
-            # A write that failed half-way leaves the end of the file unknown, and an fsync that
-            # failed may have dropped pages that a second one would not miss. Opening finds out.
-            self._failure = f"{type(error).__name__}: {error}"
+            self._fail(error)
             raise
+
+    def _fail(self, error: BaseException) -> None:
+        """Write no more until the journal is opened again, which finds out what is there.
+
+        The end of a file is unknown, or an fsync dropped pages that a second one would not miss.
+        """
+        self._failure = f"{type(error).__name__}: {error}"
 
     def _writer(self, stream: _Stream) -> SegmentWriter:
         if stream.writer is None:
@@ -467,8 +474,8 @@ class Journal:
             return False
         try:
             stream.writer.sync()
-        except OSError as error:
-            self._failure = str(error)
+        except BaseException as error:
+            self._fail(error)
             raise
         found, before = stream.writer.segment, stream.synced
         stream.synced = Synced(found.number, stream.writer.size, found.end)
@@ -478,8 +485,8 @@ class Journal:
         assert stream.writer is not None
         try:
             stream.writer.seal()
-        except OSError as error:
-            self._failure = str(error)
+        except BaseException as error:
+            self._fail(error)
             raise
         self._sync_stream(stream)
         stream.closed.append(stream.writer.segment)
@@ -555,7 +562,7 @@ class Journal:
                 continue
             key = self._key(segment) if unseal else None
             for rows in self._frames(segment, start, min(stop, segment.end)):
-                batch, first = _unsealed(rows, key), rows.frame.first_row
+                batch, first = rows.batch(key), rows.frame.first_row
                 if first < start or rows.frame.rows > stop - first:
                     batch = batch.slice(start - first, stop - first)
                 yield batch
@@ -566,18 +573,8 @@ class Journal:
         with SegmentReader(self.folder, segment.stream, segment.number) as reader:
             yield from reader.read(max(start, segment.first_row), stop)
 
-    def _key(self, segment: Segment) -> Any:
+    def _key(self, segment: Segment) -> SegmentKey | None:
         return unseal_key(self._segment_keys, segment.stream, segment.number)
-
-
-def _unsealed(rows: StoredRows, key: Any) -> Batch:
-    try:
-        return rows.batch(key)
-    except SealingError as error:
-        place = rows.place
-        raise JournalError(
-            f"{place.stream}: segment {place.segment}, frame {place.frame}: {error}"
-        ) from None
 
 
 def _text_bytes(batch: Batch) -> int:

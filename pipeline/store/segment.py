@@ -145,10 +145,19 @@ class StoredRows:
         return numbers(self.plain.column("_sealed_hash"), U64)
 
     def batch(self, key: SegmentKey | None = None) -> Batch:
-        """The rows; sealed columns are zeros and empty texts unless there is a key to read them."""
+        """The rows; sealed columns are zeros and empty texts unless there is a key to read them.
+
+        Raises JournalError where the key does not open them.
+        """
         sealed = None
         if key is not None and has_sealed(self.batch_class):
-            raw = key.unseal(self.frame.sealed, self.place)
+            try:
+                raw = key.unseal(self.frame.sealed, self.place)
+            except SealingError as error:
+                where = self.place
+                raise JournalError(
+                    f"{where.stream}: segment {where.segment}, frame {where.frame}: {error}"
+                ) from None
             sealed = _record_batch(pa.py_buffer(raw), arrow_schema(self.batch_class, sealed=True))
         return from_arrow(self.batch_class, self.plain, sealed)
 

@@ -19,7 +19,7 @@ from pipeline.kernels.rowhash import sealed_hashes
 from pipeline.model.batches import STREAMS
 from pipeline.store.arrow import ArrowError
 from pipeline.store.frames import Frame, FrameError, FrameKind
-from pipeline.store.sealing import SealingError, SegmentKey, SegmentKeys
+from pipeline.store.sealing import SegmentKey, SegmentKeys
 from pipeline.store.segment import (
     SEAL_BODY,
     SEGMENT_ROWS,
@@ -134,8 +134,8 @@ class _StreamCheck:
             try:
                 opened = sealed_hashes(rows.batch(key), self._audit)
                 self._compare(frame, opened, stored, "sealed hash does not fit its columns")
-            except SealingError as error:
-                self._say(f"rows from {frame.first_row}: {error}")
+            except JournalError as error:
+                self.problems.append(str(error))
         return computed
 
     def _compare(self, frame: Frame, found: np.ndarray, stored: np.ndarray, what: str) -> None:

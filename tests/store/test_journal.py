@@ -404,7 +404,7 @@ def test_a_second_writer_is_refused(journal, folder):
         [sys.executable, "-c", script, str(folder)], capture_output=True, text=True, check=False
     )
     assert done.returncode == 1
-    assert f"LockError: {folder} is in use by process {os.getpid()}" in done.stderr
+    assert f"LockError: {folder} is in use by process {os.getpid()}" in done.stderr, done.stderr
     journal.close()
     with Journal(folder, KEYS) as second:
         second.append("cuts", EVERY_STREAM["cuts"])
@@ -519,9 +519,11 @@ def test_after_a_failed_write_nothing_more_is_written(journal, folder, monkeypat
 
     monkeypatch.setattr(os, call, full)
     journal.append("visits", EVERY_STREAM["visits"])
+    journal.append("cuts", EVERY_STREAM["cuts"])
     with pytest.raises(OSError, match="No space left"):
         journal.sync()
     monkeypatch.undo()
+    assert journal.segments("cuts") == []
     for step in (journal.sync, journal.seal):
         with pytest.raises(JournalError, match="No space left on device"):
             step()
@@ -532,6 +534,27 @@ def test_after_a_failed_write_nothing_more_is_written(journal, folder, monkeypat
         found = whole(again, "visits")
         assert same_rows(found.slice(0, 40), EVERY_STREAM["visits"])
         assert len(found) == (40 if call == "writev" else 80)
+        assert again.verify() == []
+
+
+@pytest.mark.parametrize("step", ["sync", "seal"])
+def test_an_interruption_counts_as_a_failed_write(journal, folder, monkeypatch, step):
+    """It may have come between a seal and the note that there is one; nothing follows a seal."""
+
+    def interrupt(*_arguments):
+        raise KeyboardInterrupt
+
+    journal.append("visits", EVERY_STREAM["visits"])
+    journal.segments("visits")
+    monkeypatch.setattr(os, "fsync", interrupt)
+    with pytest.raises(KeyboardInterrupt):
+        getattr(journal, step)()
+    monkeypatch.undo()
+    with pytest.raises(JournalError, match="KeyboardInterrupt"):
+        journal.append("visits", EVERY_STREAM["visits"])
+    journal.close()
+    with Journal(folder, KEYS) as again:
+        assert again.rows("visits") == 40
         assert again.verify() == []
 
 
