@@ -30,8 +30,7 @@ import numpy as np
 
 from pipeline.enrich.directory import Directory
 from pipeline.enrich.marks_kernels import find_marks
-from pipeline.enrich.visits import Limits, Names, VisitState, visit_batch
-from pipeline.enrich.visits_kernels import (
+from pipeline.enrich.state_kernels import (
     COUNT_FACT,
     COUNT_NEEDED,
     COUNT_OPENED,
@@ -43,11 +42,9 @@ from pipeline.enrich.visits_kernels import (
     SERVER_LO,
     SERVER_PORT,
     SOURCE,
-    Facts,
-    Sessions,
-    Terms,
-    fold,
 )
+from pipeline.enrich.visits import Limits, Names, VisitState, visit_batch
+from pipeline.enrich.visits_kernels import Facts, Sessions, Terms, fold
 from pipeline.kernels.circle import NOBODY, Circle
 from pipeline.kernels.hosts import codes_of, host_table
 from pipeline.model.batches import BindingBatch, SessionBatch, VisitBatch

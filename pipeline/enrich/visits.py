@@ -10,8 +10,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from pipeline.enrich import visits_kernels as k
-from pipeline.enrich.visits_kernels import FIELDS, Visits, relink
+from pipeline.enrich import state_kernels as k
+from pipeline.enrich.state_kernels import FIELDS, Visits, relink
 from pipeline.model.batches import VisitBatch
 from pipeline.model.columns import ID_DTYPE, TextColumn
 from pipeline.model.stage import Snapshot

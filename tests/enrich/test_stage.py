@@ -8,8 +8,8 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
+from pipeline.enrich.state_kernels import COUNT_OPEN, HELD_NODES, HELD_PASSES
 from pipeline.enrich.visits import Limits
-from pipeline.enrich.visits_kernels import COUNT_OPEN, HELD_NODES, HELD_PASSES
 from pipeline.model.columns import concat, id_words
 from pipeline.model.identifiers import digest, words_of
 from pipeline.model.words import Arrival, Protocol, VisitTrigger

@@ -24,7 +24,7 @@ TWINS = {
     "enrich/directory_kernels.py:fact_at": "directory.NaiveDirectory",
     "enrich/marks_kernels.py:find_marks": "hosts.find_marks",
     "enrich/visits_kernels.py:fold": "visits.Folder",
-    "enrich/visits_kernels.py:relink": "visits.Folder",
+    "enrich/state_kernels.py:relink": "visits.Folder",
     "kernels/hashing.py:siphash128_words": "rowhash.siphash128_words",
     "kernels/hosts.py:_enter": "hosts.lookup_hosts",
     "kernels/hosts.py:lookup_hosts": "hosts.lookup_hosts",
