@@ -87,8 +87,8 @@ def _grow_tables() -> None:
     """Call the kernels that only a table that has become too small needs, on empty tables."""
     from pipeline.classify import state_kernels as state
     from pipeline.classify.flows_kernels import copy_flows
-    from pipeline.enrich.visits import Limits, VisitState
     from pipeline.enrich.state_kernels import relink
+    from pipeline.enrich.visits import Limits, VisitState
     from pipeline.kernels.circle import Circle, rehash
 
     slots, queue = state.records(state.SLOT, 2), state.records(state.QUEUED, 2)
