@@ -33,18 +33,24 @@ from tests.bench.traffic import Traffic
 KEYS = Keys.from_seed("bench")
 # 100.64.0.0/10, and the part of 2001:db8::/32 that holds 2**22 subscribers' /64.
 PREFIXES = ((0, 0xFFFF_6440_0000, 106), (0x2001_0DB8_0000_0000, 0, 42))
+# What the shipped partners' names end in; a file lasts seconds, so a shop is visited at most once.
+SHOPS = ("acme.example", "bolt.example", "books.example", "delta.example")
 BEFORE_ALL = 1  # event and receipt of every fact: long before the first packet
 
 
 @dataclass
 class Found:
-    """What a path found: names by protocol where they were asked for, and rows by stream."""
+    """What a path found: names by protocol where they were asked for, and rows by stream.
+
+    `visits` are pairs of subscriber and partner, by a plain look at the name's end.
+    """
 
     packets: int = 0
     payloads: int = 0
     tls: Counter[str] = field(default_factory=Counter)
     http: Counter[str] = field(default_factory=Counter)
     quic: Counter[str] = field(default_factory=Counter)
+    visits: set[tuple[int, str]] = field(default_factory=set)
     rows: Counter[str] = field(default_factory=Counter)
     tally: Tally = field(default_factory=Tally)
 
@@ -53,8 +59,11 @@ class Found:
         self.rows["sessions"] += len(sessions)
         if not names or not len(sessions):
             return
-        for protocol, host in zip(sessions.protocol.tolist(), sessions.host.to_list(), strict=True):
+        hosts, subscribers = sessions.host.to_list(), sessions.subscriber.tolist()
+        for protocol, host, who in zip(sessions.protocol.tolist(), hosts, subscribers, strict=True):
             getattr(self, Protocol(protocol).name.lower())[host] += 1
+            if (shop := ".".join(host.split(".")[-2:])) in SHOPS:
+                self.visits.add((who, shop))
         repeats = sessions.flags & np.uint32(SessionFlag.REPEAT)
         self.rows["repeat"] += int(np.count_nonzero(repeats))
 

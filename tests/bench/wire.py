@@ -119,9 +119,12 @@ def verify(report: Report, path: Path) -> None:
     asked = sessions.get("http", 0)
     # One object per distinct host and flow: a flow that asks its host twice counts once or twice.
     report.check(f"{INSPECT}: http", True, asked in (truth.http, truth.http_flows))
-    for members in (traffic.members, traffic.subscribers):
+    for name, members, sessions in (
+        (PRODUCT_ONE, traffic.members, gated),
+        (PRODUCT_ALL, traffic.subscribers, whole),
+    ):
         found = paths.product(path, paths.engine_of(traffic, members))
-        report.check("a decision per visit opened", True, found.rows["decisions"] > 0)
+        report.check(f"{name}: one for each visit", len(sessions.visits), found.rows["decisions"])
 
 
 def our_works(report: Report, small: Path, path: Path, runs: int) -> list[Work]:
