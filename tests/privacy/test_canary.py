@@ -25,7 +25,7 @@ T0 = 1_772_352_000_000_000_000
 SECOND = 1_000_000_000
 SHOP, ELSEWHERE = "203.0.113.10", "203.0.113.99"
 MEMBER, OUTSIDER, BUYER = "198.51.100.77", "198.51.100.88", "198.51.100.99"
-MEMBER_6 = "2001:db8:77:7777::7"
+MEMBER_6 = "2001:db8:77:7777:a1b2:c3d4:e5f6:1789"
 
 MEMBERS = {
     "login": "wren-member-login",
@@ -75,7 +75,8 @@ def build(folder):
         "sign-ins",
         [
             start | {"kind": "start", "login": MEMBERS["login"], "address": MEMBER},
-            start | {"kind": "start", "login": MEMBERS["login"], "address": MEMBER_6 + "/64"},
+            start
+            | {"kind": "start", "login": MEMBERS["login"], "address": "2001:db8:77:7777::/64"},
             start | {"kind": "start", "login": NEVER["outsider login"], "address": OUTSIDER},
             start | {"kind": "start", "login": NEVER["outsider number"], "address": OUTSIDER},
             start | {"kind": "begin", "login": NEVER["outsider login"], "address": "nonsense"},
@@ -111,9 +112,10 @@ def forms(word):
         return [word.encode(), word.encode().hex().encode(), word.encode("utf-16-le")]
     packed = address.packed
     long = (b"\0" * 10 + b"\xff\xff" + packed) if len(packed) == 4 else packed
-    found = [str(address).encode(), packed.hex().encode(), packed, packed[::-1]]
-    found += [str(int.from_bytes(packed)).encode(), long[8:][::-1]]
-    return [*found, str(int.from_bytes(long[8:])).encode()]
+    words = [packed, packed[::-1], long[:8], long[:8][::-1], long[8:], long[8:][::-1]]
+    words = [word for word in words if len(word.strip(b"\0")) >= 4]
+    numbers = [str(int.from_bytes(word)).encode() for word in words]
+    return [str(address).encode(), packed.hex().encode(), *words, *numbers]
 
 
 @pytest.fixture(scope="module")
