@@ -97,7 +97,9 @@ def _story(state: State, report: ReplayReport) -> str:
     lines += ["", "the book answered"]
     lines += [f"  {count:>5}  {word}" for word, count in report.results.items()]
     newest = ask(
-        "SELECT entry_id FROM entries WHERE kind = 'confirm' AND account LIKE 'member:%'"
+        "SELECT entry_id FROM entries WHERE kind = 'confirm' AND account LIKE 'member:%available'"
+        " AND conversion_key = (SELECT conversion_key FROM conversions"
+        " WHERE receivable_minor > 0 ORDER BY conversion_id LIMIT 1)"
         " ORDER BY sequence DESC, leg LIMIT 1"
     )
     if newest:

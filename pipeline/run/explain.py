@@ -140,7 +140,7 @@ def _entries(state: State, rows: list[Row]) -> list[Link]:
         )
         return chain + [_command(row) for row in found]
     chain.append(_rule(state, first))
-    return chain + _conversion(state, first["conversion_key"])
+    return chain + _conversion(state, first["conversion_key"], int(first["cut"]))
 
 
 def _leg(row: Row, points_scale: int) -> Link:
@@ -180,15 +180,20 @@ def _booked(state: State, conversion: Row) -> list[Link]:
     return chain
 
 
-def _conversion(state: State, key: Any) -> list[Link]:
-    """What accrual made of a conversion, its messages, and the click or visit behind it."""
-    found = rows_of(
-        state, "SELECT * FROM conversions WHERE conversion_key = {id:UUID}", id=str(key)
-    )
+def _conversion(state: State, key: Any, cut: int = 0) -> list[Link]:
+    """What accrual made of a conversion, its messages, and the click or visit behind it.
+
+    With `cut`, as it was when the job of that cut saw it; else as it is now.
+    """
+    table = f"conversions_log WHERE cut = {cut} AND" if cut else "conversions WHERE"
+    found = rows_of(state, f"SELECT * FROM {table} conversion_key = {{id:UUID}}", id=str(key))
     chain = [_outcome(row) for row in found]
+    seen = "stream_offset < (SELECT JSONExtractUInt(any(position), 'purchases') FROM cuts_log"
     messages = rows_of(
         state,
-        "SELECT * FROM purchases_log WHERE conversion_key = {id:UUID} ORDER BY stream_offset",
+        "SELECT * FROM purchases_log WHERE conversion_key = {id:UUID}"
+        + (f" AND {seen} WHERE number = {cut})" if cut else "")
+        + " ORDER BY stream_offset",
         id=str(key),
     )
     chain += [link_of_message(row) for row in messages]
@@ -219,7 +224,7 @@ def link_of_message(row: Row) -> Link:
     parked = f", parked: {row['parked']} {row['parked_detail']}" if row["parked"] != "none" else ""
     amount = f"{show_amount(row['amount_minor'], scale)} {row['currency']}"
     if row["amount_mode"] == "delta":
-        amount = f"change of {amount}" if row["amount_minor"] else "(amount as before)"
+        amount = f"change of {amount}" if row["amount_minor"] else "(no amount)"
     return Link(
         "message",
         f"{row['status']} {amount} from {row['partner'] or 'nobody we know'}, "
