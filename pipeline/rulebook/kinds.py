@@ -42,6 +42,7 @@ from pipeline.rulebook.names import is_registry, is_under
 EXPIRY = re.compile(r"never|calendar_year_plus\(\d{1,2}\)|rolling_months\([1-9]\d{0,2}\)")
 POINTS_MAX = INT64_MAX // 10**6
 EXPIRIES = ("never", "calendar_year_plus(2)", "rolling_months(36)")
+PLACEHOLDERS = ("click", "url")
 PLACEHOLDER = re.compile(r"\{([^{}]*)\}")
 WEB_ADDRESS = re.compile(r"https?://[A-Za-z0-9.-]+(:\d{1,5})?([/?]|\Z)", re.ASCII)
 MARK = re.compile(r"[A-Za-z0-9_.-]{1,64}\Z", re.ASCII)
@@ -214,7 +215,8 @@ def _match(top: Fields, owner: str) -> tuple[Match, list[Claim]]:
         for shut in exclude:
             if is_under(name, shut):
                 sheet.report(path, f'"{name}"', f'a name that is not under exclude "{shut}"')
-    for name, path in exclude.items():
+    readable = len(hosts) == len(table.values.get("hosts", ()))
+    for name, path in exclude.items() if readable else ():
         if not any(is_under(name, host) for host in hosts):
             sheet.report(path, f'"{name}"', "a name under one of hosts", nearest(name, list(hosts)))
     for name in alone.keys() & hosts.keys():
@@ -267,11 +269,11 @@ def _deep_link(table: Fields, delivery: str) -> str:
     if not link:
         return ""
     names = PLACEHOLDER.findall(link)
-    for name in names:
-        if name not in ("click", "url"):
-            near = nearest(name, ["click", "url"])
-            table.report("deep_link", "only {click} and {url} in braces", near)
-    if names.count("click") != 1:
+    strangers = [name for name in names if name not in PLACEHOLDERS]
+    for name in strangers:
+        near = nearest(name, PLACEHOLDERS)
+        table.report("deep_link", "only {click} and {url} in braces", near)
+    if names.count("click") != 1 and not strangers:
         table.report("deep_link", "a template with {click}, once")
     if delivery == "deeplink" and not WEB_ADDRESS.match(link):
         table.report("deep_link", "a template that begins with https:// or http:// and a host")
