@@ -68,7 +68,7 @@ def starts_head(data, start, stop):
     while at < stop:
         letter = data[at]
         if letter == 32:
-            return at >= first + 3 and (at + 1 == stop or data[at + 1] > 32)
+            return at >= first + 3 and (at + 1 == stop or data[at + 1] >= 32)
         if not (65 <= letter <= 90 or letter == 45 or letter == 95):
             return False
         at += 1
@@ -143,6 +143,8 @@ def _read_request_line(data, at, stop, head):
         space += 1
     head.method = _method(data, at, space)
     at, stop = space + 1, stop - 9
+    while at < stop and data[at] == 32:
+        at += 1
     while stop > at and data[stop - 1] == 32:
         stop -= 1
     if at >= stop:

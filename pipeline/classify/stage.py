@@ -138,7 +138,7 @@ class Classify:
             )
         found: list[SessionBatch] = []
         start = 0
-        while start < rows:
+        while True:
             start = track_packets(
                 *self._track,
                 heads,
@@ -154,8 +154,9 @@ class Classify:
                 scratch.side,
             )
             self._take_rows(found, batch.source_id)
-            if start < rows:
-                self._widen()
+            if start >= rows:
+                break
+            self._widen()
         self._settle(tally)
         return concat(found) if found else self._nothing
 

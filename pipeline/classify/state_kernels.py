@@ -122,7 +122,7 @@ NEW, OTHER, AT_HEAD, AT_CHUNK, AT_TRAILER, HELLO_SEEN, DONE = range(7)
 HOST_TEXT, TARGET_TEXT, REFERER_TEXT, ALPN_TEXT, TEXTS = range(5)
 
 # Bits of a flow's `flags`.
-HAS_SEQUENCE, CLIENT_KNOWN, CLIENT_SIDE, MIDSTREAM = 1, 2, 4, 8
+HAS_SEQUENCE, CLIENT_KNOWN, CLIENT_SIDE, MIDSTREAM, HELLO_NAMED = 1, 2, 4, 8, 16
 
 # Rows of `tallied`: what became of packets, what befell flows and holdings later, and sums.
 ROW_FAULTS, ROW_SKIPS, EVENTS, SUMS = range(4)

@@ -56,13 +56,14 @@ def gather_hello(data, start, stop, scratch, longest, hello):
     if not starts_hello(data, start, stop):
         return NEVER
     hello.in_scratch = 0
-    if stop - start >= 9:
+    if stop - start >= 9 and be16(data, start + 3) >= 4:
         record, handshake = be16(data, start + 3), be24(data, start + 6)
         if handshake + 4 > longest:
             return TOO_LONG
         if handshake + 4 <= record:
             hello.body_at = start + 9
-            hello.body_stop = hello.records_stop = start + 9 + handshake
+            hello.body_stop = start + 9 + handshake
+            hello.records_stop = min(start + 5 + record, stop)
             return WHOLE if start + 9 + handshake <= stop else NOT_YET
     at = start
     gathered = 0

@@ -155,7 +155,8 @@ def _shake_hands(track, flow, side, tcp_flags, sequence, acknowledged, time_ns):
     first = (sequence + 1) & 0xFFFFFFFF
     mine = CLIENT_SIDE if side else 0
     if not fresh:
-        if flags & CLIENT_SIDE == mine and I64(flow.first_sequence) == first:
+        same_side = flags & (CLIENT_KNOWN | CLIENT_SIDE) == CLIENT_KNOWN | mine
+        if same_side and I64(flow.first_sequence) == first:
             return
         _begin_again(track, flow, TCP, flow.subscriber, time_ns)
         flow.seen_ns = track.desk.counts.watermark_ns

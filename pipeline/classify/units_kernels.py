@@ -27,6 +27,7 @@ from pipeline.classify.state_kernels import (
     DONE,
     EVENTS,
     HAS_SEQUENCE,
+    HELLO_NAMED,
     HELLO_SEEN,
     MIDSTREAM,
     NEW,
@@ -99,7 +100,8 @@ def _take_hello(track, flow, data, start, stop):
         if outcome != tls.NEVER:
             note_fault(track, HELLO_TOO_LONG if outcome == tls.TOO_LONG else HELLO_BAD)
         return NEVER, start
-    again = flow.names > 0 and now.sequence == I64(flow.first_sequence)
+    named = I64(flow.flags) & HELLO_NAMED != 0
+    again = named and now.sequence == I64(flow.first_sequence)
     flow.first_sequence = now.sequence
     flow.state = HELLO_SEEN
     flow.tries = track.desk.limits.repeats
@@ -217,8 +219,7 @@ def _take_framing(track, flow, data, start, stop):
 def _begin_row(track, flow, data, start, stop, protocol, flags, again):
     """Write all of a row but method and further texts; False where a hello was only sent again."""
     limits, now, counts = track.desk.limits, track.desk.now, track.desk.counts
-    known = flow.names > 0
-    name = name_hash(limits.key0, limits.key1, data, start, stop)
+    name = name_hash(limits.key0 + U64(protocol), limits.key1, data, start, stop)
     seen = give_name(track.names, counts, flow, name)
     if again and seen:
         now.skip = PASSED
@@ -226,10 +227,12 @@ def _begin_row(track, flow, data, start, stop, protocol, flags, again):
     flags |= now.flags
     if seen:
         flags |= REPEAT
-    elif known and protocol == TLS:
-        flags |= UNRELIABLE
+    elif protocol == TLS and I64(flow.flags) & HELLO_NAMED:
+        flags |= UNRELIABLE  # two hellos of one flow name two hosts
     if I64(flow.flags) & MIDSTREAM:
         flags |= FLAG_MIDSTREAM
+    if protocol == TLS:
+        flow.flags = I64(flow.flags) | HELLO_NAMED
     row = track.rows[counts.rows]
     row.first_ns = now.time_ns
     row.watermark_ns = now.watermark_ns
