@@ -43,7 +43,7 @@ def assert_shown(block: list[str], printed: str) -> None:
 
 @pytest.mark.slow
 def test_the_demo_prints_what_the_readme_shows():
-    assert_shown(block_with("ledger_hash "), done("demo"))
+    assert_shown(block_with("why: mirrorpoint explain"), done("demo"))
 
 
 @pytest.mark.slow
