@@ -60,9 +60,9 @@ def test_what_is_no_name_is_refused(text):
 def test_registries():
     assert is_registry("co.uk")
     assert is_registry("com.tr")
-    assert not is_registry("acme.uk")
+    assert not is_registry("acme.example")
     assert not is_registry("co.example")
-    assert not is_registry("shop.co.uk")
+    assert not is_registry("shop.co.example")
 
 
 def test_endings_and_under():

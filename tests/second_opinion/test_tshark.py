@@ -48,7 +48,9 @@ def values(layer: Any, name: str) -> list[str]:
 
 def theirs(path: Path) -> set[Row]:
     need("tshark")
-    pyshark = pytest.importorskip("pyshark")
+    need("pyshark")
+    import pyshark
+
     capture = pyshark.FileCapture(
         str(path), display_filter=WANTED, override_prefs=PREFERENCES, keep_packets=False
     )
