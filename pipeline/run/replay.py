@@ -107,8 +107,6 @@ def replay(
     engine.tally = plan.tally
     facts = read_facts(plan.files.texts, plan.tally)
     feed = PacketFeed(plan.files.captures, plan.tally, plan.rows)
-    state.use_rulebook(plan.rulebook, 0)
-    state.command("ingest_begin", "replay", _begin(plan), "replay", 0)
     maker = _CutMaker(state, progress)
     batches = 0
 
@@ -124,6 +122,8 @@ def replay(
             poll()
 
     try:
+        state.use_rulebook(plan.rulebook, 0)
+        state.command("ingest_begin", "replay", _begin(plan), "replay", 0)
         cuts = plan.cuts or (_cut_at_end(facts),)
         ingest(engine, facts, feed, emit, maker.make, cuts)
     except JournalMismatch as error:
@@ -316,12 +316,18 @@ def first_rulebook(source: Path, keys: Keys) -> Rulebook:
 
 
 def terminal_progress() -> Progress | None:
-    """Progress on one line of standard error, if that is a terminal."""
+    """Progress on the last line of standard error, if that is a terminal; an empty text ends it."""
     if not sys.stderr.isatty():
         return None
+    from rich.console import Console  # only a terminal pays for loading it
+
+    status = Console(stderr=True).status("starting")
+    status.start()
 
     def show(text: str) -> None:
-        sys.stderr.write("\r\x1b[K" + text[:78])
-        sys.stderr.flush()
+        if text:
+            status.update(text)
+        else:
+            status.stop()
 
     return show

@@ -1,0 +1,157 @@
+"""Bad input by the command line: a clear message or a counted fault, never a traceback."""
+
+import json
+import random
+import shutil
+
+import pytest
+
+from tests.commands import FIRST_DAY, asked, done, mirrorpoint, replayed
+from tests.need import REPOSITORY
+
+
+def quiet(result, code):
+    """The run ended with this code, and nobody saw a traceback."""
+    assert result.returncode == code, (result.stdout, result.stderr)
+    assert "Traceback" not in result.stdout + result.stderr
+    return result
+
+
+def capture():
+    return bytearray((FIRST_DAY / "input.pcap").read_bytes())
+
+
+def damaged(kind):
+    raw, draw = capture(), random.Random(kind)
+    if kind == "cut in a packet":
+        return raw[:-7]
+    if kind == "cut in the file's head":
+        return raw[:13]
+    if kind == "lying length":
+        raw[24 + 8 : 24 + 12] = (0x7FFFFFFF).to_bytes(4, "little")
+        return raw
+    if kind == "random after the head":
+        return raw[:24] + draw.randbytes(40_000)
+    for _ in range(400):  # flipped bytes everywhere
+        raw[draw.randrange(24, len(raw))] ^= 1 << draw.randrange(8)
+    return raw
+
+
+KINDS = (
+    "cut in a packet",
+    "cut in the file's head",
+    "lying length",
+    "random after the head",
+    "flipped bytes",
+)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_damaged_captures(tmp_path, kind):
+    path = tmp_path / "damaged.pcap"
+    path.write_bytes(damaged(kind))
+    result = mirrorpoint("inspect", path, "--format", "count", "--json")
+    assert result.returncode in (0, 1)
+    assert "Traceback" not in result.stderr
+    counts = json.loads(result.stdout)
+    assert sum(counts["faults"].values()) > 0
+
+
+def test_a_damaged_capture_in_a_replay_loses_no_good_row(tmp_path):
+    case = tmp_path / "case"
+    shutil.copytree(FIRST_DAY, case)
+    raw = capture()
+    (case / "input.pcap").write_bytes(raw[: len(raw) * 2 // 3])
+    whole = replayed(FIRST_DAY, state=tmp_path / "whole")
+    short = replayed(case, state=tmp_path / "short")
+    assert 0 < short["visits"] < whole["visits"]
+    assert short["faults"]["file_truncated"] == 1
+    assert short["parked"] == whole["parked"]
+
+
+def test_purchases_that_nobody_can_read(tmp_path):
+    case = tmp_path / "case"
+    shutil.copytree(FIRST_DAY, case)
+    path = case / "purchases.tsv"
+    draw = random.Random(1)
+    bad = [draw.randbytes(60).replace(b"\n", b"").replace(b"\r", b"") for _ in range(30)]
+    with open(path, "ab") as file:
+        for line in bad:
+            file.write(line + b"\n")
+        file.write(b"\t" * 23 + b"\n" + b"x\t" * 500 + b"\n")
+    before = replayed(FIRST_DAY, state=tmp_path / "before")
+    after = replayed(case, state=tmp_path / "after")
+    assert sum(after["parked"].values()) >= sum(before["parked"].values()) + 25
+    assert after["ledger_hash"] == before["ledger_hash"]
+    assert after["conversions_by_kind"] == before["conversions_by_kind"]
+    done("job", "audit", "--state", tmp_path / "after")
+
+
+def test_a_header_with_missing_columns(tmp_path):
+    case = tmp_path / "case"
+    shutil.copytree(FIRST_DAY, case)
+    text = (case / "signins.tsv").read_text().replace("login", "logon", 1)
+    (case / "signins.tsv").write_text(text)
+    result = quiet(mirrorpoint("replay", case, "--state", tmp_path / "s"), 2)
+    assert "login" in result.stderr
+    assert "logon" in result.stderr
+
+
+def test_rules_with_many_mistakes(tmp_path):
+    rules = tmp_path / "rules"
+    shutil.copytree(REPOSITORY / "rules", rules)
+    acme, bolt = rules / "partners" / "acme-shop.toml", rules / "partners" / "bolt-mobile.toml"
+    text = acme.read_text().replace('"5%"', '"5 percent"').replace('"live"', '"lively"')
+    acme.write_text(text.replace("referral  ", "referal  "))
+    bolt.write_text(bolt.read_text() + "\n[[accrual\n")
+    result = quiet(mirrorpoint("rules", "check", rules), 2)
+    for words in ("acme-shop.toml:", "bolt-mobile.toml:", "nearest: live", "referral"):
+        assert words in result.stdout, words
+    found = json.loads(quiet(mirrorpoint("rules", "check", rules, "--json"), 2).stdout)
+    assert len(found) >= 4
+    assert all(problem["line"] >= 1 for problem in found)
+    quiet(mirrorpoint("replay", FIRST_DAY, "--rules", rules, "--state", tmp_path / "s"), 2)
+    assert not (tmp_path / "s").exists()
+
+
+def test_the_shipped_rules_hold():
+    assert "no mistakes" in done("rules", "check")
+    assert "0 failed" in done("rules", "test")
+
+
+@pytest.mark.parametrize(
+    ("words", "code"),
+    [
+        (("replay", "no-such-file", "--state", "{state}"), 2),
+        (("sql", "--state", "{state}", "SELECT 1"), 2),
+        (("explain", "--state", "{state}"), 2),
+        (("whatif", ".", "--rules", "."), 2),
+        (("inspect", "no-such-file"), 2),
+        (("run", "--watch", "no-such-folder", "--state", "{state}", "--parse-for", "listed"), 2),
+        (("job", "accrue", "--state", "{state}"), 2),
+    ],
+)
+def test_wrong_calls(tmp_path, words, code):
+    result = mirrorpoint(*(word.replace("{state}", str(tmp_path / "s")) for word in words))
+    quiet(result, code)
+    assert result.stderr
+
+
+def test_captures_need_a_word_on_who_may_be_read(tmp_path):
+    result = mirrorpoint("replay", FIRST_DAY / "input.pcap", "--state", tmp_path / "s")
+    assert "--parse-for" in quiet(result, 2).stderr
+
+
+def test_points_cannot_be_minted_by_sql(tmp_path):
+    state = tmp_path / "s"
+    replayed(FIRST_DAY, state=state)
+    for query in (
+        "INSERT INTO entries_log SELECT * FROM entries_log",
+        "DROP TABLE visits_log",
+        "ALTER TABLE entries_log DELETE WHERE 1",
+        "SELECT 1 INTO OUTFILE '/tmp/never'",
+        "SELECT * FROM file('/etc/passwd', 'LineAsString')",
+        "SELECT 1; DROP TABLE visits_log",
+    ):
+        quiet(mirrorpoint("sql", "--state", state, query), 2)
+    assert asked(state, "SELECT count() > 0 AS some FROM entries")[0]["some"]
