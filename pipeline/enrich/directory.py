@@ -30,7 +30,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from pipeline.enrich.directory_kernels import fact_at
-from pipeline.kernels.circle import NOBODY, Circle, basis_at
+from pipeline.kernels.circle import NOBODY, Circle, bases
 from pipeline.model.addresses import MAPPED, WORD, prefix_hash
 from pipeline.model.batches import BasisBatch, BindingBatch, CircleBatch, SignInBatch
 from pipeline.model.columns import ID_DTYPE, TextColumn, ids
@@ -321,8 +321,10 @@ def _basis(circle: Circle, index: int, row: _Row) -> int:
     """The latest basis of a subscriber that was known when the sign-in arrived."""
     if index >= len(circle.arrays.basis_head):
         return int(Basis.UNKNOWN)
-    now = max(row.event_ns, row.received_ns)
-    return int(basis_at(circle.arrays, index, now, row.received_ns))
+    now = np.array([max(row.event_ns, row.received_ns)], np.int64)
+    known, found = np.array([row.received_ns], np.int64), np.zeros(1, np.uint8)
+    bases(circle.arrays, np.array([index], np.int32), now, known, found)
+    return int(found[0])
 
 
 def cut_prefix(hi: int, lo: int, length: int) -> Prefix:
