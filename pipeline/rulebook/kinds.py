@@ -205,17 +205,18 @@ def _match(top: Fields, owner: str) -> tuple[Match, list[Claim]]:
     if table is None:
         return Match((), (), (), ()), []
     sheet = table.sheet
+    before = len(sheet.problems)
     hosts, alone = table.hosts("hosts"), table.hosts("exact")
+    readable = len(sheet.problems) == before
     exclude, prefixes = table.hosts("exclude"), table.prefixes("prefixes")
     table.done()
-    if not hosts and not alone and "hosts" not in table.values and "exact" not in table.values:
+    if readable and not hosts and not alone:
         sheet.report(table.at("hosts"), "nothing", "host names in hosts or exact")
     _refuse_registries(table, hosts)
     for name, path in {**hosts, **alone}.items():
         for shut in exclude:
             if is_under(name, shut):
                 sheet.report(path, f'"{name}"', f'a name that is not under exclude "{shut}"')
-    readable = len(hosts) == len(table.values.get("hosts", ()))
     for name, path in exclude.items() if readable else ():
         if not any(is_under(name, host) for host in hosts):
             sheet.report(path, f'"{name}"', "a name under one of hosts", nearest(name, list(hosts)))

@@ -12,7 +12,7 @@ from pipeline.model.columns import TextColumn
 from tests.naive import hosts as naive
 
 LABELS = st.sampled_from(["a", "b", "c", "shop", "acme", "xn--bcher-kva", "x" * 30, "x" * 63])
-NAMES = st.lists(LABELS, min_size=1, max_size=6).map(".".join)
+NAMES = st.lists(LABELS, min_size=1, max_size=6).map(lambda labels: ".".join(labels)[-255:])
 CODES = st.integers(-(2**31), 2**31 - 1)
 ENTRIES = st.dictionaries(NAMES, st.tuples(CODES, CODES), max_size=12)
 RAW = st.text(alphabet="abA.-_", max_size=14) | NAMES

@@ -308,8 +308,9 @@ def test_a_partner_needs_an_example_of_each_kind():
 
 
 def test_a_partner_needs_names():
-    one = problem(DELTA, ('hosts    = ["delta.example"]', ""))
-    assert (one.key, one.found) == ("match.hosts", "nothing")
+    for names in ("", "hosts = []", "exact = []"):
+        one = problem(DELTA, ('hosts    = ["delta.example"]', names))
+        assert (one.key, one.found) == ("match.hosts", "nothing")
 
 
 def test_files_that_are_missing_or_too_many():
