@@ -63,10 +63,16 @@ Dated = TypeVar("Dated", Contract, Accrual)
 
 def read_zone(values: dict[str, object]) -> tzinfo:
     """The time zone a programme names; UTC while it is wrong, which `read_programme` reports."""
-    try:
-        return zoneinfo.ZoneInfo(str(values.get("timezone", "UTC")))
-    except (zoneinfo.ZoneInfoNotFoundError, ValueError, OSError):
+    return _find_zone(str(values.get("timezone", ""))) or UTC
+
+
+def _find_zone(name: str) -> tzinfo | None:
+    if name == "UTC":  # known even where no database of time zones is installed
         return UTC
+    try:
+        return zoneinfo.ZoneInfo(name)
+    except (zoneinfo.ZoneInfoNotFoundError, ValueError, OSError):
+        return None
 
 
 def read_programme(sheet: Sheet) -> Programme:
@@ -350,9 +356,9 @@ def _currency(table: Fields) -> str:
 
 def _timezone(top: Fields) -> str:
     value = top.text("timezone")
-    known = zoneinfo.available_timezones()
-    if value and value != "UTC" and value not in known:
-        top.report("timezone", "a time zone such as Europe/Berlin", nearest(value, sorted(known)))
+    if value and _find_zone(value) is None:
+        known = sorted(zoneinfo.available_timezones())
+        top.report("timezone", "a time zone such as Europe/Berlin", nearest(value, known))
     return value
 
 
