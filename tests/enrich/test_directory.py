@@ -13,7 +13,7 @@ from pipeline.enrich.directory import Directory, cut_prefix
 from pipeline.kernels.circle import Circle, holder_at
 from pipeline.model.addresses import parse_prefix, prefix_hash
 from pipeline.model.batches import BasisBatch, BindingBatch
-from pipeline.model.columns import concat, no_ids
+from pipeline.model.columns import TextColumn, concat, no_ids
 from pipeline.model.identifiers import Keys, digest, words_of
 from pipeline.model.stage import END_OF_TIME
 from pipeline.model.tally import Tally
@@ -216,6 +216,23 @@ def test_the_journal_brings_the_directory_back(desk):
     assert again.subscriber_of("ben") == 1
 
 
+def test_a_login_keeps_the_id_that_an_earlier_seed_gave_it(desk):
+    again = Directory(KEYS, b"another seed")
+    again.restore(BindingBatch.empty(), concat(desk.basis))
+    batch = again.push_circle(circle_batch([("ben", LEFT, 5, 5), ("cat", LISTED, 5, 5)]), Tally())
+    assert batch.subscriber.tolist() == [1, 2]
+    assert batch.subscriber_id[:1].tobytes() == desk.directory.subscriber_ids[1:].tobytes()
+    assert again.member_token("books", 1) == desk.directory.member_token("books", 1)
+
+
+def test_a_login_whose_key_was_destroyed_is_a_stranger(desk):
+    blank = TextColumn.of(["", ""])
+    again = Directory(KEYS, b"seed")
+    again.restore(BindingBatch.empty(), concat(desk.basis).with_columns(login=blank))
+    assert again.subscriber_of("ann") == -1
+    assert len(again.subscriber_ids) == 2
+
+
 def everything_reachable(thing) -> list:
     """All objects that can be reached from this one, but for modules and types."""
     found, waiting, seen = [], [thing], set()
@@ -237,6 +254,7 @@ def test_nothing_of_an_outsider_is_kept(desk):
     hidden = [
         login.encode(),
         digest(KEYS.identity, "subscriber", b"seed", login),
+        digest(KEYS.identity, "login", login),
         prefix_hash(KEYS.address, *address),
     ]
     kept = everything_reachable([desk.directory, desk.circle, desk.bindings, desk.tally])
