@@ -21,11 +21,14 @@ FULL, STARVED, LYING = 0, 1, 2
 
 
 @kernel
-def frame_pcap(data, start, stop, big, header_length, tick_ns, longest, offset, captured, wire, time_ns, ended):
+def frame_pcap(
+    data, start, stop, big, header_length, tick_ns, longest, offset, captured, wire, time_ns, ended
+):
     """Frame whole packets of `data[start:stop]` into the columns, as many as these hold.
 
-    `big` says big-endian, `tick_ns` is 1 or 1000, `longest` the captured length above which a record
-    is a lie. `ended` (int64, 3) gets how it ended, the number of rows and where the next record starts.
+    `big` says big-endian, `tick_ns` is 1 or 1000, `longest` the captured length above which a
+    record is a lie. `ended` (int64, 3) gets how it ended, the number of rows and where the next
+    record starts.
     """
     at = np.int64(start)
     rows = np.int64(0)

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from enum import Enum
 from pathlib import Path
+from typing import Literal
 
 
 class InputKind(Enum):
@@ -50,7 +51,7 @@ def recognise_bytes(head: bytes) -> InputKind:
     return FIRST_LINES.get(first_line, InputKind.UNKNOWN)
 
 
-def byte_order(head: bytes) -> str | None:
+def byte_order(head: bytes) -> Literal["big", "little"] | None:
     """`big` or `little` where `head` starts with a classic capture's magic number, else None."""
     if int.from_bytes(head[:4], "big") in CLASSIC_MAGICS:
         return "big"

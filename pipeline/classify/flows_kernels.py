@@ -1,15 +1,16 @@
 """The flow table: open addressing over slots of 64 bytes, one cache line each, keyed by a secret.
 
-A flow is found by a keyed 64-bit fingerprint of its addresses, ports and transport; its low bits say
-where to look first, the next free slot is found by steps of one, and a slot taken out is closed up
-by moving later ones back, so that no stones remain. In inspect both directions make one fingerprint
-(a sum of two hashes); behind the gate only the client's direction is looked at, and makes its own.
+A flow is found by a keyed 64-bit fingerprint of its addresses, ports and transport; its low bits
+say where to look first, the next free slot is found by steps of one, and a slot taken out is closed
+up by moving later ones back, so that no stones remain. In inspect both directions make one
+fingerprint (a sum of two hashes); behind the gate only the client's direction is looked at, and
+makes its own.
 
-At most half of the slots are taken: the table doubles, up to a stated number of flows, so that few flows
-stay in the cache and a million have room. New flows queue up by turn. Before
-one more enters, the two at the head of the queue are looked at: who was idle is taken out, who was
-seen since it queued goes to the end. Where the table is still full, the oldest is evicted and counted.
-Idle is by packet time: `seen_ns` is the largest packet time of the source when the flow was last seen.
+At most half of the slots are taken: the table doubles, up to a stated number of flows, so that few
+flows stay in the cache and a million have room. New flows queue up by turn. Before one more enters,
+the two at the head of the queue are looked at: who was idle is taken out, who was seen since it
+queued goes to the end. Where the table is still full, the oldest is evicted and counted. Idle is by
+packet time: `seen_ns` is the largest packet time of the source when the flow was last seen.
 
 Names that a flow has given are hashes: the first in its slot, more in a pool, linked.
 """
@@ -128,7 +129,8 @@ def _join_queue(queue, counts, flow):
 
 @routine
 def next_to_leave(slots, queue, counts, limits, looked):
-    """One step of making room: (the slot to take out or -1, was it evicted, how many were looked at).
+    """One step of making room: (the slot to take out or -1, was it evicted, how many were looked
+    at).
 
     To be called with 0, and again with what it gave last after each slot that it named and that was
     taken out. When it names none, one flow more may enter.
@@ -195,7 +197,9 @@ def give_name(names, counts, flow, name):
 
 @kernel
 def copy_flows(slots, queue, desk, wider_slots, wider_queue):
-    """Enter all flows, and the queue from its head on, into larger tables. `desk` is an array of one."""
+    """Enter all flows, and the queue from its head on, into larger tables. `desk` is an array of
+    one.
+    """
     counts = desk[0].counts
     for at in range(len(slots)):
         if slots[at].fingerprint != U64(0):

@@ -2,8 +2,9 @@
 
 A packet passes when its source is held, at the packet's time and by what was known then, by a
 subscriber whose basis is in the parse set. Any other packet that would be read gets a skip: OUTSIDE
-for somebody not in the parse set, UNBOUND for a subscriber's address that nobody holds, NOT_SUBSCRIBER
-for an address beyond the prefixes that the operator gave (with none given, nobody can tell: UNBOUND).
+for somebody not in the parse set, UNBOUND for a subscriber's address that nobody holds,
+NOT_SUBSCRIBER for an address beyond the prefixes that the operator gave (with none given, nobody
+can tell: UNBOUND).
 
 Sketch: two to four cache lines a member's packet, one or two an outsider's.
 """
@@ -12,7 +13,14 @@ from __future__ import annotations
 
 import numpy as np
 
-from pipeline.kernels.circle import CircleArrays, basis_at, holder_at, in_parse_set, mask_high, mask_low
+from pipeline.kernels.circle import (
+    CircleArrays,
+    basis_at,
+    holder_at,
+    in_parse_set,
+    mask_high,
+    mask_low,
+)
 from pipeline.kernels.compile import kernel, primitive
 from pipeline.model.faults import Skip
 
@@ -40,10 +48,11 @@ def pass_gate(
     next_fact, basis_head, basis_event_ns, basis_received_ns, basis_state, basis_next,
     parse_for, prefixes, lengths, heads, time_ns, subscriber, basis,
 ):  # fmt: skip
-    """Fill `subscriber` (int32) and `basis` (uint8) of packets that may be read, the skip of others.
+    """Fill `subscriber` (int32) and `basis` (uint8) of packets that may be read, the skip of
+    others.
 
-    The first two lines of arguments are CircleArrays, `heads` are HEADERs. `prefixes` (uint64, (n, 2))
-    and `lengths` (int64) tell the subscribers' side; none given: all.
+    The first two lines of arguments are CircleArrays, `heads` are HEADERs. `prefixes` (uint64, (n,
+    2)) and `lengths` (int64) tell the subscribers' side; none given: all.
     """
     circle = CircleArrays(
         key, lengths4, lengths6, slot_hi, slot_lo, slot_length, head, event_ns, received_ns, holder,

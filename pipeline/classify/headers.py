@@ -14,10 +14,11 @@ from pipeline.model.columns import I64, U8, U16, U32, U64, Batch, columns_of
 
 @dataclass(frozen=True, slots=True)
 class HeaderBatch(Batch):
-    """One row per packet of a PacketBatch. A row with a `fault` or a `skip` has nothing else to tell.
+    """One row per packet of a PacketBatch. A row with a `fault` or a `skip` has nothing else to
+    tell.
 
-    `payload_at` indexes the packets' buffer; `payload_length` is by the IP header, `payload_captured`
-    how much of it is there. Addresses and ports are of the innermost headers.
+    `payload_at` indexes the packets' buffer; `payload_length` is by the IP header,
+    `payload_captured` how much of it is there. Addresses and ports are of the innermost headers.
     """
 
     fault: U8
@@ -38,7 +39,7 @@ class HeaderBatch(Batch):
 
 
 def walk(packets: PacketBatch) -> np.ndarray:
-    """Walk all headers of a batch: HEADER records, one a packet. Pure; faults stand in their rows."""
+    """Walk all headers of a batch: HEADER records, one a packet. Faults stand in their rows."""
     heads = records(HEADER, len(packets))
     walk_headers(
         packets.data,

@@ -9,12 +9,14 @@ What is read, in network order (IEEE 802.3, 802.1Q, RFC 791, 8200, 9293, 768):
     TCP         0 ports, 4 sequence, 8 acknowledgement, 12 header length in words, 13 flags
     UDP         0 ports, 4 length with header
 
-How much payload there is, IP says and not the frame: Ethernet pads, and check sums may trail. A total
-length of 0 is a segment that the sender's card was still to cut (TSO): there the frame is believed.
-What the capture cut off is known by the two lengths, and never read as whole. IPv4 or IPv6 inside
-IP is walked on, up to eight deep; the innermost addresses count. Fragments are counted, not put together.
+How much payload there is, IP says and not the frame: Ethernet pads, and check sums may trail. A
+total length of 0 is a segment that the sender's card was still to cut (TSO): there the frame is
+believed. What the capture cut off is known by the two lengths, and never read as whole. IPv4 or
+IPv6 inside IP is walked on, up to eight deep; the innermost addresses count. Fragments are counted,
+not put together.
 
-Sketch: some 20 dependent byte loads from one or two cache lines and 60 bytes written a packet: 20 ns.
+Sketch: some 20 dependent byte loads from one or two cache lines and 60 bytes written a packet: 20
+ns.
 """
 
 from __future__ import annotations
@@ -50,7 +52,8 @@ GOOD, SKIPPED = 0, 1000
 HEADER = np.dtype(
     [
         ("source_hi", "u8"), ("source_lo", "u8"), ("target_hi", "u8"), ("target_lo", "u8"),
-        ("payload_at", "i8"), ("sequence", "u4"), ("acknowledged", "u4"), ("payload_captured", "u4"),
+        ("payload_at", "i8"), ("sequence", "u4"), ("acknowledged", "u4"),
+        ("payload_captured", "u4"),
         ("payload_length", "u4"), ("source_port", "u2"), ("target_port", "u2"), ("transport", "u1"),
         ("tcp_flags", "u1"), ("fault", "u1"), ("skip", "u1"),
     ]
@@ -60,7 +63,9 @@ HEADER = np.dtype(
 
 @primitive
 def _other_ethertype(ethertype):
-    """The verdict on an ethertype that is not IP: known and passed over, an encapsulation, or unknown."""
+    """The verdict on an ethertype that is not IP: known and passed over, an encapsulation, or
+    unknown.
+    """
     if ethertype < 0x0600:  # a length: IEEE 802.2, spanning tree and the like
         return SKIPPED + NOT_IP
     if (
@@ -119,7 +124,7 @@ def _walk_link(data, at, stop, link_type):
         return GOOD, at, 4
     if link_type == IPV6:
         return GOOD, at, 6
-    if link_type == RAW or link_type == RAW_OPENBSD or link_type == RAW_BSDI:
+    if link_type in (RAW, RAW_OPENBSD, RAW_BSDI):
         if at + 1 > stop:
             return PACKET_TRUNCATED, at, 0
         version = I64(data[at]) >> 4
@@ -153,7 +158,7 @@ def _walk_ipv4(data, at, stop, frame_stop):
 
 @primitive
 def _walk_ipv6(data, at, stop, frame_stop):
-    """Past a fixed IPv6 header: as for IPv4, the protocol being the first extension header if any."""
+    """Past a fixed IPv6 header: as for IPv4; the protocol may be an extension header."""
     if at + 40 > stop:
         return PACKET_TRUNCATED, at, 0, stop
     if I64(data[at]) >> 4 != 6:

@@ -2,9 +2,9 @@
 
 Each holding is a window of fixed size from the sequence number of its first byte, and a sorted list
 of the pieces that came. Bytes that are there already are never overwritten: the first of two
-overlapping segments wins, and a difference is noted. Each piece knows time and number of its packet.
-Holdings are few and stated; they are released when their unit is whole or their time is up (first in,
-first out by watermark), and wiped, for a head has cookies in it.
+overlapping segments wins, and a difference is noted. Each piece knows time and number of its
+packet. Holdings are few and stated; they are released when their unit is whole or their time is up
+(first in, first out by watermark), and wiped, for a head has cookies in it.
 """
 
 from __future__ import annotations
@@ -24,7 +24,9 @@ STORED, NOTHING_NEW, NO_ROOM = 0, 1, 2
 
 @primitive
 def sequence_difference(a, b):
-    """a - b of two 32-bit sequence numbers: how far ahead a is, negative for behind (RFC 9293, 3.4)."""
+    """a - b of two 32-bit sequence numbers: how far ahead a is, negative for behind (RFC 9293,
+    3.4).
+    """
     return ((a - b + 0x80000000) & 0xFFFFFFFF) - 0x80000000
 
 
@@ -100,8 +102,11 @@ def renew_holding(holdings, counts, h, deadline_ns):
 
 
 @routine
-def hold(holding, pieces, first, memory, window, limits, data, at, length, position, time_ns, number):
-    """Put `data[at : at + length]` at `position` of a window; what is beyond the window is left out.
+def hold(
+    holding, pieces, first, memory, window, limits, data, at, length, position, time_ns, number
+):
+    """Put `data[at : at + length]` at `position` of a window; what is beyond the window is left
+    out.
 
     The window begins at `memory[window]`, its pieces at `pieces[first]`. STORED, NOTHING_NEW, or
     NO_ROOM for a piece more.

@@ -50,7 +50,8 @@ IS_DELETE, IS_OPTIONS, IS_PATCH = int(Method.DELETE), int(Method.OPTIONS), int(M
 
 # Endings of what a page loads, after the dot; searched for in this text, each between two spaces.
 PARTS_OF_PAGES = _word(
-    " js mjs css map json xml txt png jpg jpeg gif svg ico webp avif bmp woff woff2 ttf otf eot mp3 mp4 "
+    " js mjs css map json xml txt png jpg jpeg gif svg ico webp avif bmp woff woff2 ttf otf eot "
+    "mp3 mp4 "
     "m4a m4s m4v webm ogg ts m3u8 mpd wasm zip gz apk exe msi bin dat pdf swf crl crt "
 )
 ENDING_BYTES_MAX = 5
@@ -58,7 +59,7 @@ ENDING_BYTES_MAX = 5
 
 @routine
 def starts_head(data, start, stop):
-    """Could a request head start here: a token of capital letters and then a space, as far as seen?"""
+    """Could a request head start here: capital letters and then a space, as far as seen?"""
     at = start
     while at < stop and (data[at] == 13 or data[at] == 10) and at < start + 4:
         at += 1
@@ -272,7 +273,7 @@ def _same_text(data, start, stop, other_start, other_stop):
 
 @routine
 def _read_length(data, start, stop, head):
-    """Note a Content-Length; one that is no number, or differs from one before, cannot be believed."""
+    """Note a Content-Length; no number, or another than before, cannot be believed."""
     value = I64(0)
     good = 0 < stop - start <= LENGTH_DIGITS_MAX
     for at in range(start, stop if good else start):
@@ -344,7 +345,9 @@ def read_chunk_line(data, start, stop, head):
 
 @routine
 def read_trailer_line(data, start, stop, head):
-    """Read one line after the last chunk: WHOLE or NOT_YET; `head.body_length` is 0 for the empty one."""
+    """Read one line after the last chunk: WHOLE or NOT_YET; `head.body_length` is 0 for the empty
+    one.
+    """
     line_feed = _line_feed(data, start, stop)
     if line_feed == stop:
         return NOT_YET

@@ -1,9 +1,9 @@
 """Host names as they stand in a Host header, a request target or a server name extension.
 
-`clean_host` takes off what is not the name: white space, brackets of an IPv6 literal, a port, trailing
-dots; and says what is left: nothing, a name (letters, digits, `-`, `_`; labels of 1 to 63, 253 in all),
-an address literal, or neither. The text stays where it is; letters become lower case when they are
-copied out. Underscores are no host name characters (RFC 952) and occur in the wild.
+`clean_host` takes off what is not the name: white space, brackets of an IPv6 literal, a port,
+trailing dots; and says what is left: nothing, a name (letters, digits, `-`, `_`; labels of 1 to 63,
+253 in all), an address literal, or neither. The text stays where it is; letters become lower case
+when they are copied out. Underscores are no host name characters (RFC 952) and occur in the wild.
 """
 
 from __future__ import annotations
@@ -126,7 +126,7 @@ def _is_ipv6(data, start, stop):
 
 @routine
 def name_hash(key0, key1, data, start, stop):
-    """A keyed 64-bit hash of a name in lower case, never 0: equal names of one process are equal."""
+    """A keyed 64-bit hash of a name in lower case, never 0, the same within a process."""
     found = key0
     for at in range(start, stop):
         found = (found ^ U64(lower(I64(data[at])))) * FNV_PRIME

@@ -1,10 +1,11 @@
 """TCP segments of the client's direction, put in order until the unit they carry is whole.
 
 Most units come whole in one segment and are read where they lie. Otherwise what is there is held,
-from the unit's first byte on, until the gaps close: segments may come in any order, twice, or overlap.
-What is held is bounded in bytes (the window), in pieces and in time; when a bound is met the missing
-bytes are taken for lost, and what was held behind the gap is looked through for units that begin where
-a run of bytes begins. After that any segment may begin one (RFC 9293, 3.4 for the numbers).
+from the unit's first byte on, until the gaps close: segments may come in any order, twice, or
+overlap. What is held is bounded in bytes (the window), in pieces and in time; when a bound is met
+the missing bytes are taken for lost, and what was held behind the gap is looked through for units
+that begin where a run of bytes begins. After that any segment may begin one (RFC 9293, 3.4 for the
+numbers).
 """
 
 from __future__ import annotations
@@ -113,8 +114,8 @@ def _is_from_server(data, start, stop):
 def take_segment(track, flow, data, place, captured, length, sequence):
     """Take `data[place : place + captured]`, `length` bytes by the IP header, of a flow's client.
 
-    `track.now` says whose; there it is written what became of the packet: `named`, else `fault`, else
-    `skip`, which is HELD for one that is held.
+    `track.now` says whose; there it is written what became of the packet: `named`, else `fault`,
+    else `skip`, which is HELD for one that is held.
     """
     now = track.desk.now
     if flow.state == HELLO_SEEN:
@@ -258,9 +259,7 @@ def _begin_holding(track, flow):
     """A holding for a flow, from its next sequence number on; False where all are taken."""
     now, counts = track.desk.now, track.desk.counts
     deadline_ns = counts.watermark_ns + track.desk.limits.hold_ns
-    h = take_holding(
-        track.holdings, counts, flow.fingerprint, I64(flow.next_sequence), deadline_ns
-    )
+    h = take_holding(track.holdings, counts, flow.fingerprint, I64(flow.next_sequence), deadline_ns)
     if h < 0:
         note_fault(track, SEGMENTS_EXHAUSTED)
         begin_other(flow, True)
@@ -280,7 +279,8 @@ def _store(track, flow, data, place, captured, position):
     now, limits = track.desk.now, track.desk.limits
     h = I64(flow.held) - 1
     return hold(
-        track.holdings[h], track.pieces, h * limits.pieces, track.memory, window_start(limits, h), limits,
+        track.holdings[h], track.pieces, h * limits.pieces, track.memory,
+        window_start(limits, h), limits,
         data, place, captured, position, now.time_ns, now.number,
     )  # fmt: skip
 
@@ -297,7 +297,7 @@ def _count_held(track, flow):
 
 @routine
 def _take_held(track, flow, data, place, captured, ahead):
-    """Bytes ahead of a gap, or of a flow that holds some already, whose window begins at its place."""
+    """Bytes ahead of a gap, or of a flow that holds some, whose window begins at its place."""
     now = track.desk.now
     if flow.held == 0 and not _begin_holding(track, flow):
         return
@@ -398,7 +398,9 @@ def _salvage(track, flow, h):
 
 @routine
 def give_up_holding(track, flow):
-    """The time of a flow's holding is up, or its gap too wide: count what was not whole, and salvage."""
+    """The time of a flow's holding is up, or its gap too wide: count what was not whole, and
+    salvage.
+    """
     h = I64(flow.held) - 1
     fault = STREAM_GAP
     limits = track.desk.limits

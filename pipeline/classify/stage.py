@@ -1,15 +1,16 @@
 """Packets to sessions: who named which host, by TLS or HTTP/1, of those who may be looked at.
 
 The stage walks headers, asks the gate for every packet (no gate in `inspect`), finds the flow, and
-takes what the client says until a hello or a request head is whole. Nothing is kept of a packet that
-the gate stops: no flow entry, only a count. State has a stated capacity; what does not fit is counted.
-Nothing depends on how packets are cut into batches: idle flows, evictions and holdings that time out
-follow packet time, and happen before the packet whose time passed them.
+takes what the client says until a hello or a request head is whole. Nothing is kept of a packet
+that the gate stops: no flow entry, only a count. State has a stated capacity; what does not fit is
+counted. Nothing depends on how packets are cut into batches: idle flows, evictions and holdings
+that time out follow packet time, and happen before the packet whose time passed them.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 
@@ -42,7 +43,8 @@ TEXT_BYTES = 8 * TEXT_A_STEP
 TEXTS = ("host", "target", "referer", "alpn")
 SAVED = ("queue", "names", "holdings", "pieces", "memory", "desk")
 SAME = (
-    "first_ns", "watermark_ns", "packet_number", "protocol", "client_hi", "client_lo", "client_port",
+    "first_ns", "watermark_ns", "packet_number", "protocol", "client_hi", "client_lo",
+    "client_port",
     "server_hi", "server_lo", "server_port", "subscriber", "basis", "method", "flags",
 )  # fmt: skip
 SUM_WORDS = ("packets", "bytes", "tcp_flows", "udp_flows", "named", "repeats")
@@ -53,10 +55,11 @@ Prefix = tuple[int, int, int]  # high word, low word, length of the 128 bits
 class Limits:
     """How much is kept, and how long. What goes beyond is counted, never an error.
 
-    `flows`: live flows, a power of two (176 bytes of memory a flow, taken as they come). `holdings`:
-    units not whole yet at one time, each of up to `unit_bytes` and `pieces`, for `hold_ns` of packet
-    time. `tries`: segments of a flow that may begin a unit before it is left alone; `repeats`:
-    segments after a hello that are still looked at. `names`: further names of flows.
+    `flows`: live flows, a power of two (176 bytes of memory a flow, taken as they come).
+    `holdings`: units not whole yet at one time, each of up to `unit_bytes` and `pieces`, for
+    `hold_ns` of packet time. `tries`: segments of a flow that may begin a unit before it is left
+    alone; `repeats`: segments after a hello that are still looked at. `names`: further names of
+    flows.
     """
 
     flows: int = 1 << 20
@@ -94,7 +97,7 @@ class Counts:
 
 
 class Classify:
-    """The stage. `circle` None, or everyone in `parse_for`, means that no gate is asked (inspect)."""
+    """The stage. Without a `circle`, or with everyone in `parse_for`, no gate is asked."""
 
     def __init__(
         self,
@@ -102,7 +105,7 @@ class Classify:
         circle: Circle | None,
         parse_for: ParseFor,
         keys: Keys,
-        limits: Limits = Limits(),  # noqa: B008  (frozen)
+        limits: Limits = Limits(),
         subscriber_prefixes: tuple[Prefix, ...] = (),
     ) -> None:
         self._circle = None if parse_for is ParseFor.EVERYONE else circle
@@ -228,7 +231,9 @@ class Classify:
         tallied[:] = 0
 
     def snapshot(self) -> dict[str, np.ndarray]:
-        """The whole state as arrays; held bytes are among it, so it is kept as carefully as they are."""
+        """The whole state as arrays; held bytes are among it, so it is kept as carefully as they
+        are.
+        """
         track = self._track
         taken = np.flatnonzero(track.slots["fingerprint"])
         saved = {
@@ -305,9 +310,9 @@ def _empty_rows(counts: np.void, limits: Limits) -> None:
 
 
 def _sessions(rows: np.ndarray, memory: np.ndarray, start: int, source_id: int) -> SessionBatch:
-    """The rows that kernels wrote, copied out as a batch; their texts begin at `start` of memory."""
+    """The rows that kernels wrote as a batch; their texts begin at `start` of memory."""
     size = len(rows)
-    texts = {}
+    texts: dict[str, Any] = {}
     for name in TEXTS:
         offsets = np.zeros(size + 1, np.int64)
         np.subtract(rows[name + "_stop"], start, out=offsets[1:])
@@ -318,8 +323,7 @@ def _sessions(rows: np.ndarray, memory: np.ndarray, start: int, source_id: int) 
     return SessionBatch(
         source_id=np.full(size, source_id, np.uint16),
         flow_id=flow.view(ID_DTYPE).reshape(-1),
-        **{name: rows[name].copy() for name in SAME},
-        **texts,
+        **(texts | {name: rows[name].copy() for name in SAME}),
     )
 
 

@@ -1,8 +1,8 @@
 """The memory of classify: what kernels share, laid out as records, allocated once.
 
 Records and not loose arrays, because a kernel's call hands over every array by seven fields, and
-because a flow then is one cache line that is passed on as one reference. Where an index may be none,
-1 + the index is stored, and 0 is none, so that zeroed memory is empty memory.
+because a flow then is one cache line that is passed on as one reference. Where an index may be
+none, 1 + the index is stored, and 0 is none, so that zeroed memory is empty memory.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from pipeline.kernels.compile import numba, primitive
+from pipeline.kernels.compile import INTERPRETED, primitive
 
 SLOT = np.dtype(
     {
@@ -20,7 +20,8 @@ SLOT = np.dtype(
             "held", "more_names", "subscriber", "state", "flags", "tries", "names", "transport",
         ],
         "formats": [
-            "u8", "i8", "i8", "u8", "u4", "u4", "u4", "i4", "i4", "i4", "u1", "u1", "u1", "u1", "u1",
+            "u8", "i8", "i8", "u8", "u4", "u4", "u4", "i4", "i4", "i4",
+            "u1", "u1", "u1", "u1", "u1",
         ],
         "itemsize": 64,
     }
@@ -36,7 +37,8 @@ NAME = np.dtype([("name", "u8"), ("next", "i4"), ("pad", "u4")])
 HOLDING = np.dtype(
     [
         ("fingerprint", "u8"), ("deadline_ns", "i8"), ("client_hi", "u8"), ("client_lo", "u8"),
-        ("server_hi", "u8"), ("server_lo", "u8"), ("base", "u4"), ("older", "i4"), ("younger", "i4"),
+        ("server_hi", "u8"), ("server_lo", "u8"), ("base", "u4"), ("older", "i4"),
+        ("younger", "i4"),
         ("rows", "i4"), ("pieces", "i4"), ("client_port", "u2"), ("server_port", "u2"),
         ("disagrees", "u1"), ("named", "u1"), ("basis", "u1"), ("pad", "u1"),
     ]
@@ -98,7 +100,8 @@ HEAD = np.dtype(
     [
         ("stop", "i8"), ("method", "i8"), ("document", "i8"), ("disagrees", "i8"),
         ("target_at", "i8"), ("target_stop", "i8"), ("host_at", "i8"), ("host_stop", "i8"),
-        ("authority_at", "i8"), ("authority_stop", "i8"), ("referer_at", "i8"), ("referer_stop", "i8"),
+        ("authority_at", "i8"), ("authority_stop", "i8"), ("referer_at", "i8"),
+        ("referer_stop", "i8"),
         ("body_length", "i8"), ("chunked", "i8"), ("accepts", "i8"), ("not_document", "i8"),
     ]
 )  # fmt: skip
@@ -108,16 +111,19 @@ TALLIED_COLUMNS = 64  # more than there will be faults or skips
 DESK = np.dtype(
     [
         ("counts", COUNTS), ("limits", LIMITS), ("now", NOW), ("hello", HELLO), ("head", HEAD),
-        ("tallied", "i8", (4, TALLIED_COLUMNS)), ("hashed", "u8", (1, 6)), ("digested", "u8", (1, 2)),
+        ("tallied", "i8", (4, TALLIED_COLUMNS)), ("hashed", "u8", (1, 6)),
+        ("digested", "u8", (1, 2)),
     ]
 )  # fmt: skip
 """All that there is one of."""
 
-# What is known of a flow's client direction: nothing; that it is neither; where the next request head,
+# What is known of a flow's client direction: nothing; that it is neither; where the next request
+# head,
 # chunk or trailer line begins; that its hello was seen; that nothing more is to come.
 NEW, OTHER, AT_HEAD, AT_CHUNK, AT_TRAILER, HELLO_SEEN, DONE = range(7)
 
-# How memory is divided: a hello put together from records, then host, target, referer and ALPN of rows,
+# How memory is divided: a hello put together from records, then host, target, referer and ALPN of
+# rows,
 # then the windows of holdings. Scratch and windows have `unit_bytes`, texts `text_bytes` each.
 HOST_TEXT, TARGET_TEXT, REFERER_TEXT, ALPN_TEXT, TEXTS = range(5)
 
@@ -126,9 +132,12 @@ HAS_SEQUENCE, CLIENT_KNOWN, CLIENT_SIDE, MIDSTREAM, HELLO_NAMED = 1, 2, 4, 8, 16
 
 # Rows of `tallied`: what became of packets, what befell flows and holdings later, and sums.
 ROW_FAULTS, ROW_SKIPS, EVENTS, SUMS = range(4)
-# In the row of sums; after SUM_SESSIONS one place for each protocol. A session is a name that its flow
+# In the row of sums; after SUM_SESSIONS one place for each protocol. A session is a name that its
+# flow
 # had not given before; the others are repeats.
-SUM_PACKETS, SUM_BYTES, SUM_TCP_FLOWS, SUM_UDP_FLOWS, SUM_NAMED, SUM_REPEATS, SUM_SESSIONS = range(7)
+SUM_PACKETS, SUM_BYTES, SUM_TCP_FLOWS, SUM_UDP_FLOWS, SUM_NAMED, SUM_REPEATS, SUM_SESSIONS = range(
+    7
+)
 
 
 class Track(NamedTuple):
@@ -157,6 +166,6 @@ def window_start(limits, h):
 
 
 def records(dtype: np.dtype, *shape: int) -> np.ndarray:
-    """Empty records. Compiled kernels know plain arrays of them fastest; Python wants attributes."""
+    """Empty records: plain arrays for compiled kernels, with attributes for Python."""
     empty = np.zeros(shape, dtype)
-    return empty.view(np.recarray) if numba.config.DISABLE_JIT else empty
+    return empty.view(np.recarray) if INTERPRETED else empty

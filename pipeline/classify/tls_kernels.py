@@ -1,9 +1,10 @@
-"""The TLS client hello: gathered from records, its server name and protocols read (RFC 8446, 6066, 7301).
+"""The TLS client hello: gathered from records, its server name and protocols read (RFC 8446, 6066,
+7301).
 
     record      0 type 22, 1 version 0x03 0x00-0x04, 3 length
     handshake   0 type 1, 1 length, 4 body; may be cut over several records
-    body        version 2, random 32, session id <1>, cipher suites <2>, compression <1>, extensions <2>
-    extension   type 2, length 2; 0 server name: list <2> of type 1, name <2>; 16 ALPN: list <2> of <1>
+    body        version 2, random 32, session id <1>, ciphers <2>, compression <1>, extensions <2>
+    extension   type 2, length 2; 0 server name: list <2> of type 1, name <2>; 16 ALPN: <2> of <1>
 
 (<n>: a vector after its length in n bytes.) There are three outcomes: the whole hello, not yet, and
 never. The outer name of an encrypted hello is all there is to see. Values that exist to be ignored
@@ -49,7 +50,8 @@ def gather_hello(data, start, stop, scratch, longest, hello):
     """Find the handshake body of a hello that starts at `start`; the outcome.
 
     A body within one record stays where it is; one that is cut over records is put together at the
-    front of `scratch`. A hello of more than `longest` bytes is not taken. `hello` gets body and end of the records.
+    front of `scratch`. A hello of more than `longest` bytes is not taken. `hello` gets body and end
+    of the records.
     """
     if stop - start > 5 and data[start] == HANDSHAKE and data[start + 5] == SERVER_HELLO:
         return FROM_SERVER

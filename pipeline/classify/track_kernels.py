@@ -1,12 +1,13 @@
 """The pass over a batch of headers: find the flow of each packet, and take what its client says.
 
-Two rounds. The first hashes the ends of every packet that is to be looked at and touches its slot, so
-that the misses of a large table overlap; the second goes packet by packet. Almost all packets end
-there: no payload, from the server, or of a flow whose name is known. Measured at 10,000 flows on a 2.6
-GHz server: FIGURE.
+Two rounds. The first hashes the ends of every packet that is to be looked at and touches its slot,
+so that the misses of a large table overlap; the second goes packet by packet. Almost all packets
+end there: no payload, from the server, or of a flow whose name is known. Measured at 10,000 flows
+on a 2.6 GHz server: FIGURE.
 
-Every packet is counted once, as one that led to a name, as held, or as a fault or skip; what befalls
-flows and holdings later (a gap that did not close, an eviction) is counted apart, as an event.
+Every packet is counted once, as one that led to a name, as held, or as a fault or skip; what
+befalls flows and holdings later (a gap that did not close, an eviction) is counted apart, as an
+event.
 """
 
 from __future__ import annotations
@@ -26,13 +27,16 @@ from pipeline.classify.flows_kernels import (
 from pipeline.classify.headers_kernels import TCP
 from pipeline.classify.segments_kernels import HELD, expire_oldest, release, take_segment
 from pipeline.classify.state_kernels import (
+    ALPN_TEXT,
     CLIENT_KNOWN,
     CLIENT_SIDE,
     DONE,
     EVENTS,
     HAS_SEQUENCE,
     HELLO_SEEN,
+    HOST_TEXT,
     NEW,
+    REFERER_TEXT,
     ROW_FAULTS,
     ROW_SKIPS,
     SUM_BYTES,
@@ -40,9 +44,6 @@ from pipeline.classify.state_kernels import (
     SUM_PACKETS,
     SUM_TCP_FLOWS,
     SUM_UDP_FLOWS,
-    ALPN_TEXT,
-    HOST_TEXT,
-    REFERER_TEXT,
     SUMS,
     TARGET_TEXT,
     Track,
@@ -80,7 +81,9 @@ def _has_room(track):
 
 @primitive
 def _is_quic(data, at, length):
-    """Does a datagram begin with a QUIC long header of a version that exists (RFC 8999, 9000, 9369)?"""
+    """Does a datagram begin with a QUIC long header of a version that exists (RFC 8999, 9000,
+    9369)?
+    """
     if length < 7 or data[at] & 0x80 == 0:
         return False
     version = be32(data, at + 1)
@@ -140,7 +143,8 @@ def _begin_again(track, flow, transport, subscriber, time_ns):
 
 @routine
 def _shake_hands(track, flow, side, tcp_flags, sequence, acknowledged, time_ns):
-    """A packet with SYN: who is the client, where its bytes begin, and whether the ports are reused.
+    """A packet with SYN: who is the client, where its bytes begin, and whether the ports are
+    reused.
 
     A SYN with another number than the one the flow began with is a new flow (RFC 9293, 3.6.1); the
     same once more is only that.
@@ -253,8 +257,8 @@ def track_packets(
     heads, data, time_ns, wire_length, first_number, subscriber, basis, directed, start,
     fingerprint, side,
 ):  # fmt: skip
-    """Take packets `start...` of a batch; returns the one to go on with once there is room for rows,
-    or for flows: the table is to be doubled when it is half full.
+    """Take packets `start...` of a batch; returns the one to go on with once there is room for
+    rows, or for flows: the table is to be doubled when it is half full.
 
     The first line of arguments is that of Track (handed over one by one: a tuple costs a third of a
     millisecond a call). `heads` are HEADERs, `subscriber` (int32) and `basis` (uint8) the gate's;

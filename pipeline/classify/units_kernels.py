@@ -1,8 +1,8 @@
 """Units of a client's stream, hellos and heads, become rows of a SessionBatch.
 
-`take_unit` reads one unit where one is expected and moves the flow's state on. A body is never read:
-its length moves the place of the next unit, and of chunks only the size lines are read. A row is
-written when its unit is whole, with time and packet number of its first byte.
+`take_unit` reads one unit where one is expected and moves the flow's state on. A body is never
+read: its length moves the place of the next unit, and of chunks only the size lines are read. A row
+is written when its unit is whole, with time and packet number of its first byte.
 """
 
 from __future__ import annotations
@@ -77,7 +77,9 @@ def begin_other(flow, lost):
 
 @routine
 def take_unit(track, flow, data, start, stop):
-    """Take the unit that begins `data[start:stop]`: (WHOLE, NOT_YET or NEVER, where the next begins)."""
+    """Take the unit that begins `data[start:stop]`: (WHOLE, NOT_YET or NEVER, where the next
+    begins).
+    """
     if flow.state == AT_CHUNK or flow.state == AT_TRAILER:
         return _take_framing(track, flow, data, start, stop)
     if data[start] == tls.HANDSHAKE:
@@ -88,9 +90,7 @@ def take_unit(track, flow, data, start, stop):
 @routine
 def _take_hello(track, flow, data, start, stop):
     hello, now = track.desk.hello, track.desk.now
-    outcome = tls.gather_hello(
-        data, start, stop, track.memory, track.desk.limits.unit_bytes, hello
-    )
+    outcome = tls.gather_hello(data, start, stop, track.memory, track.desk.limits.unit_bytes, hello)
     if outcome == tls.NOT_YET:
         return NOT_YET, start
     if outcome == tls.FROM_SERVER:
@@ -126,9 +126,7 @@ def _name_of_hello(track, flow, data, again):
         note_fault(track, SNI_BAD)
     elif _begin_row(track, flow, data, start, stop, TLS, 0, again):
         counts = track.desk.counts
-        counts.alpn = tls.copy_alpn(
-            data, hello.alpn_at, hello.alpn_stop, track.memory, counts.alpn
-        )
+        counts.alpn = tls.copy_alpn(data, hello.alpn_at, hello.alpn_stop, track.memory, counts.alpn)
         _end_row(track, 0)
 
 

@@ -1,8 +1,8 @@
 """Reading numbers and letters out of byte arrays.
 
 All take `data` (uint8) and an index that the caller has checked; none checks bounds itself. Results
-are int64, so that shifts and sums mean the same with and without JIT, except `be64`, whose upper half
-does not fit. Network order everywhere.
+are int64, so that shifts and sums mean the same with and without JIT, except `be64`, whose upper
+half does not fit. Network order everywhere.
 """
 
 from __future__ import annotations
@@ -83,7 +83,7 @@ def same_letters(data, start, stop, word):
 @primitive
 def holds_letters(data, start, stop, word):
     """Does `data[start:stop]` contain the lower-case bytes `word`, in any case of letters?"""
-    for at in range(start, stop - len(word) + 1):  # noqa: SIM110
+    for at in range(start, stop - len(word) + 1):
         if same_letters(data, at, at + len(word), word):
             return True
     return False

@@ -85,8 +85,7 @@ def find_slot(circle, hi, lo, length):
 
 @primitive
 def holder_at(circle, hi, lo, t, known_ns):
-    """Who held the address at event time `t`, by facts known at `known_ns`; -1 for nobody we know.
-    """
+    """Who held the address at event time `t`, by facts known at `known_ns`; -1 for nobody."""
     head, next_fact, subscriber = circle.head, circle.next_fact, circle.subscriber
     event_ns, received_ns = circle.event_ns, circle.received_ns
     lengths4, lengths6 = circle.lengths4, circle.lengths6
@@ -219,13 +218,7 @@ class Circle:
             key,
             np.zeros(0, np.int64),
             np.zeros(0, np.int64),
-            *_slots(capacity),
-            *_facts(capacity),
-            np.full(capacity, -1, np.int32),
-            np.zeros(capacity, np.int64),
-            np.zeros(capacity, np.int64),
-            np.zeros(capacity, np.uint8),
-            np.full(capacity, -1, np.int32),
+            *(*_slots(capacity), *_facts(capacity), *_basis(capacity)),
         )
 
     def bind(self, rows: BindingBatch) -> None:
@@ -274,9 +267,7 @@ class Circle:
             grown = a._replace(**dict(zip(names, _slots(capacity), strict=True)))
             rehash(grown, a.slot_hi, a.slot_lo, a.slot_length, a.head)
             self.arrays = grown
-        self._grow(
-            ("event_ns", "received_ns", "subscriber", "next_fact"), self.facts + facts
-        )
+        self._grow(("event_ns", "received_ns", "subscriber", "next_fact"), self.facts + facts)
         self._grow(
             ("basis_event_ns", "basis_received_ns", "basis_state", "basis_next"),
             self.basis_facts + basis_facts,
@@ -323,5 +314,15 @@ def _facts(capacity: int) -> tuple[np.ndarray, ...]:
         np.zeros(capacity, np.int64),
         np.zeros(capacity, np.int64),
         np.full(capacity, -1, np.int32),
+        np.full(capacity, -1, np.int32),
+    )
+
+
+def _basis(capacity: int) -> tuple[np.ndarray, ...]:
+    return (
+        np.full(capacity, -1, np.int32),
+        np.zeros(capacity, np.int64),
+        np.zeros(capacity, np.int64),
+        np.zeros(capacity, np.uint8),
         np.full(capacity, -1, np.int32),
     )

@@ -1,10 +1,10 @@
 """How kernels are compiled and where the compiled code is kept.
 
 Every kernel uses `kernel` in place of `numba.njit`. Importing this module is what sets the cache
-folder, before Numba is first imported: its name is a hash of all kernel sources, Numba's version, the
-CPU and the flags, because a cached caller does not notice that a primitive in another file changed,
-and a warm cache ignores NUMBA_BOUNDSCHECK. Where no folder can be written, nothing is cached and
-everything still works.
+folder, before Numba is first imported: its name is a hash of all kernel sources, Numba's version,
+the CPU and the flags, because a cached caller does not notice that a primitive in another file
+changed, and a warm cache ignores NUMBA_BOUNDSCHECK. Where no folder can be written, nothing is
+cached and everything still works.
 """
 
 from __future__ import annotations
@@ -19,7 +19,13 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 PACKAGE = Path(__file__).resolve().parent.parent
-FLAGS = ("NUMBA_BOUNDSCHECK", "NUMBA_DISABLE_JIT", "NUMBA_OPT", "NUMBA_CPU_NAME", "NUMBA_CPU_FEATURES")
+FLAGS = (
+    "NUMBA_BOUNDSCHECK",
+    "NUMBA_DISABLE_JIT",
+    "NUMBA_OPT",
+    "NUMBA_CPU_NAME",
+    "NUMBA_CPU_FEATURES",
+)
 F = TypeVar("F", bound=Callable[..., Any])
 
 
@@ -40,7 +46,9 @@ def fingerprint(package: Path = PACKAGE) -> str:
     ):
         h.update(word.encode() + b"\0")
     for source in kernel_sources(package):
-        h.update(source.relative_to(package).as_posix().encode() + b"\0" + source.read_bytes() + b"\0")
+        h.update(
+            source.relative_to(package).as_posix().encode() + b"\0" + source.read_bytes() + b"\0"
+        )
     return h.hexdigest()
 
 
@@ -84,6 +92,9 @@ if CACHE is not None:
     os.environ["NUMBA_CACHE_DIR"] = str(CACHE)
 
 import numba  # noqa: E402  (the folder has to be set first)
+from numba.core import config  # noqa: E402
+
+INTERPRETED = bool(getattr(config, "DISABLE_JIT", 0))  # NUMBA_DISABLE_JIT, for tests
 
 # Kernels never allocate, so nobody has to count references to arrays. Numba would, atomically, for
 # every array of a tuple at every call and at every mention in a loop: a session of a visit took 3.1
@@ -93,7 +104,7 @@ OPTIONS: dict[str, Any] = {"nogil": True, "_nrt": False}
 
 def kernel(function: F) -> F:
     """Compile to native code, without the GIL, kept between runs."""
-    if numba.config.DISABLE_JIT:
+    if INTERPRETED:
         return function
     compiled: F = numba.njit(cache=CACHE is not None, **OPTIONS)(function)
     return compiled
@@ -103,9 +114,10 @@ def primitive(function: F) -> F:
     """A kernel that is always built into the kernels that call it.
 
     A call that the compiler does not inline hands over every array by its seven fields and counts
-    its references up and down: the header walk ran at 220 ns a packet with such calls, at 33 without.
+    its references up and down: the header walk ran at 220 ns a packet with such calls, at 33
+    without.
     """
-    if numba.config.DISABLE_JIT:
+    if INTERPRETED:
         return function
     compiled: F = numba.njit(forceinline=True, **OPTIONS)(function)
     return compiled
@@ -115,9 +127,10 @@ def routine(function: F) -> F:
     """A kernel that only other kernels call, and too large to be built into each of them.
 
     Neither this nor a primitive is kept between runs by itself: whoever calls it has it in its own
-    cache entry, and an entry for each of a hundred routines would cost more to write than to compile.
+    cache entry, and an entry for each of a hundred routines would cost more to write than to
+    compile.
     """
-    if numba.config.DISABLE_JIT:
+    if INTERPRETED:
         return function
     compiled: F = numba.njit(**OPTIONS)(function)
     return compiled

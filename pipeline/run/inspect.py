@@ -1,9 +1,9 @@
 """`mirrorpoint inspect`: what the operator's own captures hold, printed and never stored.
 
 There is no gate here, so it prints what other people looked at; on a terminal it says so. Each file
-is read by itself, with flows and keys of its own. A session is a name that a flow gave for the first
-time: one line for each, in the order in which they became whole. What cannot be read is counted, by
-kind, and a sentence on standard error says what is wrong with a file as a whole.
+is read by itself, with flows and keys of its own. A session is a name that a flow gave for the
+first time: one line for each, in the order in which they became whole. What cannot be read is
+counted, by kind, and a sentence on standard error says what is wrong with a file as a whole.
 """
 
 from __future__ import annotations
@@ -150,7 +150,7 @@ def address_text(hi: int, lo: int) -> str:
 
 
 def _rows(sessions: SessionBatch) -> Iterator[tuple[int, str, str, str, int, str, int, str, str]]:
-    """Rows as Python values: first_ns, protocol, host, client and server with ports, target, ALPN."""
+    """Rows as values: first_ns, protocol, host, client and server with ports, target, ALPN."""
     ends = zip(
         sessions.client_hi.tolist(),
         sessions.client_lo.tolist(),
@@ -168,7 +168,7 @@ def _rows(sessions: SessionBatch) -> Iterator[tuple[int, str, str, str, int, str
 
 
 def _json_lines(sessions: SessionBatch) -> Iterator[str]:
-    """One object a line. Names and addresses need no escapes: they have been checked or made here."""
+    """One object a line. Names and addresses need no escapes: they were checked or made here."""
     quoted = json.encoder.encode_basestring_ascii
     for ns, protocol, host, client, client_port, server, server_port, target, alpn in _rows(
         sessions
@@ -177,7 +177,8 @@ def _json_lines(sessions: SessionBatch) -> Iterator[str]:
         more += f', "alpn": {quoted(alpn)}' if alpn else ""
         yield (
             f'{{"first_ns": {ns}, "proto": "{protocol}", "host": "{host}", "client": "{client}", '
-            f'"client_port": {client_port}, "server": "{server}", "server_port": {server_port}{more}}}\n'
+            f'"client_port": {client_port}, "server": "{server}", '
+            f'"server_port": {server_port}{more}}}\n'
         )
 
 

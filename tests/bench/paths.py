@@ -28,6 +28,7 @@ from pipeline.model.stage import END_OF_TIME
 from pipeline.model.tally import Tally
 from pipeline.model.words import Basis, BindingKind, ParseFor, Protocol, SessionFlag, SignIn
 from pipeline.rulebook.read import load
+from pipeline.run.inputs import PacketFeed
 from tests.bench.traffic import Traffic
 
 KEYS = Keys.from_seed("bench")
@@ -70,8 +71,8 @@ class Found:
 
 @contextmanager
 def reader(path: Path, tally: Tally, rows: int = 4096) -> Iterator[PcapReader]:
-    """The capture's reader, as `inspect` and `replay` open it."""
-    with open(path, "rb") as file:
+    """The capture's reader, as `inspect` opens it."""
+    with open(path, "rb", buffering=0) as file:
         yield PcapReader(file, source=path.name, source_id=0, tally=tally, rows=rows)
 
 
@@ -112,11 +113,12 @@ def classify(path: Path, circle: Circle | None, *, names: bool = False, rows: in
 def product(path: Path, engine: Engine) -> Found:
     """To visits, decisions and clicks: what `replay` does before it stores anything."""
     found = Found(tally=engine.tally)
-    with reader(path, found.tally) as batches:
-        for packets in batches:
-            found.packets += len(packets)
-            for stream, batch in engine.packets(packets):
-                found.rows[stream] += len(batch)
+    feed = PacketFeed([path], found.tally)
+    while (taken := feed.take_before(END_OF_TIME)) is not None:
+        found.packets += len(taken[0])
+        for stream, batch in engine.packets(taken[0]):
+            found.rows[stream] += len(batch)
+    feed.close()
     for stream, batch in engine.finish():
         found.rows[stream] += len(batch)
     return found

@@ -97,8 +97,7 @@ def first_entry(state: Path) -> str:
     query = "SELECT entry_id FROM entries LIMIT 1"
     command = [*command_line(), "sql", query, "--state", str(state), "--json"]
     printed = subprocess.run(command, check=True, capture_output=True, text=True).stdout
-    rows = json.loads(printed)
-    return str(rows[0]["entry_id"])
+    return str(json.loads(printed)["data"][0]["entry_id"])
 
 
 def show(starts: list[Start]) -> str:

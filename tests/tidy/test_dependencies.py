@@ -23,7 +23,7 @@ IMPORT_NAME = {
 }
 
 # Used without an import of ours: by pytest, on the command line, or by the build.
-NOT_IMPORTED = {"pytest-timeout", "ruff", "mypy", "hatchling", "editables"}
+NOT_IMPORTED = {"pytest-timeout", "pytest-xdist", "ruff", "mypy", "hatchling", "editables"}
 LOADED_BY_NUMBA = {"llvmlite"}
 
 

@@ -1,0 +1,151 @@
+"""Frames and hellos for the tests of classify, field by field, and batches of them."""
+
+from __future__ import annotations
+
+import ipaddress
+import struct
+from collections.abc import Sequence
+
+import numpy as np
+
+from pipeline.model.batches import PacketBatch
+
+FIN, SYN, RST, PSH, ACK = 1, 2, 4, 8, 16
+CLIENT, SERVER = "192.0.2.10", "198.51.100.20"
+CLIENT6, SERVER6 = "2001:db8:1::10", "2001:db8:2::20"
+SECOND_NS = 1_000_000_000
+Packet = tuple[int, bytes]  # time_ns, frame
+
+
+def ip(source: str, target: str, protocol: int, payload: bytes) -> bytes:
+    """An IPv4 or IPv6 packet."""
+    a, b = ipaddress.ip_address(source), ipaddress.ip_address(target)
+    if a.version == 4:
+        head = struct.pack(">BBHHHBBH", 0x45, 0, 20 + len(payload), 1, 0x4000, 64, protocol, 0)
+    else:
+        head = struct.pack(">IHBB", 6 << 28, len(payload), protocol, 64)
+    return head + a.packed + b.packed + payload
+
+
+def ethernet(packet: bytes, tags: Sequence[int] = ()) -> bytes:
+    """A frame around an IP packet, with tags from the outermost in."""
+    kind = 0x0800 if packet[0] >> 4 == 4 else 0x86DD
+    tagged = b"".join(struct.pack(">HH", 0x8100, tag) for tag in tags)
+    return bytes.fromhex("02000000000102000000000a") + tagged + struct.pack(">H", kind) + packet
+
+
+def tcp(
+    payload: bytes = b"",
+    *,
+    seq: int = 0,
+    ack: int = 0,
+    flags: int = ACK,
+    client: str = CLIENT,
+    server: str = SERVER,
+    port: int = 50000,
+    server_port: int = 443,
+    up: bool = True,
+    tags: Sequence[int] = (),
+) -> bytes:
+    """A frame with a TCP segment, from the client or (not `up`) from the server."""
+    ends = (client, port, server, server_port) if up else (server, server_port, client, port)
+    head = struct.pack(
+        ">HHIIBBHHH", ends[1], ends[3], seq & 0xFFFFFFFF, ack & 0xFFFFFFFF, 0x50, flags, 8192, 0, 0
+    )
+    return ethernet(ip(ends[0], ends[2], 6, head + payload), tags)
+
+
+def udp(payload: bytes, *, client: str = CLIENT, server: str = SERVER, port: int = 50000) -> bytes:
+    """A frame with a datagram from the client to port 443."""
+    return ethernet(
+        ip(client, server, 17, struct.pack(">HHHH", port, 443, 8 + len(payload), 0) + payload)
+    )
+
+
+def batch(packets: Sequence[Packet], first_packet: int = 1, link_type: int = 1) -> PacketBatch:
+    """Packets as one batch."""
+    lengths = [len(raw) for _, raw in packets]
+    size = len(packets)
+    return PacketBatch(
+        source="test.pcap",
+        source_id=3,
+        first_packet=first_packet,
+        data=np.frombuffer(b"".join(raw for _, raw in packets), np.uint8).copy(),
+        offset=np.cumsum([0, *lengths], dtype=np.int64)[:-1].copy(),
+        captured_length=np.array(lengths, np.uint32),
+        wire_length=np.array(lengths, np.uint32),
+        time_ns=np.array([t for t, _ in packets], np.int64),
+        interface=np.zeros(size, np.uint16),
+        link_type=np.full(size, link_type, np.uint16),
+        stripped_vlan=np.full(size, -1, np.int32),
+    )
+
+
+def batches(packets: Sequence[Packet], cuts: Sequence[int]) -> list[PacketBatch]:
+    """The same packets, cut at these places."""
+    edges = [0, *sorted(c for c in set(cuts) if 0 < c < len(packets)), len(packets)]
+    return [batch(packets[a:b], a + 1) for a, b in zip(edges, edges[1:], strict=False)]
+
+
+def vector(width: int, content: bytes) -> bytes:
+    """`content` with its length in `width` bytes before it."""
+    return len(content).to_bytes(width, "big") + content
+
+
+def extension(kind: int, content: bytes) -> bytes:
+    """One extension of a hello."""
+    return kind.to_bytes(2, "big") + vector(2, content)
+
+
+def server_name(name: bytes) -> bytes:
+    """The server name extension."""
+    return extension(0, vector(2, b"\0" + vector(2, name)))
+
+
+def alpn(*names: bytes) -> bytes:
+    """The protocol list extension."""
+    return extension(16, vector(2, b"".join(vector(1, n) for n in names)))
+
+
+def hello_body(extensions: Sequence[bytes] | None, session: bytes = bytes(32)) -> bytes:
+    """The body of a client hello; no extensions at all where None."""
+    body = b"\x03\x03" + bytes(range(32)) + vector(1, session)
+    body += vector(2, bytes.fromhex("1a1a130113021303")) + vector(1, b"\0")
+    return body if extensions is None else body + vector(2, b"".join(extensions))
+
+
+def records(handshake: bytes, sizes: Sequence[int] = ()) -> bytes:
+    """A handshake in records of these sizes, the rest in a last one."""
+    out = b""
+    for size in [*sizes, len(handshake)]:
+        piece, handshake = handshake[:size], handshake[size:]
+        if piece:
+            out += b"\x16\x03\x01" + vector(2, piece)
+    return out
+
+
+def client_hello(
+    name: str | bytes | None = "shop.example",
+    *,
+    protocols: Sequence[bytes] = (b"h2", b"http/1.1"),
+    padding: int = 0,
+    sizes: Sequence[int] = (),
+) -> bytes:
+    """A client hello in TLS records."""
+    extensions = [extension(0x2A2A, b""), extension(51, bytes(padding))]
+    if name is not None:
+        extensions.append(server_name(name.encode() if isinstance(name, str) else name))
+    if protocols:
+        extensions.append(alpn(*protocols))
+    return records(b"\x01" + vector(3, hello_body(extensions)), sizes)
+
+
+def server_hello() -> bytes:
+    """The beginning of a server's answer."""
+    return records(b"\x02" + vector(3, b"\x03\x03" + bytes(70)))
+
+
+def get(host: str = "news.example", target: str = "/", *fields: str) -> bytes:
+    """A GET request head."""
+    lines = [f"GET {target} HTTP/1.1", f"Host: {host}", *fields, "", ""]
+    return "\r\n".join(lines).encode()

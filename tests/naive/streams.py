@@ -1,0 +1,174 @@
+"""What `flows.py` keeps: rows, pieces, holdings, flows; and what begins a unit."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from pipeline.classify.stage import Limits
+from pipeline.model.faults import Fault, Skip
+from tests.naive import http, tls
+
+End = tuple[str, int]
+
+
+def distance(a: int, b: int) -> int:
+    """How far sequence number a is ahead of b."""
+    ahead = (a - b) & 0xFFFFFFFF
+    return ahead - (1 << 32) if ahead >= 1 << 31 else ahead
+
+
+@dataclass
+class Row:
+    """A session."""
+
+    first_ns: int
+    number: int
+    watermark_ns: int
+    protocol: str
+    host: str
+    client: End
+    server: End
+    flags: int
+    method: int = 0
+    target: bytes = b""
+    referer: bytes = b""
+    alpn: bytes = b""
+
+
+@dataclass
+class Piece:
+    """Bytes of a window from `start` on, and the packet that brought them."""
+
+    start: int
+    raw: bytes
+    time_ns: int
+    number: int
+
+    @property
+    def stop(self) -> int:
+        return self.start + len(self.raw)
+
+
+@dataclass
+class Holding:
+    """What is held of a flow."""
+
+    base: int
+    deadline_ns: int
+    client: End
+    server: End
+    pieces: list[Piece] = field(default_factory=list)
+    disagrees: bool = False
+    named: bool = False
+    rows: int = 0
+
+    def add(self, raw: bytes, position: int, now: Now, limits: Limits) -> str:
+        """Fill gaps, the first of two overlapping segments wins: stored, nothing new, or no room."""
+        stored = False
+        at = max(position, 0)
+        stop = min(position + len(raw), limits.unit_bytes)
+        while at < stop:
+            there = next((p for p in self.pieces if p.start <= at < p.stop), None)
+            if there:
+                until = min(stop, there.stop)
+                known = there.raw[at - there.start : until - there.start]
+                self.disagrees |= known != raw[at - position : until - position]
+            else:
+                until = min([stop, *(p.start for p in self.pieces if p.start > at)])
+                if len(self.pieces) == limits.pieces:
+                    return "no room"
+                new = Piece(at, raw[at - position : until - position], now.time_ns, now.number)
+                self.pieces = sorted([*self.pieces, new], key=lambda p: p.start)
+                stored = True
+            at = until
+        return "stored" if stored else "nothing new"
+
+    def runs(self) -> list[tuple[int, bytes]]:
+        """Bytes without a gap between them, and where they start."""
+        runs: list[tuple[int, bytes]] = []
+        for piece in self.pieces:
+            if runs and runs[-1][0] + len(runs[-1][1]) == piece.start:
+                runs[-1] = (runs[-1][0], runs[-1][1] + piece.raw)
+            else:
+                runs.append((piece.start, piece.raw))
+        return runs
+
+    def front(self) -> bytes:
+        """What is there from the window's first byte on."""
+        runs = self.runs()
+        return runs[0][1] if runs and runs[0][0] == 0 else b""
+
+    def drop(self, length: int) -> None:
+        """Let the window begin later."""
+        kept = []
+        for piece in self.pieces:
+            if piece.stop > length:
+                raw = piece.raw[max(length - piece.start, 0) :]
+                kept.append(Piece(max(piece.start - length, 0), raw, piece.time_ns, piece.number))
+        self.pieces = kept
+        self.base = (self.base + length) & 0xFFFFFFFF
+
+
+@dataclass
+class Flow:
+    """What is known of a flow."""
+
+    transport: str
+    first_ns: int
+    seen_ns: int
+    turn: int = 0
+    state: str = "new"
+    place: int | None = None  # sequence number of the next unit
+    first_sequence: int | None = None
+    client: End | None = None
+    midstream: bool = False
+    tries: int = 0
+    hello_named: bool = False
+    names: list[tuple[str, str]] = field(default_factory=list)
+    holding: Holding | None = None
+
+
+@dataclass
+class Now:
+    """The packet at hand."""
+
+    time_ns: int
+    number: int
+    watermark_ns: int
+    client: End
+    server: End
+    sequence: int = 0
+    flags: int = 0
+    fault: Fault | None = None
+    skip: Skip | None = None
+    named: int = 0
+
+
+def starts_unit(raw: bytes) -> bool:
+    """Does a segment begin like a hello or a head, with enough bytes to tell?"""
+    if len(raw) < 6:
+        return False
+    if raw[0] == 0x16:
+        return tls.starts_hello(raw)
+    return raw[:1].isupper() and http.starts_head(raw) and b" " in raw
+
+
+def is_from_server(raw: bytes) -> bool:
+    """Does a segment begin like a server's hello or an HTTP response?"""
+    if len(raw) > 5 and raw[:2] == b"\x16\x03":
+        return raw[5] == 2
+    return len(raw) >= 9 and raw[:5] == b"HTTP/" and raw[8:9] == b" "
+
+
+def is_quic(raw: bytes) -> bool:
+    """Does a datagram begin with a QUIC long header of a version that exists?"""
+    if len(raw) < 7 or not raw[0] & 0x80:
+        return False
+    version = int.from_bytes(raw[1:5], "big")
+    return (
+        version in (1, 0x6B3343CF)
+        or version >> 8 == 0xFF0000
+        or version & 0x0F0F0F0F == 0x0A0A0A0A
+        or version >> 24 == 0x51
+        or version >> 4 == 0xFACEB00
+    )
