@@ -8,6 +8,7 @@ MAKEFLAGS += --no-print-directory
 VENV := .venv
 PYTHON := $(VENV)/bin/python
 PIP_INSTALL := $(PYTHON) -m pip --disable-pip-version-check install --no-input
+PARALLEL := --numprocesses auto --maxprocesses 4 --dist loadfile
 LOCKS := build run test lock
 
 # The first Python that is new enough, asked only when the environment has to be made.
@@ -24,10 +25,10 @@ demo: warm ## set up, then the bundled day end to end
 	@$(VENV)/bin/mirrorpoint demo
 
 test: $(VENV)/.test warm debian-packages ## set up, then the whole test suite
-	@$(PYTHON) -m pytest $(ARGS)
+	@$(PYTHON) -m pytest $(PARALLEL) $(ARGS)
 
 test-fast: $(VENV)/.test warm ## the two-minute subset of the tests
-	@$(PYTHON) -m pytest -m "not slow" $(ARGS)
+	@$(PYTHON) -m pytest $(PARALLEL) -m "not slow" $(ARGS)
 
 warm: $(VENV)/.run ## compile the kernels (once per machine and version)
 	@$(VENV)/bin/mirrorpoint warm

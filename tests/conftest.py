@@ -13,6 +13,9 @@ import pytest
 
 from tests import need as needs
 
+# Files run side by side, each in one process; a long one that began last would run alone at the end.
+LONG = ("tests/sim/", "tests/properties/", "tests/packaging/test_installed", "tests/test_modes")
+
 # `ci` draws the same examples each time, so that a red build can be run again; `dev` explores.
 hypothesis.settings.register_profile(
     "ci", derandomize=True, deadline=None, database=None, max_examples=60, print_blob=True
@@ -34,10 +37,11 @@ def pytest_configure(config: pytest.Config) -> None:
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """What compares a kernel with its naive twin can be run in other modes: mark it."""
+    """Mark what compares a kernel with its twin; begin with the files that take longest."""
     for item in items:
         if uses_twins(getattr(item, "module", None)):
             item.add_marker("twin")
+    items.sort(key=lambda item: not any(part in item.nodeid for part in LONG))
 
 
 def uses_twins(module: object) -> bool:
