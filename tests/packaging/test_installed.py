@@ -22,8 +22,9 @@ KERNEL = textwrap.dedent("""
     import json
     import numpy as np
     from pipeline.kernels import compile, hashing
-    value = int(hashing.address_hash(*(np.uint64(n) for n in (1, 2, 3, 4))))
-    hits = sum(hashing.address_hash.stats.cache_hits.values())
+    words, out = np.arange(4, dtype=np.uint64).reshape(2, 2), np.zeros((2, 2), np.uint64)
+    hashing.siphash128_words(np.uint64(1), np.uint64(2), words, out)
+    value, hits = int(out[1, 1]), sum(hashing.siphash128_words.stats.cache_hits.values())
     cache = str(compile.CACHE) if compile.CACHE else None
     print(json.dumps({"value": value, "hits": hits, "cache": cache}))
 """)

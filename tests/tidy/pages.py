@@ -33,7 +33,9 @@ def commands(group: click.Group, parent: click.Context) -> Iterator[tuple[str, s
 
 def commands_page() -> str:
     """The command reference: what `--help` prints, of every command."""
-    top = click.Context(main, info_name="mirrorpoint", terminal_width=WIDTH)
+    top = click.Context(
+        main, info_name="mirrorpoint", terminal_width=WIDTH, **main.context_settings
+    )
     sections = [f"## {name}\n\n```\n{text}\n```\n" for name, text in commands(main, top)]
     return (
         "# Commands\n\n"
