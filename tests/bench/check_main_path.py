@@ -17,6 +17,7 @@ import shutil
 import subprocess
 import sys
 import tempfile
+import textwrap
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
@@ -260,9 +261,10 @@ def points_of(name: str, work: Callable[[], Iterator[Point]]) -> Iterator[Point]
 
 
 def show(point: Point) -> str:
-    """One line, the words that matter in front."""
+    """One line, the verdict in front; a long one goes on below, under the words."""
     verdict = "ok   " if point.good else "SHORT"
-    return f"{verdict} {point.what:38} asked {point.asked:24} reached {point.reached}"
+    text = f"{point.what:34} {point.reached} (asked: {point.asked})"
+    return textwrap.fill(text, 80, initial_indent=f"{verdict} ", subsequent_indent=" " * 41)
 
 
 def arguments() -> argparse.ArgumentParser:
