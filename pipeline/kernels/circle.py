@@ -194,13 +194,6 @@ def rehash(circle, old_hi, old_lo, old_length, old_head):
 
 
 @kernel
-def holders(circle, hi, lo, t, known_ns, out):
-    """`holder_at` for each row, into `out` (int32)."""
-    for i in range(len(hi)):
-        out[i] = holder_at(circle, hi[i], lo[i], t[i], known_ns[i])
-
-
-@kernel
 def bases(circle, subscriber, t, known_ns, out):
     """`basis_at` for each row, into `out` (uint8); rows without a subscriber get 0."""
     for i in range(len(subscriber)):

@@ -20,7 +20,9 @@ from tests.naive.pcap import frame_pcap
 
 ORDERS = {"<": "little", ">": "big"}
 MAGICS = {1000: 0xA1B2C3D4, 1: 0xA1B23C4D, 0: 0xA1B2CD34}  # 0: Kuznetzov's
-Record = tuple[int, int, int, bytes]  # seconds, fraction, wire length beyond what is captured, bytes
+Record = tuple[
+    int, int, int, bytes
+]  # seconds, fraction, wire length beyond what is captured, bytes
 
 
 def capture(
@@ -35,7 +37,9 @@ def capture(
     return raw
 
 
-def read(raw: bytes, rows: int = 4096, block_bytes: int = 1 << 16) -> tuple[list, list[str], PcapReader]:
+def read(
+    raw: bytes, rows: int = 4096, block_bytes: int = 1 << 16
+) -> tuple[list, list[str], PcapReader]:
     """Packets as (time_ns, wire length, bytes), the faults counted, and the reader."""
     tally = Tally()
     reader = PcapReader(
@@ -58,7 +62,10 @@ def read(raw: bytes, rows: int = 4096, block_bytes: int = 1 << 16) -> tuple[list
 
 RECORDS = st.lists(
     st.tuples(
-        st.integers(0, 2**32 - 1), st.integers(0, 999_999), st.integers(0, 3), st.binary(max_size=30)
+        st.integers(0, 2**32 - 1),
+        st.integers(0, 999_999),
+        st.integers(0, 3),
+        st.binary(max_size=30),
     ),
     max_size=12,
 )

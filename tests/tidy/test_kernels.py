@@ -21,10 +21,21 @@ NAIVE = REPOSITORY / "tests" / "naive"
 
 # "file under pipeline/:kernel" -> "module.name" under tests/naive.
 TWINS = {
+    "capture/pcap_kernels.py:frame_pcap": "pcap.frame_pcap",
+    "classify/flows_kernels.py:copy_flows": "flows.NaiveClassify",
+    "classify/gate_kernels.py:pass_gate": "circle.NaiveCircle",
+    "classify/headers_kernels.py:walk_headers": "headers.walk_headers",
+    "classify/track_kernels.py:advance_track": "flows.NaiveClassify",
+    "classify/track_kernels.py:forget_flows": "flows.NaiveClassify",
+    "classify/track_kernels.py:track_packets": "flows.NaiveClassify",
     "enrich/directory_kernels.py:fact_at": "directory.NaiveDirectory",
     "enrich/marks_kernels.py:find_marks": "hosts.find_marks",
     "enrich/visits_kernels.py:fold": "visits.Folder",
     "enrich/state_kernels.py:relink": "visits.Folder",
+    "kernels/circle.py:add_basis": "circle.NaiveCircle",
+    "kernels/circle.py:add_bindings": "circle.NaiveCircle",
+    "kernels/circle.py:bases": "circle.NaiveCircle",
+    "kernels/circle.py:rehash": "circle.NaiveCircle",
     "kernels/hashing.py:siphash128_words": "rowhash.siphash128_words",
     "kernels/hosts.py:_enter": "hosts.lookup_hosts",
     "kernels/hosts.py:lookup_hosts": "hosts.lookup_hosts",
