@@ -120,8 +120,16 @@ def test_the_program_prints_scores(small_corpus: Path, capsys: pytest.CaptureFix
     assert printed["failed"] == []
 
 
-def test_without_a_corpus_the_program_says_so(
+def test_a_folder_that_is_no_corpus_is_refused(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert recall.main(["--corpus", str(tmp_path)]) == 2
     assert "--corpus" in capsys.readouterr().err
+
+
+def test_a_checkout_without_a_corpus_measures_nothing(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("MIRRORPOINT_CORPUS", str(tmp_path))
+    assert recall.main([]) == 0
+    assert "no corpus" in capsys.readouterr().err
