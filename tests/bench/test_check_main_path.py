@@ -10,6 +10,7 @@ import pytest
 
 from tests.bench import check_main_path as check
 from tests.bench.check_main_path import FellShort, Point
+from tests.bench.figures import Figure, Spent
 
 
 def one(good: bool) -> Iterator[Point]:
@@ -59,6 +60,14 @@ def test_the_exit_code_is_the_verdict(
     printed = capsys.readouterr().out
     assert ("ok    speed" if good else "SHORT speed") in printed
     assert f"1 points, {0 if good else 1} short" in printed
+
+
+def test_a_rate_taken_on_a_busy_machine_says_so() -> None:
+    quiet = Figure("x", 9_000_000, (Spent(2.0, 2.0),))
+    busy = Figure("x", 9_000_000, (Spent(4.0, 2.0),))
+    assert check._fast("x", quiet, 3_000_000) == Point("x", ">= 3 M/s", "4.50 M/s", True)
+    assert not check._fast("x", busy, 3_000_000).good
+    assert "busy" in check._fast("x", busy, 3_000_000).reached
 
 
 def test_json_holds_every_point(
