@@ -63,7 +63,7 @@ def take_holding(holdings, counts, fingerprint, base, deadline_ns):
     holding = holdings[h]
     counts.free_holding = I64(holding.younger)
     holding.fingerprint = fingerprint
-    holding.base = base
+    holding.origin = base
     holding.deadline_ns = deadline_ns
     holding.rows = holding.pieces = 0
     holding.disagrees = holding.named = 0
@@ -160,7 +160,7 @@ def drop_front(holding, pieces, first, memory, window, length):
     """Let the window begin `length` bytes later; True when nothing is left in it."""
     count = first + I64(holding.pieces)
     last = pieces[count - 1].stop if count > first else I64(0)
-    holding.base = (I64(holding.base) + length) & 0xFFFFFFFF
+    holding.origin = (I64(holding.origin) + length) & 0xFFFFFFFF
     kept = first
     for k in range(first, count):
         if pieces[k].stop > length:

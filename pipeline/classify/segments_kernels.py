@@ -124,7 +124,7 @@ def take_segment(track, flow, data, place, captured, length, sequence):
             return
         place, captured = place + before, captured - before
         length, sequence = length - before, (sequence + before) & SEQUENCE_MASK
-    elif flow.state == OTHER or I64(flow.flags) & HAS_SEQUENCE == 0:
+    elif flow.state == OTHER or I64(flow.bits) & HAS_SEQUENCE == 0:
         if not _begin_anywhere(track, flow, data, place, place + captured, sequence):
             return
     ahead = sequence_difference(sequence, I64(flow.next_sequence))
@@ -154,7 +154,7 @@ def _begin_anywhere(track, flow, data, start, stop, sequence):
     if flow.state == OTHER and _starts_unit(data, start, stop):
         flow.state = NEW
         flow.next_sequence = sequence
-        flow.flags = I64(flow.flags) | HAS_SEQUENCE
+        flow.bits = I64(flow.bits) | HAS_SEQUENCE
         return True
     from_server = _is_from_server(data, start, stop)
     track.desk.now.skip = NOT_A_CLIENT if from_server else OTHER_PROTOCOL
@@ -195,7 +195,7 @@ def _take_repeat(track, flow, data, start, stop, sequence):
             track.desk.now.skip = PASSED
             return I64(-1)
     flow.state = NEW
-    flow.flags = I64(flow.flags) | HAS_SEQUENCE
+    flow.bits = I64(flow.bits) | HAS_SEQUENCE
     flow.next_sequence = (sequence + before) & SEQUENCE_MASK
     return before
 
@@ -325,10 +325,10 @@ def _take_held_unit(track, flow, h, start, stop):
     for k in range(first, first + I64(holding.pieces)):
         if track.pieces[k].start <= start < track.pieces[k].stop:
             now.time_ns, now.number = track.pieces[k].time_ns, track.pieces[k].number
-    now.sequence = (I64(holding.base) + start) & SEQUENCE_MASK
-    now.flags = UNRELIABLE if holding.disagrees == 1 else 0
+    now.sequence = (I64(holding.origin) + start) & SEQUENCE_MASK
+    now.marks = UNRELIABLE if holding.disagrees == 1 else 0
     outcome, after = take_unit(track, flow, track.memory, window + start, window + stop)
-    now.flags = 0
+    now.marks = 0
     now.time_ns, now.number = own_ns, own_number
     if now.named > named:
         holding.named = 1
@@ -356,7 +356,7 @@ def _drain(track, flow, h):
             release(track, flow)
             return
         empty = drop_front(holding, track.pieces, first, track.memory, window, after)
-        flow.next_sequence = holding.base
+        flow.next_sequence = holding.origin
         if empty:
             release(track, flow)
             return
@@ -389,8 +389,8 @@ def _salvage(track, flow, h):
                 break
             after = start
     if flow.state == AT_HEAD and after >= stop:
-        flow.next_sequence = (I64(holding.base) + after) & SEQUENCE_MASK
-        flow.flags = I64(flow.flags) | HAS_SEQUENCE
+        flow.next_sequence = (I64(holding.origin) + after) & SEQUENCE_MASK
+        flow.bits = I64(flow.bits) | HAS_SEQUENCE
     elif flow.state != HELLO_SEEN:
         begin_other(flow, True)
     release(track, flow)
@@ -421,7 +421,7 @@ def expire_oldest(track, flow):
     now.server_hi, now.server_lo = holding.server_hi, holding.server_lo
     now.client_port, now.server_port = I64(holding.client_port), I64(holding.server_port)
     now.basis = I64(holding.basis)
-    now.fault = now.skip = now.named = now.flags = 0
+    now.fault = now.skip = now.named = now.marks = 0
     give_up_holding(track, flow)
     if now.fault != 0:
         track.desk.tallied[EVENTS, now.fault] += 1

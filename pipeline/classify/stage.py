@@ -44,8 +44,7 @@ TEXTS = ("host", "target", "referer", "alpn")
 SAVED = ("queue", "names", "holdings", "pieces", "memory", "desk")
 SAME = (
     "first_ns", "watermark_ns", "packet_number", "protocol", "client_hi", "client_lo",
-    "client_port",
-    "server_hi", "server_lo", "server_port", "subscriber", "basis", "method", "flags",
+    "client_port", "server_hi", "server_lo", "server_port", "subscriber", "basis", "method",
 )  # fmt: skip
 SUM_WORDS = ("packets", "bytes", "tcp_flows", "udp_flows", "named", "repeats")
 Prefix = tuple[int, int, int]  # high word, low word, length of the 128 bits
@@ -323,6 +322,7 @@ def _sessions(rows: np.ndarray, memory: np.ndarray, start: int, source_id: int) 
     return SessionBatch(
         source_id=np.full(size, source_id, np.uint16),
         flow_id=flow.view(ID_DTYPE).reshape(-1),
+        flags=rows["marks"].copy(),
         **(texts | {name: rows[name].copy() for name in SAME}),
     )
 

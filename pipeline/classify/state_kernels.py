@@ -17,7 +17,7 @@ SLOT = np.dtype(
     {
         "names": [
             "fingerprint", "seen_ns", "first_ns", "name", "next_sequence", "first_sequence", "turn",
-            "held", "more_names", "subscriber", "state", "flags", "tries", "names", "transport",
+            "held", "more_names", "subscriber", "state", "bits", "tries", "names", "transport",
         ],
         "formats": [
             "u8", "i8", "i8", "u8", "u4", "u4", "u4", "i4", "i4", "i4",
@@ -37,13 +37,13 @@ NAME = np.dtype([("name", "u8"), ("next", "i4"), ("pad", "u4")])
 HOLDING = np.dtype(
     [
         ("fingerprint", "u8"), ("deadline_ns", "i8"), ("client_hi", "u8"), ("client_lo", "u8"),
-        ("server_hi", "u8"), ("server_lo", "u8"), ("base", "u4"), ("older", "i4"),
+        ("server_hi", "u8"), ("server_lo", "u8"), ("origin", "u4"), ("older", "i4"),
         ("younger", "i4"),
         ("rows", "i4"), ("pieces", "i4"), ("client_port", "u2"), ("server_port", "u2"),
         ("disagrees", "u1"), ("named", "u1"), ("basis", "u1"), ("pad", "u1"),
     ]
 )  # fmt: skip
-"""Held bytes of a flow, from sequence number `base` on; `rows` packets count as held in it."""
+"""Held bytes of a flow, from sequence number `origin` on; `rows` packets count as held in it."""
 
 PIECE = np.dtype([("start", "i8"), ("stop", "i8"), ("time_ns", "i8"), ("number", "i8")])
 """Bytes `start` up to `stop` of a window, and the packet that brought them."""
@@ -53,7 +53,7 @@ ROW = np.dtype(
         ("first_ns", "i8"), ("watermark_ns", "i8"), ("packet_number", "i8"), ("client_hi", "u8"),
         ("client_lo", "u8"), ("server_hi", "u8"), ("server_lo", "u8"), ("flow_hi", "u8"),
         ("flow_lo", "u8"), ("host_stop", "i8"), ("target_stop", "i8"), ("referer_stop", "i8"),
-        ("alpn_stop", "i8"), ("subscriber", "i4"), ("flags", "u4"), ("client_port", "u2"),
+        ("alpn_stop", "i8"), ("subscriber", "i4"), ("marks", "u4"), ("client_port", "u2"),
         ("server_port", "u2"), ("protocol", "u1"), ("basis", "u1"), ("method", "u1"), ("pad", "u1"),
     ]
 )  # fmt: skip
@@ -74,7 +74,7 @@ NOW = np.dtype(
         ("time_ns", "i8"), ("number", "i8"), ("watermark_ns", "i8"), ("sequence", "i8"),
         ("client_hi", "u8"), ("client_lo", "u8"), ("server_hi", "u8"), ("server_lo", "u8"),
         ("client_port", "i8"), ("server_port", "i8"), ("basis", "i8"), ("fault", "i8"),
-        ("skip", "i8"), ("named", "i8"), ("flags", "i8"),
+        ("skip", "i8"), ("named", "i8"), ("marks", "i8"),
     ]
 )  # fmt: skip
 """The packet being worked on, or the holding whose time is up, and what became of it."""
@@ -127,7 +127,7 @@ NEW, OTHER, AT_HEAD, AT_CHUNK, AT_TRAILER, HELLO_SEEN, DONE = range(7)
 # then the windows of holdings. Scratch and windows have `unit_bytes`, texts `text_bytes` each.
 HOST_TEXT, TARGET_TEXT, REFERER_TEXT, ALPN_TEXT, TEXTS = range(5)
 
-# Bits of a flow's `flags`.
+# What a flow's `bits` say.
 HAS_SEQUENCE, CLIENT_KNOWN, CLIENT_SIDE, MIDSTREAM, HELLO_NAMED = 1, 2, 4, 8, 16
 
 # Rows of `tallied`: what became of packets, what befell flows and holdings later, and sums.

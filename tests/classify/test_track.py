@@ -6,6 +6,7 @@ import ipaddress
 from collections import Counter
 from collections.abc import Sequence
 
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -23,6 +24,7 @@ from tests.naive.flows import NaiveClassify
 from tests.naive.headers import walk_headers
 from tests.naive.streams import Row
 
+pytestmark = pytest.mark.filterwarnings("ignore:overflow encountered")  # without JIT
 KEYS = Keys.from_seed("track")
 SMALL = Limits(
     flows=2, idle_ns=10**9, holdings=2, unit_bytes=256, pieces=3, hold_ns=10**8, tries=3, repeats=2, names=4

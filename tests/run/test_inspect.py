@@ -1,0 +1,181 @@
+"""`inspect`: lines, a table and counts of captures; nothing stored, nothing fatal."""
+
+from __future__ import annotations
+
+import io
+import json
+import struct
+from collections.abc import Sequence
+from pathlib import Path
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from pipeline.run import inspect as module
+from pipeline.run.inspect import address_text, inspect
+from tests.classify import frames
+from tests.classify.frames import SYN
+
+START = 1_700_000_000
+
+
+def write(path: Path, raws: Sequence[bytes]) -> Path:
+    """A capture, one packet a second."""
+    out = struct.pack("<IHHiIII", 0xA1B2C3D4, 2, 4, 0, 0, 65535, 1)
+    for n, raw in enumerate(raws):
+        out += struct.pack("<IIII", START + n, 250_000, len(raw), len(raw)) + raw
+    path.write_bytes(out)
+    return path
+
+
+def shown(
+    paths: Sequence[Path], fmt: str, *, json_output: bool = False, rows: int = 4096
+) -> tuple[int, str]:
+    """Exit code and what was printed."""
+    out = io.StringIO()
+    code = inspect(paths, fmt, out, json_output=json_output, rows=rows)
+    return code, out.getvalue()
+
+
+@pytest.fixture
+def capture(tmp_path):
+    """Two requests of one flow for one host, one for another; a hello over IPv6; a datagram."""
+    long_client = {"client": "2001:db8:1111:2222:3333:4444:5555:6666", "server": frames.SERVER6}
+    get = frames.get("shop.example", '/a?"q"=é')
+    raws = [
+        frames.tcp(seq=0, flags=SYN, server_port=8080),
+        frames.tcp(get + get, seq=1, server_port=8080),
+        frames.tcp(frames.get("news.example"), seq=1 + 2 * len(get), server_port=8080),
+        frames.tcp(frames.client_hello("tls.example"), seq=1, **long_client),
+        frames.udp(b"x"),
+    ]
+    return write(tmp_path / "some.pcap", raws)
+
+
+def test_a_line_of_json_for_each_name_of_a_flow(capture):
+    code, text = shown([capture], "jsonl")
+    rows = [json.loads(line) for line in text.splitlines()]
+    assert code == 0
+    assert rows == [
+        {
+            "first_ns": (START + 1) * 10**9 + 250_000_000,
+            "proto": "http",
+            "host": "shop.example",
+            "client": frames.CLIENT,
+            "client_port": 50000,
+            "server": frames.SERVER,
+            "server_port": 8080,
+            "target": '/a?"q"=é',
+        },
+        {**rows[0], "first_ns": rows[1]["first_ns"], "host": "news.example", "target": "/"},
+        {
+            "first_ns": (START + 3) * 10**9 + 250_000_000,
+            "proto": "tls",
+            "host": "tls.example",
+            "client": "2001:db8:1111:2222:3333:4444:5555:6666",
+            "client_port": 50000,
+            "server": frames.SERVER6,
+            "server_port": 443,
+            "alpn": "h2,http/1.1",
+        },
+    ]
+
+
+def test_target_with_a_control_character_is_no_request(tmp_path):
+    raw = frames.tcp(b"GET /a\x07b HTTP/1.1\r\nHost: shop.example\r\n\r\n")
+    assert shown([write(tmp_path / "c.pcap", [raw])], "jsonl") == (0, "")
+
+
+@pytest.mark.parametrize("rows", [1, 2, 7])
+def test_batches_do_not_show(capture, rows):
+    assert shown([capture], "jsonl", rows=rows) == shown([capture], "jsonl")
+
+
+def test_the_table_fits_eighty_columns(capture, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "80")
+    code, text = shown([capture], "table")
+    assert code == 0
+    assert all(len(line) <= 80 for line in text.splitlines())
+    assert text.splitlines()[0].split() == ["TIME", "PROTO", "CLIENT", "HOST"]
+    assert "shop.example:8080/a" in text
+    assert "tls.example" in text
+    assert text.splitlines()[-1] == "5 packets, 3 flows, sessions: 2 http, 1 tls"
+
+
+def test_counts_for_people_and_programs(capture):
+    code, text = shown([capture], "count", json_output=True)
+    counts = json.loads(text)
+    assert code == 0
+    assert counts.pop("seconds") > 0
+    assert counts.pop("packets_per_second") > 0
+    assert counts == {
+        "packets": 5,
+        "bytes": capture.stat().st_size - 24 - 5 * 16,
+        "flows": 3,
+        "sessions": {"http": 2, "tls": 1, "quic": 0},
+        "faults": {},
+    }
+    _, text = shown([capture], "count")
+    assert ["packets", "5"] in [line.split() for line in text.splitlines()]
+    assert ["sessions", "http", "2"] in [line.split() for line in text.splitlines()]
+
+
+def test_each_file_is_read_by_itself(capture, tmp_path):
+    code, text = shown([capture, capture], "count", json_output=True)
+    assert code == 0
+    assert json.loads(text)["sessions"] == {"http": 4, "tls": 2, "quic": 0}
+    assert json.loads(shown([tmp_path], "count", json_output=True)[1])["packets"] == 5
+
+
+def test_what_is_wrong_with_a_file_is_said_once(capture, tmp_path, capsys):
+    newer, cut, text = tmp_path / "n.pcapng", tmp_path / "cut.pcap", tmp_path / "text"
+    newer.write_bytes(b"\x0a\x0d\x0d\x0a" + bytes(30))
+    cut.write_bytes(capture.read_bytes()[:-3])
+    text.write_text("hello")
+    code, printed = shown([newer, cut, text, tmp_path / "absent"], "count", json_output=True)
+    assert code == 2
+    assert json.loads(printed)["faults"] == {
+        "file_not_recognised": 1,
+        "file_truncated": 1,
+        "section_unsupported": 1,
+    }
+    said = capsys.readouterr().err.splitlines()
+    assert len(said) == 4
+    assert "pcapng" in said[0]
+    assert "ends inside packet 5" in said[1]
+    assert "not a capture" in said[2]
+    assert "No such file" in said[3]
+
+
+@pytest.mark.parametrize(("name", "code"), [("n", 0), ("cut", 0), ("text", 1)])
+def test_only_what_is_no_capture_fails(capture, tmp_path, name, code):
+    path = tmp_path / name
+    path.write_bytes(
+        {"n": b"\x0a\x0d\x0d\x0a", "cut": capture.read_bytes()[:-3], "text": b"x"}[name]
+    )
+    assert shown([path], "jsonl")[0] == code
+
+
+def test_on_a_terminal_it_says_what_it_is(capture, monkeypatch, capsys):
+    shown([capture], "count")
+    assert capsys.readouterr().err == ""
+    monkeypatch.setattr(module.sys.stderr, "isatty", lambda: True)
+    shown([capture], "count")
+    assert "stores nothing" in capsys.readouterr().err
+
+
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(st.binary(max_size=300))
+def test_any_bytes_behind_a_header_are_read_to_their_end(tmp_path, raw):
+    path = tmp_path / "any.pcap"
+    path.write_bytes(struct.pack("<IHHiIII", 0xA1B2C3D4, 2, 4, 0, 0, 65535, 1) + raw)
+    assert shown([path], "jsonl")[0] == 0
+
+
+@given(st.ip_addresses())
+def test_addresses_are_written_as_everybody_writes_them(address):
+    value = int(address) | (0xFFFF << 32 if address.version == 4 else 0)
+    text = address_text(value >> 64, value & (2**64 - 1))
+    mapped = address.version == 6 and address.ipv4_mapped
+    assert text == str(mapped or address)
