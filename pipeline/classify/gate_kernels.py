@@ -6,7 +6,7 @@ for somebody not in the parse set, UNBOUND for a subscriber's address that nobod
 NOT_SUBSCRIBER for an address beyond the prefixes that the operator gave (with none given, nobody
 can tell: UNBOUND).
 
-Sketch: two to four cache lines a member's packet, one or two an outsider's.
+Sketch: two or three cache lines a member's packet, one an outsider's.
 """
 
 from __future__ import annotations
@@ -44,20 +44,16 @@ def _is_subscribers(prefixes, lengths, hi, lo):
 
 @kernel
 def pass_gate(
-    key, lengths4, lengths6, slot_hi, slot_lo, slot_length, head, event_ns, received_ns, holder,
-    next_fact, basis_head, basis_event_ns, basis_received_ns, basis_state, basis_next,
-    parse_for, prefixes, lengths, heads, time_ns, subscriber, basis,
+    key, lengths4, lengths6, prefixes, facts, standings, basis_facts,
+    parse_for, own_prefixes, own_lengths, heads, time_ns, subscriber, basis,
 ):  # fmt: skip
     """Fill `subscriber` (int32) and `basis` (uint8) of packets that may be read, the skip of
     others.
 
-    The first two lines of arguments are CircleArrays, `heads` are HEADERs. `prefixes` (uint64, (n,
-    2)) and `lengths` (int64) tell the subscribers' side; none given: all.
+    The first line of arguments is CircleArrays, `heads` are HEADERs. `own_prefixes` (uint64, (n,
+    2)) and `own_lengths` (int64) tell the subscribers' side; none given: all.
     """
-    circle = CircleArrays(
-        key, lengths4, lengths6, slot_hi, slot_lo, slot_length, head, event_ns, received_ns, holder,
-        next_fact, basis_head, basis_event_ns, basis_received_ns, basis_state, basis_next,
-    )  # fmt: skip
+    circle = CircleArrays(key, lengths4, lengths6, prefixes, facts, standings, basis_facts)
     for i in range(len(time_ns)):
         subscriber[i] = -1
         basis[i] = 0
@@ -67,7 +63,7 @@ def pass_gate(
         hi, lo = packet.source_hi, packet.source_lo
         who = holder_at(circle, hi, lo, time_ns[i], time_ns[i])
         if who < 0:
-            inside = len(lengths) == 0 or _is_subscribers(prefixes, lengths, hi, lo)
+            inside = len(own_lengths) == 0 or _is_subscribers(own_prefixes, own_lengths, hi, lo)
             packet.skip = UNBOUND if inside else NOT_SUBSCRIBER
             continue
         standing = basis_at(circle, who, time_ns[i], time_ns[i])

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from pipeline.classify.headers_kernels import HEADER, walk_headers
-from pipeline.classify.state_kernels import records
+from pipeline.kernels.compile import records
 from pipeline.model.batches import PacketBatch
 from pipeline.model.columns import I64, U8, U16, U32, U64, Batch, columns_of
 

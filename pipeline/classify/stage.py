@@ -18,7 +18,7 @@ from pipeline.classify import state_kernels as state
 from pipeline.classify.flows_kernels import copy_flows
 from pipeline.classify.gate_kernels import pass_gate
 from pipeline.classify.headers import walk
-from pipeline.classify.state_kernels import Track, records
+from pipeline.classify.state_kernels import Track
 from pipeline.classify.track_kernels import (
     ROWS_A_STEP,
     TEXT_A_STEP,
@@ -27,6 +27,7 @@ from pipeline.classify.track_kernels import (
     track_packets,
 )
 from pipeline.kernels.circle import Circle
+from pipeline.kernels.compile import records
 from pipeline.model.batches import PacketBatch, SessionBatch
 from pipeline.model.columns import ID_DTYPE, TextColumn, concat
 from pipeline.model.faults import Fault, Skip

@@ -11,7 +11,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from pipeline.kernels.compile import INTERPRETED, primitive
+from pipeline.kernels.compile import primitive
 
 SLOT = np.dtype(
     {
@@ -163,9 +163,3 @@ def text_start(limits, text):
 def window_start(limits, h):
     """Where in memory the window of a holding begins."""
     return limits.unit_bytes + TEXTS * limits.text_bytes + h * limits.unit_bytes
-
-
-def records(dtype: np.dtype, *shape: int) -> np.ndarray:
-    """Empty records: plain arrays for compiled kernels, with attributes for Python."""
-    empty = np.zeros(shape, dtype)
-    return empty.view(np.recarray) if INTERPRETED else empty

@@ -28,7 +28,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from pipeline.enrich.directory_kernels import fact_at
+from pipeline.enrich.directory_kernels import prefix_fact
 from pipeline.kernels.circle import NOBODY, Circle, bases
 from pipeline.model.addresses import MAPPED, WORD, prefix_hash
 from pipeline.model.batches import BasisBatch, BindingBatch, CircleBatch, SignInBatch
@@ -216,11 +216,10 @@ class _Bindings:
     def holder(self, prefix: Prefix, t: int) -> int:
         """The subscriber who holds exactly this prefix at event time `t`, or -1."""
         hi, lo, length = prefix
-        fact = int(fact_at(self.arrays, np.uint64(hi), np.uint64(lo), length, t))
+        fact = int(prefix_fact(self.arrays, np.uint64(hi), np.uint64(lo), length, t))
         best = (-END_OF_TIME, -END_OF_TIME, NOBODY)
         if fact >= 0:
-            a = self.arrays
-            best = (int(a.event_ns[fact]), int(a.received_ns[fact]), int(a.subscriber[fact]))
+            best = self.arrays.facts[fact].item()[:3]
         for one in self.fresh.get(prefix, ()):
             if one[0] <= t and one[:2] >= best[:2]:
                 best = one
@@ -248,16 +247,16 @@ class _Bindings:
     def _under(self, prefix: Prefix) -> list[Prefix]:
         """Narrower prefixes of the tables: a walk over all slots, for the rare mixed lengths."""
         hi, lo, length = prefix
-        a = self.arrays
+        table = self.arrays.prefixes
         mask_hi, mask_lo = cut_prefix(WORD, WORD, length)[:2]
-        rows = np.flatnonzero(
-            (a.head >= 0)
-            & (a.slot_length > length)
-            & (a.slot_hi & np.uint64(mask_hi) == np.uint64(hi))
-            & (a.slot_lo & np.uint64(mask_lo) == np.uint64(lo))
-        )
-        columns = (a.slot_hi[rows], a.slot_lo[rows], a.slot_length[rows])
-        return list(zip(*(column.tolist() for column in columns), strict=True))
+        found = table[
+            (table["newest"] > 0)
+            & (table["bits"] > length)
+            & (table["hi"] & np.uint64(mask_hi) == np.uint64(hi))
+            & (table["lo"] & np.uint64(mask_lo) == np.uint64(lo))
+        ]
+        columns = (found[name].tolist() for name in ("hi", "lo", "bits"))
+        return list(zip(*columns, strict=True))
 
     def batch(self, subscriber_ids: np.ndarray, tally: Tally) -> BindingBatch:
         """All rows as a batch."""
@@ -318,7 +317,7 @@ def _rows(batch: SignInBatch, tally: Tally) -> list[_Row]:
 
 def _basis(circle: Circle, index: int, row: _Row) -> int:
     """The latest basis of a subscriber that was known when the sign-in arrived."""
-    if index >= len(circle.arrays.basis_head):
+    if index >= len(circle.arrays.standings):
         return int(Basis.UNKNOWN)
     now = np.array([max(row.event_ns, row.received_ns)], np.int64)
     known, found = np.array([row.received_ns], np.int64), np.zeros(1, np.uint8)

@@ -4,16 +4,15 @@ from __future__ import annotations
 
 import numpy as np
 
-from pipeline.kernels.circle import find_slot
+from pipeline.kernels.circle import fact_at, find_prefix
 from pipeline.kernels.compile import kernel
 
-U64 = np.uint64
+I64 = np.int64
+EVER = I64(np.iinfo(np.int64).max)
 
 
 @kernel
-def fact_at(circle, hi, lo, length, t):
+def prefix_fact(circle, hi, lo, length, t):
     """The fact that rules exactly this prefix at event time `t`, of all we know; -1 for none."""
-    fact = circle.head[find_slot(circle, hi, lo, length)]
-    while fact >= 0 and circle.event_ns[fact] > t:
-        fact = circle.next_fact[fact]
-    return np.int64(fact)
+    newest = circle.prefixes[find_prefix(circle, hi, lo, length)].newest
+    return fact_at(circle.facts, newest, t, EVER)

@@ -79,7 +79,7 @@ from pipeline.enrich.state_kernels import (
     remember_pass,
     write,
 )
-from pipeline.kernels.circle import find_slot, holder_at, mask_high, mask_low
+from pipeline.kernels.circle import fact_at, find_prefix, holder_at, mask_high, mask_low
 from pipeline.kernels.compile import kernel, primitive, routine
 from pipeline.kernels.hashing import siphash128_words
 from pipeline.model.faults import Skip
@@ -246,24 +246,23 @@ def _pass_time(v, circle, facts, until_ns, terms, flipped, out):
 @primitive
 def _other_holder(circle, hi, lo, ns, known_ns, subscriber, guard_ns):
     """Was the address somebody else's near this time, or at it, by all that is known?"""
-    head, next_fact, holder = circle.head, circle.next_fact, circle.subscriber
-    event_ns, received_ns = circle.event_ns, circle.received_ns
+    prefixes, facts = circle.prefixes, circle.facts
     lengths4, lengths6 = circle.lengths4, circle.lengths6
     v4 = hi == U64(0) and (lo >> U64(32)) == U64(0xFFFF)
-    other, found = False, np.int32(-1)
+    other, found = False, np.int64(-1)
     i, count = 0, len(lengths4) if v4 else len(lengths6)
     while i < count:
         length = lengths4[i] if v4 else lengths6[i]
-        fact = head[find_slot(circle, hi & mask_high(length), lo & mask_low(length), length)]
-        near = fact
-        while near >= 0 and event_ns[near] >= ns - guard_ns:
-            known = event_ns[near] <= ns + guard_ns and received_ns[near] <= known_ns
-            other = other or (known and holder[near] != subscriber)
-            near = next_fact[near]
-        while fact >= 0 and (event_ns[fact] > ns or received_ns[fact] > known_ns):
-            fact = next_fact[fact]
-        if found < 0 and fact >= 0:
-            found = holder[fact]
+        at = find_prefix(circle, hi & mask_high(length), lo & mask_low(length), length)
+        near = np.int64(prefixes[at].newest) - 1
+        while near >= 0 and facts[near].event_ns >= ns - guard_ns:
+            fact = facts[near]
+            known = fact.event_ns <= ns + guard_ns and fact.received_ns <= known_ns
+            other = other or (known and fact.holder != subscriber)
+            near = np.int64(fact.older) - 1
+        held = fact_at(facts, prefixes[at].newest, ns, known_ns)
+        if found < 0 and held >= 0:
+            found = np.int64(facts[held].holder)
         i += 1
     return other or found != subscriber
 

@@ -92,6 +92,7 @@ if CACHE is not None:
     os.environ["NUMBA_CACHE_DIR"] = str(CACHE)
 
 import numba  # noqa: E402  (the folder has to be set first)
+import numpy as np  # noqa: E402
 from numba.core import config  # noqa: E402
 
 INTERPRETED = bool(getattr(config, "DISABLE_JIT", 0))  # NUMBA_DISABLE_JIT, for tests
@@ -134,3 +135,9 @@ def routine(function: F) -> F:
         return function
     compiled: F = numba.njit(**OPTIONS)(function)
     return compiled
+
+
+def records(dtype: np.dtype, *shape: int) -> np.ndarray:
+    """Zeroed records for kernels: plain arrays for compiled ones, with attributes for Python."""
+    empty = np.zeros(shape, dtype)
+    return empty.view(np.recarray) if INTERPRETED else empty

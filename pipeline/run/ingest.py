@@ -1,8 +1,9 @@
 """Drive the engine with one unit of input: facts no later than the packets they speak of.
 
-Packets go through in blocks. Before a block all facts and messages received up to its last packet
-are pushed (the engine asks what was known when, so running ahead is harmless), except that a block
-ends before a withdrawal and before a cut. Cuts are made where case.toml puts them.
+Packets go through in blocks, and time passes with them. Before a block all facts and messages
+received up to its last packet are pushed (the engine asks what was known when, so running ahead is
+harmless), except that a block ends before a withdrawal and before a cut. Cuts are made where
+case.toml puts them.
 """
 
 from __future__ import annotations
@@ -96,7 +97,7 @@ def ingest(
             emit(join_rows([row for rows in _push_facts(engine, facts, at, stop) for row in rows]))
             at = stop
             crash_point("ingest.after_facts")
-            emit(join_rows(engine.packets(packets) + engine.advance(key_ns)))
+            emit(join_rows(engine.packets(packets)))
             crash_point("ingest.after_packets")
         emit(join_rows([r for rows in _push_facts(engine, facts, at, barrier.index) for r in rows]))
         at = barrier.index

@@ -24,7 +24,7 @@ from typing import Self
 import click
 import numpy as np
 
-from pipeline.kernels.compile import CACHE, PACKAGE, kernel_sources
+from pipeline.kernels.compile import CACHE, PACKAGE, kernel_sources, records
 
 from numba.core import event  # isort: skip  (after the cache folder has been set)
 
@@ -91,10 +91,10 @@ def _grow_tables() -> None:
     from pipeline.enrich.visits import Limits, VisitState
     from pipeline.kernels.circle import Circle, rehash
 
-    slots, queue = state.records(state.SLOT, 2), state.records(state.QUEUED, 2)
-    copy_flows(slots, queue, state.records(state.DESK, 1), slots.copy(), queue.copy())
+    slots, queue = records(state.SLOT, 2), records(state.QUEUED, 2)
+    copy_flows(slots, queue, records(state.DESK, 1), slots.copy(), queue.copy())
     circle = Circle(np.zeros(2, np.uint64), capacity=2).arrays
-    rehash(circle, circle.slot_hi, circle.slot_lo, circle.slot_length, circle.head)
+    rehash(circle, circle.prefixes)
     relink(VisitState(Limits()).arrays)
 
 

@@ -18,7 +18,7 @@ import numpy as np
 from pipeline.capture.pcap import PcapReader
 from pipeline.classify.headers import walk as walk_headers
 from pipeline.classify.stage import Classify
-from pipeline.engine import Engine
+from pipeline.engine import Engine, Rows
 from pipeline.kernels.circle import Circle
 from pipeline.model.batches import BasisBatch, BindingBatch, CircleBatch, SessionBatch, SignInBatch
 from pipeline.model.columns import TextColumn, no_ids
@@ -28,7 +28,9 @@ from pipeline.model.stage import END_OF_TIME
 from pipeline.model.tally import Tally
 from pipeline.model.words import Basis, BindingKind, ParseFor, Protocol, SessionFlag, SignIn
 from pipeline.rulebook.read import load
-from pipeline.run.inputs import PacketFeed
+from pipeline.run.cases import Cut
+from pipeline.run.ingest import ingest
+from pipeline.run.inputs import PacketFeed, read_facts
 from tests.bench.traffic import Traffic
 
 KEYS = Keys.from_seed("bench")
@@ -113,15 +115,20 @@ def classify(path: Path, circle: Circle | None, *, names: bool = False, rows: in
 def product(path: Path, engine: Engine) -> Found:
     """To visits, decisions and clicks: what `replay` does before it stores anything."""
     found = Found(tally=engine.tally)
-    feed = PacketFeed([path], found.tally)
-    while (taken := feed.take_before(END_OF_TIME)) is not None:
-        found.packets += len(taken[0])
-        for stream, batch in engine.packets(taken[0]):
+
+    def count(rows: Rows) -> None:
+        for stream, batch in rows:
             found.rows[stream] += len(batch)
+
+    feed = PacketFeed([path], found.tally)
+    ingest(engine, read_facts([], found.tally), feed, emit=count, make_cut=no_cut)
     feed.close()
-    for stream, batch in engine.finish():
-        found.rows[stream] += len(batch)
     return found
+
+
+def no_cut(cut: Cut) -> None:
+    """There are none here."""
+    raise AssertionError(cut)
 
 
 def addresses(subscribers: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:

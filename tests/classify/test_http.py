@@ -9,9 +9,9 @@ from hypothesis import strategies as st
 
 from pipeline.classify import http_kernels as http
 from pipeline.classify import names_kernels as names
-from pipeline.classify.state_kernels import HEAD, records
+from pipeline.classify.state_kernels import HEAD
 from pipeline.classify.tls_kernels import BAD, NEVER, NOT_YET, WHOLE
-from pipeline.kernels.compile import kernel
+from pipeline.kernels.compile import kernel, records
 from pipeline.model.words import Method
 from tests.naive import http as naive
 

@@ -8,8 +8,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pipeline.classify import tls_kernels as tls
-from pipeline.classify.state_kernels import HELLO, records
-from pipeline.kernels.compile import kernel
+from pipeline.classify.state_kernels import HELLO
+from pipeline.kernels.compile import kernel, records
 from tests.classify import frames
 from tests.naive import tls as naive
 

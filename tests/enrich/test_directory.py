@@ -264,7 +264,7 @@ def test_nothing_of_an_outsider_is_kept(desk):
     assert not [secret for secret in hidden for one in raw if secret in one]
     numbers = {o for o in kept if isinstance(o, int)}
     assert address[1] not in numbers
-    assert not np.isin(address[1], desk.circle.arrays.slot_lo)
+    assert not np.isin(address[1], desk.circle.arrays.prefixes["lo"])
 
 
 def test_the_directory_keeps_no_login_of_a_member_either(desk):

@@ -33,8 +33,10 @@ BASIS = st.lists(st.tuples(st.integers(0, 3), st.integers(1, 4), TIMES, TIMES), 
 
 
 @kernel
-def holders(key, lengths4, lengths6, hi_, lo_, length, head, event, received, who, after, b0, b1, b2, b3, b4, hi, lo, t, known, out):  # fmt: skip
-    circle = CircleArrays(key, lengths4, lengths6, hi_, lo_, length, head, event, received, who, after, b0, b1, b2, b3, b4)  # fmt: skip
+def holders(
+    key, lengths4, lengths6, prefixes, facts, standings, basis_facts, hi, lo, t, known, out
+):
+    circle = CircleArrays(key, lengths4, lengths6, prefixes, facts, standings, basis_facts)
     for i in range(len(hi)):
         out[i] = holder_at(circle, hi[i], lo[i], t[i], known[i])
 

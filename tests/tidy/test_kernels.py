@@ -28,7 +28,7 @@ TWINS = {
     "classify/track_kernels.py:advance_track": "flows.NaiveClassify",
     "classify/track_kernels.py:forget_flows": "flows.NaiveClassify",
     "classify/track_kernels.py:track_packets": "flows.NaiveClassify",
-    "enrich/directory_kernels.py:fact_at": "directory.NaiveDirectory",
+    "enrich/directory_kernels.py:prefix_fact": "directory.NaiveDirectory",
     "enrich/marks_kernels.py:find_marks": "hosts.find_marks",
     "enrich/visits_kernels.py:fold": "visits.Folder",
     "enrich/state_kernels.py:relink": "visits.Folder",

@@ -19,6 +19,8 @@ WORLD = {
 ALLOWED: dict[str, set[str]] = {
     # where compiled kernels are cached
     "pipeline/kernels/compile.py": {"os", "pathlib", "tempfile"},
+    # the thread that reads captures ahead
+    "pipeline/capture/blocks.py": {"os", "threading"},
     # the text files that are dropped into the watched folder
     "pipeline/capture/facts.py": {"pathlib"},
     # tells what a file is by its first bytes
