@@ -8,8 +8,10 @@ import time
 from pathlib import Path
 from typing import Any
 
+from pipeline.run.alone import closed_state
+from pipeline.run.folder import StateError, lock_state
 from pipeline.run.owner import Request, ask_owner
-from pipeline.run.state import State, StateError, lock_state
+from pipeline.run.questions import answer_question
 from pipeline.store.keys import have_keys, load_keys
 from pipeline.store.lock import LockError
 
@@ -40,10 +42,16 @@ def ask(folder: Path, request: Request) -> bytes:
 
 
 def _answer_alone(folder: Path, request: Request) -> bytes:
+    keys = load_keys(folder, allow_test=True)
+    if request["do"] != "job":
+        with closed_state(folder, keys) as closed:
+            if closed is not None:
+                return answer_question(closed, request)
+    # Only who works on a state, or finds one that was not closed, loads what ingests and books.
     from pipeline.run.replay import first_rulebook
     from pipeline.run.requests import answer
+    from pipeline.run.state import State
 
-    keys = load_keys(folder, allow_test=True)
     state = State(folder, keys, first_rulebook(folder, keys))
     try:
         state.use_last_rulebook()

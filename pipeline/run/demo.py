@@ -10,10 +10,11 @@ import click
 
 from pipeline.model.money import show_amount
 from pipeline.run.explain import explain_id, show_chain
+from pipeline.run.folder import StateError
 from pipeline.run.replay import open_case_state, plan_of, replay, terminal_progress
 from pipeline.run.report import ReplayReport
 from pipeline.run.shipped import shipped_case
-from pipeline.run.state import State, StateError
+from pipeline.run.state import State
 
 DEFAULT = Path("mirrorpoint-demo")
 QUERIES = (

@@ -12,13 +12,16 @@ import json
 import re
 import textwrap
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any, Protocol
 
-from pipeline.model.identifiers import NO_ID_TEXT, id_text, parse_id
+from pipeline.model.identifiers import NO_ID_TEXT, Keys, id_text, parse_id
 from pipeline.model.money import CURRENCY_SCALE, show_amount
 from pipeline.run.failures import RequestError
-from pipeline.run.state import State
 from pipeline.score.reasoning import told
+
+if TYPE_CHECKING:
+    from pipeline.rulebook.model import Rulebook
+    from pipeline.store.connections import Connections
 
 Row = dict[str, Any]
 WIDTH = 80
@@ -36,6 +39,33 @@ PLACES = (
     ("runs", "run_id"),
     ("cuts", "cut_id"),
 )
+
+
+class Asked(Protocol):
+    """What chains are read from: a state that is open, or one that was closed."""
+
+    @property
+    def keys(self) -> Keys:
+        """The keys of the state."""
+        ...
+
+    @property
+    def clickhouse(self) -> Connections:
+        """Its store."""
+        ...
+
+    @property
+    def rulebook(self) -> Rulebook:
+        """The rulebook in force."""
+        ...
+
+    def rulebook_of(self, rulebook_hash: bytes) -> Rulebook | None:
+        """The rulebook with this hash; None where the journal has none."""
+        ...
+
+    def identity(self, subscriber_id: bytes) -> str | None:
+        """The login of a subscriber; None where it was erased."""
+        ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,7 +107,7 @@ def show_chain(chain: list[Link]) -> str:
     return "\n".join(lines)
 
 
-def explain_id(state: State, text: str, with_identity: bool = False) -> list[Link] | None:
+def explain_id(state: Asked, text: str, with_identity: bool = False) -> list[Link] | None:
     """The chain that starts at an id; None where nothing has it."""
     wanted = parse_id(text)
     if wanted is None:
@@ -94,7 +124,7 @@ def explain_id(state: State, text: str, with_identity: bool = False) -> list[Lin
     return None
 
 
-def _from(state: State, table: str, rows: list[Row]) -> list[Link]:
+def _from(state: Asked, table: str, rows: list[Row]) -> list[Link]:
     first = rows[0]
     match table:
         case "entries":
@@ -114,7 +144,7 @@ def _from(state: State, table: str, rows: list[Row]) -> list[Link]:
     return [Link(table.rstrip("s"), ", ".join(f"{k} {v}" for k, v in first.items()), first)]
 
 
-def _entries(state: State, rows: list[Row]) -> list[Link]:
+def _entries(state: Asked, rows: list[Row]) -> list[Link]:
     """All legs of the transfer, then its cause."""
     first = rows[0]
     legs = rows_of(
@@ -153,9 +183,9 @@ def _leg(row: Row, points_scale: int) -> Link:
     )  # fmt: skip
 
 
-def _rule(state: State, row: Row) -> Link:
+def _rule(state: Asked, row: Row) -> Link:
     """The line of the rule that rated this, in the rulebook that was in force."""
-    rulebook = state.rulebooks.get(_bytes(row["rulebook_hash"]))
+    rulebook = state.rulebook_of(_bytes(row["rulebook_hash"]))
     place = rulebook.where(_bytes(row["rule_version"])) if rulebook else None
     where = f"rules/{place.file}:{place.line} ({place.key})" if place else "not in the journal"
     return Link(
@@ -165,7 +195,7 @@ def _rule(state: State, row: Row) -> Link:
     )
 
 
-def _booked(state: State, conversion: Row) -> list[Link]:
+def _booked(state: Asked, conversion: Row) -> list[Link]:
     rows = rows_of(
         state,
         "SELECT * FROM entries WHERE conversion_key = {id:UUID} AND commodity NOT IN "
@@ -180,7 +210,7 @@ def _booked(state: State, conversion: Row) -> list[Link]:
     return chain
 
 
-def _conversion(state: State, key: Any, cut: int = 0) -> list[Link]:
+def _conversion(state: Asked, key: Any, cut: int = 0) -> list[Link]:
     """What accrual made of a conversion, its messages, and the click or visit behind it.
 
     With `cut`, as it was when the job of that cut saw it; else as it is now.
@@ -235,7 +265,7 @@ def link_of_message(row: Row) -> Link:
     )
 
 
-def _click(state: State, row: Row) -> Link:
+def _click(state: Asked, row: Row) -> Link:
     proofs = rows_of(
         state,
         "SELECT received_at FROM purchases_log WHERE click_id = {id:UUID} AND parked = 'none'"
@@ -261,7 +291,7 @@ def _command(row: Row) -> Link:
     )
 
 
-def _visit_chain(state: State, visit_id: Any) -> list[Link]:
+def _visit_chain(state: Asked, visit_id: Any) -> list[Link]:
     """Decision, visit, and the flow and packet that opened it."""
     if str(visit_id) == NO_ID_TEXT:
         return []
@@ -302,7 +332,7 @@ def _visit_chain(state: State, visit_id: Any) -> list[Link]:
     return chain
 
 
-def _standing(state: State, visit: Row) -> list[Link]:
+def _standing(state: Asked, visit: Row) -> list[Link]:
     """Since when the subscriber held an address and had the basis, at the first session."""
     links = []
     for what, table, held, text in (
@@ -323,7 +353,7 @@ def _standing(state: State, visit: Row) -> list[Link]:
     return links
 
 
-def _packet(state: State, visit: Row, what: str, number: int, flow: Any) -> Link:
+def _packet(state: Asked, visit: Row, what: str, number: int, flow: Any) -> Link:
     """The packet, in the capture that the unit of input which first wrote it down calls so."""
     column = "packet_number" if what == "packet" else "document_packet"
     (first,) = rows_of(
@@ -341,7 +371,7 @@ def _packet(state: State, visit: Row, what: str, number: int, flow: Any) -> Link
     )
 
 
-def capture_name(state: State, source_id: int, visit_row: int) -> str:
+def capture_name(state: Asked, source_id: int, visit_row: int) -> str:
     """What the capture is called that a source number stood for when a visit row was written."""
     rows = rows_of(
         state,
@@ -354,24 +384,24 @@ def capture_name(state: State, source_id: int, visit_row: int) -> str:
     return names[source_id] if source_id < len(names) else f"source {source_id}"
 
 
-def _identity(state: State, chain: list[Link]) -> list[Link]:
+def _identity(state: Asked, chain: list[Link]) -> list[Link]:
     """The login behind the chain's subscriber, if it was not erased."""
     for link in chain:
         subscriber = str(link.facts.get("subscriber_id", NO_ID_TEXT))
         if subscriber != NO_ID_TEXT:
-            login = state.book.identity(_bytes(subscriber))
+            login = state.identity(_bytes(subscriber))
             return [Link("identity", f"subscriber {subscriber} is login {login or '(erased)'}")]
     return []
 
 
-def explain_missing(state: State, question: dict[str, Any]) -> list[Link]:
+def explain_missing(state: Asked, question: dict[str, Any]) -> list[Link]:
     """Why an order brought no points: the first link that broke comes last and is named."""
     from pipeline.run.missing import find_break
 
     return find_break(state, question)
 
 
-def rows_of(state: State, query: str, **parameters: str | int) -> list[Row]:
+def rows_of(state: Asked, query: str, **parameters: str | int) -> list[Row]:
     """The rows of a query as dicts; `{name:Type}` in it stands for a parameter of that type."""
     raw = state.clickhouse.ask(
         PARAMETER.sub(lambda m: _literal(m, parameters), query), "JSONEachRow"

@@ -15,9 +15,8 @@ from typing import Any
 from pipeline.model.addresses import parse_prefix, prefix_hash
 from pipeline.model.identifiers import NO_ID_TEXT, id_text, parse_id
 from pipeline.run.cases import to_ns
-from pipeline.run.explain import Link, Row, explain_id, link_of_message, rows_of, when
+from pipeline.run.explain import Asked, Link, Row, explain_id, link_of_message, rows_of, when
 from pipeline.run.failures import RequestError
-from pipeline.run.state import State
 
 WRONG = 2
 V4_LENGTHS, V6_LENGTHS = (32, 31, 30, 29, 28), (128, 64, 60, 56, 48)
@@ -36,7 +35,7 @@ WORDS = {
 }
 
 
-def find_break(state: State, question: dict[str, Any]) -> list[Link]:
+def find_break(state: Asked, question: dict[str, Any]) -> list[Link]:
     """The chain for `order`, with `subscriber`, or `address` and `at`, where given."""
     order = str(question.get("order", ""))
     messages = rows_of(
@@ -60,7 +59,7 @@ def find_break(state: State, question: dict[str, Any]) -> list[Link]:
     return chain + _outcome(state, good[-1], subscriber)
 
 
-def _outcome(state: State, message: Row, subscriber: str) -> list[Link]:
+def _outcome(state: Asked, message: Row, subscriber: str) -> list[Link]:
     """What became of the conversion that the message belongs to."""
     key = str(message["conversion_key"])
     found = rows_of(state, "SELECT * FROM conversions WHERE conversion_key = {id:UUID}", id=key)
@@ -82,7 +81,7 @@ def _outcome(state: State, message: Row, subscriber: str) -> list[Link]:
     return [*behind, *named, Link("broken", words, row)]
 
 
-def _named_click(state: State, message: Row) -> list[Link]:
+def _named_click(state: Asked, message: Row) -> list[Link]:
     """Which click an orphan names, if any: one we never handed out."""
     if not message["click_ref"]:
         return [Link("click", "the message names no click")]
@@ -90,7 +89,7 @@ def _named_click(state: State, message: Row) -> list[Link]:
 
 
 def _asker(
-    state: State, question: dict[str, Any], messages: list[Row]
+    state: Asked, question: dict[str, Any], messages: list[Row]
 ) -> tuple[list[Link], str, int]:
     """Who asks: links from address or subscriber to the circle, and their id and time."""
     moment = _moment(str(question.get("at", "")))
@@ -112,7 +111,7 @@ def _asker(
     return chain, subscriber, moment
 
 
-def _holder(state: State, address: str, moment: int) -> tuple[list[Link], str]:
+def _holder(state: Asked, address: str, moment: int) -> tuple[list[Link], str]:
     """Who held an address at a time, by the keyed hashes of its prefixes."""
     if parse_prefix(address) is None:
         raise RequestError(f"--address {address!r} is not an address", WRONG)
@@ -137,7 +136,7 @@ def _holder(state: State, address: str, moment: int) -> tuple[list[Link], str]:
     return [Link("broken", "no binding: nobody in the circle held that address at that time")], ""
 
 
-def _standing(state: State, subscriber: str, moment: int) -> list[Link]:
+def _standing(state: Asked, subscriber: str, moment: int) -> list[Link]:
     """The subscriber's basis at the time; broken where it kept us from looking."""
     rows = rows_of(
         state,
@@ -156,7 +155,7 @@ def _standing(state: State, subscriber: str, moment: int) -> list[Link]:
     return [basis]
 
 
-def _seen_instead(state: State, subscriber: str, moment: int) -> list[Link]:
+def _seen_instead(state: Asked, subscriber: str, moment: int) -> list[Link]:
     """Visits of the subscriber in the day before, to help the search."""
     if not subscriber:
         return []

@@ -30,12 +30,13 @@ from pipeline.rulebook.read import load
 from pipeline.run import expected
 from pipeline.run.accrue import AccrualReport
 from pipeline.run.cases import CASE_FILE, CaseError, Cut, load_case, parse_for, parse_prefix
+from pipeline.run.folder import StateError, lock_state
 from pipeline.run.ingest import ingest
 from pipeline.run.inputs import Facts, InputFiles, PacketFeed, read_facts, sort_files
 from pipeline.run.owner import OwnerServer
 from pipeline.run.report import ReplayReport, report_of, show_report
 from pipeline.run.requests import answer
-from pipeline.run.state import State, StateError, lock_state
+from pipeline.run.state import State
 from pipeline.store.journal import Journal, JournalMismatch
 from pipeline.store.keys import create_test_keys, have_keys, load_keys
 

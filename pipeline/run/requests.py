@@ -9,8 +9,8 @@ from typing import Any
 
 from pipeline.run.audit import audit
 from pipeline.run.cases import to_ns
-from pipeline.run.explain import Link, explain_id, explain_missing, show_chain
 from pipeline.run.failures import RequestError
+from pipeline.run.questions import answer_question
 from pipeline.run.state import State, now_ns
 
 WRONG = 2
@@ -19,31 +19,13 @@ WRONG = 2
 def answer(state: State, request: dict[str, Any], replaying: bool = False) -> bytes:
     """The answer to one request, as it will be printed."""
     match request.get("do"):
-        case "sql":
-            return state.clickhouse.ask(
-                str(request["query"]), "JSON" if request.get("json") else "PrettyCompactMonoBlock"
-            )
-        case "explain":
-            return _explain(state, request)
+        case "sql" | "explain":
+            return answer_question(state, request)
         case "job" if request.get("name") == "accrue":
             return _accrue(state, request, replaying)
         case "job" if request.get("name") == "audit":
             return _audit(state, request)
     raise RequestError(f"an owner does not know {request.get('do')!r}", WRONG)
-
-
-def _explain(state: State, request: dict[str, Any]) -> bytes:
-    question = request.get("question", {})
-    chain: list[Link] | None
-    if question.get("missing"):
-        chain = explain_missing(state, question)
-    else:
-        chain = explain_id(state, str(request["id"]), bool(question.get("with_identity")))
-    if chain is None:
-        raise RequestError(f"nothing here has the id {request['id']}")
-    if request.get("json"):
-        return json.dumps([link.as_dict() for link in chain], indent=2).encode() + b"\n"
-    return show_chain(chain).encode() + b"\n"
 
 
 def _accrue(state: State, request: dict[str, Any], replaying: bool) -> bytes:

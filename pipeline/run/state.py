@@ -6,12 +6,12 @@ STATE/clickhouse/  projection for analysts and jobs (chDB)
 STATE/book.sqlite  the book of points
 STATE/owner.lock   held by the process that may write
 STATE/owner.sock   where `sql`, `job` and `explain` ask that process
+STATE/closed       left by an owner that closed everything; see `folder.py`
 """
 
 from __future__ import annotations
 
 import json
-import os
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -26,17 +26,14 @@ from pipeline.model.identifiers import Keys, digest
 from pipeline.rulebook.model import Rulebook
 from pipeline.rulebook.read import from_texts
 from pipeline.run.accrue import AccrualReport, accrue
+from pipeline.run.folder import Closed, book_of, clickhouse_of, leave_mark, take_mark
 from pipeline.store.book import Book
 from pipeline.store.clickhouse import ClickHouse
+from pipeline.store.clickhouse_schema import fingerprint
 from pipeline.store.crash import crash_point
 from pipeline.store.journal import Journal
-from pipeline.store.lock import OwnerLock
 
 Progress = Callable[[str], None]
-
-
-class StateError(RuntimeError):
-    """The state folder cannot be used the way it was asked to; the message says what to do."""
 
 
 class State:
@@ -53,22 +50,25 @@ class State:
         book_url: str | None = None,
     ) -> None:
         self.folder, self.keys = folder, keys
+        self._is_whole = clickhouse_url is None and book_url is None  # all of it is in the folder
+        take_mark(folder)
         self.journal = Journal(folder / "journal", keys)
-        self.clickhouse = ClickHouse(
-            clickhouse_url or f"chdb:///{(folder / 'clickhouse').absolute()}", database=database
-        )
-        self.book = Book(
-            book_url or f"sqlite:///{(folder / 'book.sqlite').absolute()}", keys, rulebook
-        )
+        self.clickhouse = ClickHouse(clickhouse_url or clickhouse_of(folder), database=database)
+        self.book = Book(book_url or book_of(folder), keys, rulebook)
         self.rulebooks: dict[bytes, Rulebook] = {}
         self.rulebook = rulebook
         self.reload_rulebooks()
 
     def close(self) -> None:
-        """Give back files and connections."""
+        """Give back files and connections; say so if all went well and all is in the folder."""
         self.clickhouse.close()
         self.book.close()
         self.journal.close()
+        if self._is_whole and self.rulebooks and self.journal.whole:
+            last = list(self.rulebooks)[-1]
+            leave_mark(
+                self.folder, self.keys, Closed(fingerprint(), len(self.rulebooks), last.hex())
+            )
 
     def emit(self, rows: Rows) -> None:
         """Append rows to the journal; who is new to the circle enters the identity table."""
@@ -98,6 +98,14 @@ class State:
                 if found not in self.rulebooks:
                     self.rulebooks[found] = from_texts(json.loads(batch.text.text(row)))
                     self.book.import_rulebook(self.rulebooks[found])
+
+    def rulebook_of(self, rulebook_hash: bytes) -> Rulebook | None:
+        """The rulebook with this hash; None where the journal has none."""
+        return self.rulebooks.get(rulebook_hash)
+
+    def identity(self, subscriber_id: bytes) -> str | None:
+        """The login of a subscriber; None where it was erased."""
+        return self.book.identity(subscriber_id)
 
     def use_last_rulebook(self) -> None:
         """Rate by the newest rulebook of the journal."""
@@ -182,16 +190,6 @@ class State:
         self.journal.seal()
         self.journal.sync()
         self.clickhouse.project(self.journal)
-
-
-def lock_state(folder: Path, wait_seconds: float = 0.0) -> OwnerLock:
-    """Become the owner of a state folder, making it if need be."""
-    os.umask(0o077)  # what an owner writes is for its user only, whichever library writes it
-    folder.mkdir(parents=True, exist_ok=True)
-    folder.chmod(0o700)
-    lock = OwnerLock(folder / "owner.lock")
-    lock.acquire(timeout_seconds=wait_seconds)
-    return lock
 
 
 def now_ns() -> int:

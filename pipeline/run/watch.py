@@ -33,11 +33,12 @@ from pipeline.model.settings import EngineSettings
 from pipeline.model.tally import Tally
 from pipeline.rulebook.read import load
 from pipeline.run.cases import parse_for, parse_prefix
+from pipeline.run.folder import StateError, lock_state
 from pipeline.run.ingest import ingest
 from pipeline.run.inputs import InputError, PacketFeed, read_facts, sort_files
 from pipeline.run.owner import OwnerServer
 from pipeline.run.requests import answer
-from pipeline.run.state import State, StateError, lock_state, now_ns
+from pipeline.run.state import State, now_ns
 from pipeline.store.journal import JournalMismatch
 from pipeline.store.keys import create_live_keys, have_keys, load_keys
 

@@ -15,9 +15,6 @@ token without rows, which then go under another one.
 from __future__ import annotations
 
 import json
-import re
-import threading
-import weakref
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -29,7 +26,6 @@ from pipeline.model.batches import CommandBatch, EntryBatch, FoldBatch
 from pipeline.store import folds, projection
 from pipeline.store.clickhouse_rows import arrow_stream, batch_of, select_of
 from pipeline.store.clickhouse_schema import (
-    MARK,
     TABLES,
     ConversionBatch,
     RunBatch,
@@ -39,31 +35,16 @@ from pipeline.store.clickhouse_schema import (
     statements,
     views,
 )
+from pipeline.store.connections import NAME, Connections, said
 from pipeline.store.crash import crash_point
 from pipeline.store.journal import Journal
-from pipeline.store.readonly import QueryError, check_question
+from pipeline.store.readonly import QueryError
 from pipeline.store.sink import SinkError
 
 __all__ = ["ClickHouse", "QueryError", "SinkError"]
 
-URL = re.compile(r"chdb://(?P<path>:memory:|/.*)\Z")
-NAME = re.compile(r"[a-z_][a-z0-9_]{0,63}\Z", re.ASCII)
-# `questions` are anybody's, `reading` is our own; neither can write. `staging` keeps answers.
-SETTINGS = {
-    "writing": (),
-    "staging": ("output_format_arrow_string_as_string = 0",),
-    "reading": (
-        "output_format_arrow_string_as_string = 0",
-        "output_format_json_quote_64bit_integers = 0",
-        "asterisk_include_alias_columns = 1",
-        "readonly = 1",
-    ),
-    "questions": ("output_format_json_quote_64bit_integers = 0", "readonly = 1"),
-}
-CODE = re.compile(r"Code: \d+\. (?:DB::Exception: )?")
 
-
-class ClickHouse:
+class ClickHouse(Connections):
     """One database of an embedded store. May be used by several threads.
 
     `url`: `chdb:///absolute/folder` or `chdb://:memory:`. Raises SinkError where the folder is in
@@ -71,33 +52,15 @@ class ClickHouse:
     """
 
     def __init__(self, url: str, database: str = "mirrorpoint") -> None:
-        found = URL.match(url)
-        if not found or not NAME.match(database):
-            raise SinkError(
-                f"{url}, database {database}: expected chdb:///folder or chdb://:memory:"
-            )
-        self.database = database
-        self._path = re.sub("^//+", "/", found["path"])
+        super().__init__(url, database)
         if self._path != ":memory:":
             Path(self._path).mkdir(parents=True, exist_ok=True, mode=0o700)
-        self._local = threading.local()
-        self._open: weakref.WeakSet[Any] = weakref.WeakSet()
-        self._functions: frozenset[str] | None = None
-        self._mutex, self._closed = threading.Lock(), False
         self._complete: dict[str, int] = {}
         try:
             self._create()
         except BaseException:
             self.close()
             raise
-
-    def close(self) -> None:
-        """Give the folder back. No other thread may be asking."""
-        self._closed = True
-        for connection in list(self._open):
-            connection.close()
-        self._open = weakref.WeakSet()
-        self._local = threading.local()
 
     # Asking
 
@@ -127,16 +90,6 @@ class ClickHouse:
         """Rows by column name, as in `rows`; `{name:Type}` in the text stands for a parameter."""
         lines = self._ask(sql, "JSONEachRow", parameters).splitlines()
         return [json.loads(line) for line in lines]
-
-    def ask(self, sql: str, format: str = "JSON") -> bytes:
-        """Answer somebody's question in one of ClickHouse's output formats. Raises QueryError."""
-        if not re.fullmatch(r"\w+", format, re.ASCII):
-            raise QueryError(f"{format} is not a format")
-        check_question(sql, self._table_functions())
-        try:
-            return self._ask(sql, format, use="questions")
-        except SinkError as error:
-            raise QueryError(str(error)) from None
 
     # Delivery
 
@@ -227,50 +180,21 @@ class ClickHouse:
             ),
         )
 
-    # Connections
-
-    def _connection(self, use: str) -> Any:
-        connection = getattr(self._local, use, None)
-        if connection is None:
-            connection = self._connect()
-            for setting in (f"USE {self.database}", *(f"SET {s}" for s in SETTINGS[use])):
-                connection.query(setting)
-            setattr(self._local, use, connection)
-        return connection
-
-    def _connect(self) -> Any:
-        import chdb  # a large library: only a process that opens a store loads it
-
-        if self._closed:
-            raise SinkError(f"{self._path}: the store is closed")
-        try:
-            connection = chdb.connect(self._path)
-        except RuntimeError as error:
-            raise SinkError(
-                f"{self._path}: the store cannot be opened, perhaps another process has it"
-                f" ({_said(error)})",
-                retryable=True,
-            ) from None
-        with self._mutex:
-            self._open.add(connection)
-        return connection
+    # Making
 
     def _create(self) -> None:
         try:
-            self._make(self._connect())
+            self._make()
         except SinkError:
             raise
         except RuntimeError as error:
-            raise SinkError(f"{self._path}: {_said(error)}") from None
+            raise SinkError(f"{self._path}: {said(error)}") from None
 
-    def _make(self, connection: Any) -> None:
+    def _make(self) -> None:
         """Make tables and views, unless a mark says that they are as these statements make them."""
-        marked = f"database = '{self.database}' AND name = '{MARK}'"
-        found = connection.query(
-            f"SELECT as_select FROM system.tables WHERE {marked}", "TSV"
-        ).bytes()
-        if fingerprint().encode() in found:
+        if self.made_by() == fingerprint():
             return
+        connection = self._connect()
         for statement in statements(self.database):
             connection.query(statement)
         alter, problems = changes(self._columns(), self.database)
@@ -289,32 +213,11 @@ class ClickHouse:
         )
         return [(str(table), str(name), str(kind)) for table, name, kind in found]
 
-    def _table_functions(self) -> frozenset[str]:
-        if self._functions is None:
-            names = self.rows("SELECT lower(name) FROM system.table_functions")
-            self._functions = frozenset(str(name) for (name,) in names)
-        return self._functions
-
-    def _ask(
-        self,
-        sql: str,
-        format: str,
-        parameters: Mapping[str, str] | None = None,
-        use: str = "reading",
-    ) -> bytes:
-        connection = self._connection(use)
-        try:
-            values = {name: _escaped(text) for name, text in (parameters or {}).items()}
-            found: bytes = connection.query(sql, format, params=values).bytes()
-        except RuntimeError as error:
-            raise SinkError(_said(error)) from None
-        return found
-
     def _do(self, statement: str, use: str) -> None:
         try:
             self._connection(use).query(statement)
         except RuntimeError as error:
-            raise SinkError(_said(error)) from None
+            raise SinkError(said(error)) from None
 
     def _send(self, table: Table, rows: pa.RecordBatch, token: str) -> None:
         assert "'" not in token
@@ -330,7 +233,7 @@ class ClickHouse:
                 stream.append(raw)
                 stream.finish()
         except RuntimeError as error:
-            raise SinkError(f"{table.log}, {token}: {_said(error)}", retryable=True) from None
+            raise SinkError(f"{table.log}, {token}: {said(error)}", retryable=True) from None
 
     def _missing(self, table: Table, offsets: np.ndarray, where: str) -> np.ndarray:
         """Which of these rows are not there (bool); raises SinkError where others are."""
@@ -350,14 +253,3 @@ def _arrow(raw: bytes) -> pa.Table:
         return pa.ipc.open_stream(raw).read_all()
     except pa.ArrowInvalid as error:
         raise SinkError(f"an answer that is no Arrow stream: {error}") from None
-
-
-def _escaped(text: str) -> str:
-    """A parameter's value as ClickHouse reads it: as in a file of tab-separated values."""
-    return text.replace("\\", "\\\\").replace("\t", "\\t").replace("\n", "\\n")
-
-
-def _said(error: Exception) -> str:
-    """ClickHouse's message without its codes and its stack."""
-    text = CODE.sub("", str(error)).strip()
-    return text.split("Stack trace:")[0].strip()

@@ -42,6 +42,7 @@ from pipeline.model.words import (
     TargetState,
     VisitTrigger,
 )
+from pipeline.store.connections import MARK
 
 
 class RunState(IntEnum):
@@ -202,9 +203,6 @@ VIEWS = {
     "runs": "The latest state of each run. Cause: the cut it ran at.",
     "cuts": "Cuts. Cause: the rulebook in force.",
 }
-
-# A view that says by which statements this store was made.
-MARK = "made_by"
 
 
 @dataclass(frozen=True, slots=True)

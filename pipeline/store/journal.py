@@ -256,6 +256,11 @@ class Journal:
         """Are there rows that were not compared yet?"""
         return any(stream.prefix is not None for stream in self._streams.values())
 
+    @property
+    def whole(self) -> bool:
+        """Did every write succeed? After one that failed nobody knows where its file ends."""
+        return self._failure is None
+
     def unmatched(self) -> dict[str, int]:
         """While resuming, how many rows are still to be compared, by stream; 0 is left out."""
         found = {n: s.stored - s.compared for n, s in self._streams.items() if s.prefix is not None}

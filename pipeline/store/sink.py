@@ -7,11 +7,12 @@ blocks with the same tokens and answers the same SQL.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
-import pyarrow as pa
+if TYPE_CHECKING:  # the error below is also for those who deliver nothing
+    import pyarrow as pa
 
-from pipeline.store.clickhouse_schema import Table
+    from pipeline.store.clickhouse_schema import Table
 
 
 class SinkError(RuntimeError):
