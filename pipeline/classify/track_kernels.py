@@ -61,8 +61,11 @@ FLOWS_EXHAUSTED = int(Fault.FLOWS_EXHAUSTED)
 UDP_SKIP, NO_PAYLOAD, FLOW_DONE = int(Skip.UDP), int(Skip.NO_PAYLOAD), int(Skip.FLOW_DONE)
 QUIC_UNREAD = int(Skip.QUIC_UNREAD)
 
-# The most that one packet, or one holding that expires, can write: 64 KiB of the shortest requests.
-ROWS_A_STEP, TEXT_A_STEP = 1 << 12, 1 << 17
+# A card may hand over up to 64 KiB at once; what a packet has beyond that is not read. So the most
+# that a packet, with what was held before it, or a holding that expires can write is 80 KiB of the
+# shortest requests, of 20 bytes each.
+PAYLOAD_TAKEN_MAX = 1 << 16
+ROWS_A_STEP, TEXT_A_STEP = 1 << 13, 1 << 17
 
 
 @primitive
@@ -178,7 +181,8 @@ def _take_payload(track, flow, head, data, side):
     now.client_port, now.server_port = I64(head.source_port), I64(head.target_port)
     now.fault = now.skip = now.named = now.marks = 0
     sequence = I64(head.sequence) + (1 if head.tcp_flags & SYN else 0)
-    captured, length = I64(head.payload_captured), I64(head.payload_length)
+    captured = min(I64(head.payload_captured), PAYLOAD_TAKEN_MAX)
+    length = I64(head.payload_length)
     take_segment(track, flow, data, head.payload_at, captured, length, sequence & 0xFFFFFFFF)
     bits = I64(flow.bits)
     if bits & CLIENT_KNOWN == 0:

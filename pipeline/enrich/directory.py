@@ -137,7 +137,10 @@ class Directory:
             member = index >= 0 and _basis(circle, index, row) in MEMBER
             before = len(out.rows)
             if row.kind == SignIn.STOP:
-                if index >= 0 and out.holder(row.prefix, row.event_ns) == index:
+                # A member's counts even when nobody is known to hold the address: it may have
+                # overtaken its start, which would bind without an end.
+                holder = out.holder(row.prefix, row.event_ns)
+                if index >= 0 and (holder == index or (member and holder == NOBODY)):
                     out.end(row, row.prefix)
             elif member:
                 out.begin(row, index)

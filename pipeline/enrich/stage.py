@@ -18,7 +18,8 @@ overrides it. What was passed of trackers counts for a visit when it lay in the 
 before its first session.
 
 A visit is ambiguous when, by all facts known at some moment while it was open, the address of one
-of its sessions changed hands within the guard time, or was not the subscriber's at all.
+of its sessions changed hands within the guard time, or was not the subscriber's at all; and when
+what one of its sessions said its name was cannot be relied upon.
 
 What leaves this module has no host, no target and no referer: a partner, a class, the name of a
 mark.

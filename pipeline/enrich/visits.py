@@ -33,6 +33,7 @@ VISIT_ARRAYS = ("rows", "heap_ns", "heap_visit")
 NODE_ARRAYS = ("node_hi", "node_lo", "node_ns", "node_links")
 PASS_ARRAYS = ("pass_ns", "pass_class", "pass_next")
 HEADS = ("visit_head", "pass_head")
+NO_TIME = np.iinfo(np.int64).min
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,7 +63,7 @@ class VisitState:
 
     def __init__(self, limits: Limits) -> None:
         counts = np.zeros(k.COUNTS, np.int64)
-        counts[k.COUNT_WATERMARK] = np.iinfo(np.int64).min
+        counts[k.COUNT_WATERMARK] = NO_TIME
         counts[[k.FREE_VISIT, k.FREE_NODE, k.FREE_PASS]] = -1
         self.arrays = Visits(
             rows=np.zeros((limits.visits, FIELDS), np.int64),
@@ -111,13 +112,17 @@ class VisitState:
         relink(self.arrays)
 
     def pause(self) -> np.ndarray:
-        """PAUSED versions of the open visits that changed since their last one, as they opened."""
+        """PAUSED versions of the open visits that changed since their last one, as they opened.
+
+        The next unit of input may be of an earlier time, and begins with a watermark of its own.
+        """
         rows = self.arrays.rows[: self.counts[k.COUNT_VISITS]]
         changed = np.flatnonzero((rows[:, k.OPENED_AS] >= 0) & (rows[:, k.CHANGED] > 0))
         changed = changed[np.argsort(rows[changed, k.OPENED_AS], kind="stable")]
         rows[changed, k.VERSION] += 1
         rows[changed, k.TRIGGER] = VisitTrigger.PAUSED
         rows[changed, k.CHANGED] = 0
+        self.counts[k.COUNT_WATERMARK] = NO_TIME
         return rows[changed]
 
     def snapshot(self) -> dict[str, np.ndarray]:

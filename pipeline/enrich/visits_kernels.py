@@ -87,7 +87,7 @@ from pipeline.model.words import Arrival, Protocol, SessionFlag, VisitTrigger
 
 U64 = np.uint64
 IS_HTTP, IS_TLS, IS_QUIC = int(Protocol.HTTP), int(Protocol.TLS), int(Protocol.QUIC)
-IS_DOCUMENT = int(SessionFlag.DOCUMENT)
+IS_DOCUMENT, IS_UNRELIABLE = int(SessionFlag.DOCUMENT), int(SessionFlag.UNRELIABLE)
 OPENED, DOCUMENT = int(VisitTrigger.OPENED), int(VisitTrigger.DOCUMENT)
 MARKED, CLOSED = int(VisitTrigger.MARKED), int(VisitTrigger.CLOSED)
 UNSEEN, DIRECT = int(Arrival.UNSEEN), int(Arrival.DIRECT)
@@ -408,7 +408,8 @@ def _join(v, circle, s, i, visit, terms):
         rows[visit, MARK] = mark
         news = True
     subscriber = rows[visit, SUBSCRIBER]
-    if _other_holder(circle, hi, lo, ns, known_ns, subscriber, guard_ns):
+    doubtful = (s.flags[i] & np.uint32(IS_UNRELIABLE)) != 0
+    if doubtful or _other_holder(circle, hi, lo, ns, known_ns, subscriber, guard_ns):
         news = news or rows[visit, AMBIGUOUS] == 0
         rows[visit, AMBIGUOUS] = 1
     link(v, add_node(v, visit, hi, lo, ns))

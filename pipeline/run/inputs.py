@@ -8,7 +8,7 @@ order. At equal times facts come before messages and messages before packets.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
@@ -27,6 +27,7 @@ from pipeline.capture.pcap import PcapReader
 from pipeline.capture.recognise import InputKind, recognise
 from pipeline.model.batches import PacketBatch
 from pipeline.model.columns import Batch, concat
+from pipeline.model.faults import Fault
 from pipeline.model.stage import END_OF_TIME
 from pipeline.model.tally import Tally
 from pipeline.model.words import Basis
@@ -40,6 +41,8 @@ READERS = {
 }
 KINDS = tuple(READERS)
 CAPTURES = (InputKind.PCAP, InputKind.PCAPNG, InputKind.GZIP)
+JUMP_NS = 24 * 3_600_000_000_000
+BELIEVED_AFTER = 8
 WITHDRAWN = (int(Basis.REFUSED), int(Basis.LEFT))
 
 
@@ -142,7 +145,11 @@ def read_facts(paths: Sequence[tuple[Path, InputKind]], tally: Tally) -> Facts:
 
 
 class PacketFeed:
-    """Captures read together, in the order of their (never falling) packet times."""
+    """Captures read together, in the order of their (never falling) packet times.
+
+    One packet from the future would close every visit and let nothing of today in. So a packet that
+    is a day ahead of all before it in its file is left out and counted, until eight in a row agree.
+    """
 
     def __init__(self, paths: Sequence[Path], tally: Tally, rows: int = 4096) -> None:
         self._lanes = [
@@ -173,9 +180,8 @@ class _Lane:
 
     def __init__(self, file: BinaryIO, name: str, number: int, tally: Tally, rows: int) -> None:
         self.file = file
-        self._batches = iter(
-            PcapReader(file, source=name, source_id=number, tally=tally, rows=rows)
-        )
+        reader = PcapReader(file, source=name, source_id=number, tally=tally, rows=rows)
+        self._batches = _without_strays(reader, tally)
         self._batch: PacketBatch | None = None
         self._keys = np.zeros(0, np.int64)
         self._at = 0
@@ -199,6 +205,33 @@ class _Lane:
         stop = int(np.searchsorted(self._keys, limit_ns, "left"))
         start, self._at = self._at, stop
         return cut_packets(self._batch, start, stop), int(self._keys[stop - 1])
+
+
+def _without_strays(batches: Iterable[PacketBatch], tally: Tally) -> Iterator[PacketBatch]:
+    """The batches without packets from the future, which are counted."""
+    highest: int | None = None
+    ahead = 0  # how many in a row
+    for batch in batches:
+        if len(batch) == 0:
+            continue
+        latest = int(batch.time_ns.max())
+        highest = int(batch.time_ns[0]) if highest is None else highest
+        if latest <= highest + JUMP_NS:
+            highest, ahead = max(highest, latest), 0
+            yield batch
+            continue
+        start = 0
+        for row, time_ns in enumerate(batch.time_ns.tolist()):
+            ahead = ahead + 1 if time_ns > highest + JUMP_NS else 0
+            if 0 < ahead < BELIEVED_AFTER:
+                tally.add("capture", f"fault:{Fault.TIME_BAD.name.lower()}")
+                if row > start:
+                    yield cut_packets(batch, start, row)
+                start = row + 1
+            else:
+                highest, ahead = max(highest, time_ns), 0
+        if len(batch) > start:
+            yield cut_packets(batch, start, len(batch))
 
 
 def cut_packets(batch: PacketBatch, start: int, stop: int) -> PacketBatch:

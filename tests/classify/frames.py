@@ -21,7 +21,8 @@ def ip(source: str, target: str, protocol: int, payload: bytes) -> bytes:
     """An IPv4 or IPv6 packet."""
     a, b = ipaddress.ip_address(source), ipaddress.ip_address(target)
     if a.version == 4:
-        head = struct.pack(">BBHHHBBH", 0x45, 0, 20 + len(payload), 1, 0x4000, 64, protocol, 0)
+        total = 20 + len(payload) if len(payload) < 65516 else 0  # 0: a card was to cut it
+        head = struct.pack(">BBHHHBBH", 0x45, 0, total, 1, 0x4000, 64, protocol, 0)
     else:
         head = struct.pack(">IHBB", 6 << 28, len(payload), protocol, 64)
     return head + a.packed + b.packed + payload

@@ -328,6 +328,26 @@ def test_names_are_cleaned():
     assert [h for _, h, _ in named(raws)] == ["shop.example", "shop_1.example", "news.example"]
 
 
+@pytest.mark.parametrize("size", [65_536, 65_556, 200_000, 262_000])
+def test_a_packet_of_any_size_writes_no_more_than_there_is_room_for(size):
+    request = b"GET a://b HTTP/1.1\n\n"  # the shortest that names a host
+    raw = (request * (size // len(request) + 1))[:size]
+    classify = Classify(circle=None, parse_for=ParseFor.EVERYONE, keys=KEYS)
+    tally = Tally()
+    packets = timed([*talk(raw), *talk(request, port=2)])
+    found = classify.push(frames.batch(packets), tally)
+    taken = min(size, 65_536) // len(request)
+    assert found.host.to_list() == ["b"] * (taken + 1)
+    assert tally.starting("fault").get("payload_cut", 0) == (size > 65_536)
+    compare(packets)
+
+
+def test_a_long_target_is_cut_with_its_packet():
+    raw = b"GET /" + b"a" * 250_000 + b" HTTP/1.1\r\nHost: a.example\r\n\r\n"
+    found = named([*talk(raw), *talk(frames.client_hello("b.example"), port=2)])
+    assert [host for _, host, _ in found] == ["b.example"]
+
+
 def test_quic_is_counted_apart_and_udp_makes_flows():
     initial = b"\xc3\x00\x00\x00\x01\x08" + bytes(1200)
     raws = [frames.udp(initial), frames.udp(b"plain"), frames.udp(initial, port=2)]

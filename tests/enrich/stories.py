@@ -84,12 +84,18 @@ def session_batch(sessions: list[Session]) -> SessionBatch:
         subscriber=column((s.subscriber for s in sessions), np.int32),
         basis=column((s.basis for s in sessions), np.uint8),
         method=np.ones(count, np.uint8),
-        flags=column((SessionFlag.DOCUMENT if s.document else 0 for s in sessions), np.uint32),
+        flags=column((flags_of(s) for s in sessions), np.uint32),
         host=TextColumn.of(host(s) for s in sessions),
         target=TextColumn.of(target(s) for s in sessions),
         referer=TextColumn.of("http://r.example/" if s.referred else "" for s in sessions),
         alpn=TextColumn.of("" for _ in sessions),
     )
+
+
+def flags_of(s: Session) -> SessionFlag:
+    """What classify would have said of it."""
+    document = SessionFlag.DOCUMENT if s.document else SessionFlag(0)
+    return document | (SessionFlag.UNRELIABLE if s.unreliable else SessionFlag(0))
 
 
 def binding_batch(facts: list[Fact]) -> BindingBatch:

@@ -145,6 +145,12 @@ def test_late_messages_end_what_was_then(desk):
     assert [desk.holder(ONE, t) for t in (14, 15, 20)] == [0, -1, 1]
 
 
+def test_a_stop_that_overtakes_its_start_still_ends_it(desk):
+    assert desk.sign_in((STOP, "ann", ONE, 20, 20)) == [END]
+    assert desk.sign_in((START, "ann", ONE, 10, 25)) == [(1, 0)]
+    assert [desk.holder(ONE, t) for t in (9, 10, 19, 20, 99)] == [-1, 0, 0, -1, -1]
+
+
 def test_a_stop_of_somebody_else_ends_nothing(desk):
     desk.sign_in((START, "ann", ONE, 10, 10))
     assert desk.sign_in((STOP, "ben", ONE, 20, 20), (STOP, "eve", ONE, 20, 20)) == []

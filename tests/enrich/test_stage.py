@@ -186,6 +186,15 @@ def test_a_fact_about_what_came_long_after_says_nothing():
     assert triggers(rows) == [OPENED, MARKED, CLOSED]
 
 
+def test_a_name_that_cannot_be_relied_upon_makes_its_visit_ambiguous():
+    rows = story(tls(1000), tls(1001, unreliable=True), tls(1002))
+    assert [(row["trigger"], row["ambiguous"]) for row in rows] == [
+        (VisitTrigger.OPENED, False),
+        (VisitTrigger.MARKED, True),
+        (VisitTrigger.CLOSED, True),
+    ]
+
+
 def test_ones_own_binding_makes_nothing_ambiguous():
     assert not story(tls(1000), facts=[*HOME, Fact(ANN, 0, 1001, 1001)])[-1]["ambiguous"]
 

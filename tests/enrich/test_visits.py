@@ -42,6 +42,7 @@ def sessions(draw) -> list[Session]:
                 document=plain and draw(st.booleans()),
                 mark=draw(st.sampled_from(["", "", "awc", "cjevent"])) if plain else "",
                 referred=plain and draw(st.booleans()),
+                unreliable=draw(st.sampled_from([False] * 7 + [True])),
                 basis=draw(st.integers(1, 2)),
                 packet=number + 1,
             )

@@ -56,7 +56,8 @@ class NaiveDirectory:
         ends: list[str] = []
         bind = False
         if kind == STOP:
-            ends = [mine] if index >= 0 and held.get(mine) == index else []
+            free = mine not in held and self.is_member(login, event, received)
+            ends = [mine] if index >= 0 and (held.get(mine) == index or free) else []
         elif self.is_member(login, event, received):
             bind = held.get(mine) != index
             if bind or kind == START:

@@ -29,6 +29,7 @@ from tests.naive.streams import (
 
 WHOLE, NOT_YET, NEVER = "whole", "not yet", "never"
 MASK = 0xFFFFFFFF
+PAYLOAD_TAKEN_MAX = 65536
 SYN, ACK = 2, 16
 
 
@@ -93,7 +94,8 @@ class NaiveClassify:
         else:
             now = Now(time_ns, number, self.watermark_ns, source, target)
             sequence = (header.sequence + bool(header.tcp_flags & SYN)) & MASK
-            self._segment(flow, now, header.payload, header.payload_length, sequence)
+            taken = header.payload[:PAYLOAD_TAKEN_MAX]
+            self._segment(flow, now, taken, header.payload_length, sequence)
             if flow.client is None:
                 if now.skip == Skip.NOT_A_CLIENT:
                     flow.client = target

@@ -23,6 +23,7 @@ class Session:
     document: bool = False
     mark: str = ""
     referred: bool = False
+    unreliable: bool = False
     basis: int = 2
     packet: int = 0
 
@@ -132,7 +133,8 @@ class Folder:
                 # Of passes at the same moment the one seen last counts.
                 visit.tracker = [one for one in seen if one[0] == last][-1]
                 trigger = VisitTrigger.MARKED
-        if not visit.ambiguous and self.is_ambiguous(session, self.watermark):
+        doubtful = session.unreliable or self.is_ambiguous(session, self.watermark)
+        if not visit.ambiguous and doubtful:
             visit.ambiguous = True
             trigger = VisitTrigger.MARKED
         if session.mark and not visit.mark:
@@ -222,6 +224,7 @@ class Folder:
         for visit in self.open:
             if visit.changed:
                 self.write(visit, VisitTrigger.PAUSED)
+        self.watermark = -FOREVER
 
     def write(self, visit: Visit, trigger: VisitTrigger) -> None:
         visit.version += 1

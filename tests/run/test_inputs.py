@@ -144,6 +144,45 @@ def feed_of(files, rows):
     return feed
 
 
+DAY = 24 * 3600 * 10**9
+
+
+def times_kept(times, rows):
+    """Packet numbers that come out, and how many were left out for their time."""
+    tally = Tally()
+    feed = PacketFeed([], tally)
+    feed._lanes = [_Lane(io.BytesIO(pcap(times)), "f", 0, tally, rows)]
+    kept = [number for _, number, _ in drain(feed, [])]
+    return kept, tally.counts["capture", "fault:time_bad"]
+
+
+def stray_packets(times):
+    """The same, told slowly."""
+    kept, highest, ahead = [], None, 0
+    for number, time_ns in enumerate(times, start=1):
+        highest = time_ns if highest is None else highest
+        ahead = ahead + 1 if time_ns > highest + DAY else 0
+        if 0 < ahead < 8:
+            continue
+        ahead, highest = 0, max(highest, time_ns)
+        kept.append(number)
+    return kept, len(times) - len(kept)
+
+
+@given(
+    st.lists(st.sampled_from([0, 1, DAY, DAY + 1, DAY + 2, 2 * DAY + 5, 9 * DAY]), max_size=40),
+    st.integers(1, 50),
+)
+def test_packets_from_the_future_are_left_out_however_they_are_cut(times, rows):
+    assert times_kept(times, rows) == stray_packets(times)
+
+
+def test_a_clock_that_has_really_moved_on_is_believed():
+    kept, left_out = times_kept([0, 5, 9 * DAY, 6, *[3 * DAY] * 10, 7], 4)
+    assert kept == [1, 2, 4, *range(12, 16)]
+    assert left_out == 1 + 7
+
+
 @given(
     st.lists(st.lists(st.integers(0, 50), max_size=12), min_size=1, max_size=3),
     st.integers(1, 5),
