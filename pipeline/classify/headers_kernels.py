@@ -58,7 +58,7 @@ HEADER = np.dtype(
         ("tcp_flags", "u1"), ("fault", "u1"), ("skip", "u1"),
     ]
 )  # fmt: skip
-"""One packet: 64 bytes, the rows of a HeaderBatch."""
+"""One packet: 64 bytes."""
 
 
 @primitive

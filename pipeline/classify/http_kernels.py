@@ -15,7 +15,7 @@ from __future__ import annotations
 import numpy as np
 
 from pipeline.classify.tls_kernels import BAD, NEVER, NOT_YET, WHOLE
-from pipeline.kernels.bytes import holds_letters, is_digit, lower, same_letters
+from pipeline.kernels.bytes import holds_letters, is_digit, lower, same_letters, same_text
 from pipeline.kernels.compile import primitive, routine
 from pipeline.model.words import Method
 
@@ -221,7 +221,7 @@ def _read_field(data, at, stop, head):
         if head.host_at == 0:
             head.host_at, head.host_stop = start, stop
             return True
-        if not _same_text(data, start, stop, head.host_at, head.host_stop):
+        if not same_text(data, start, stop, head.host_at, head.host_stop):
             head.disagrees = 1
     elif length == 6 and same_letters(data, at, name_stop, ACCEPT):
         if holds_letters(data, start, stop, TEXT_HTML):
@@ -258,17 +258,6 @@ def _rules_out_document(data, at, name_stop, start, stop):
         ahead = holds_letters(data, start, stop, PREFETCH)
         return ahead or holds_letters(data, start, stop, PRERENDER)
     return False
-
-
-@primitive
-def _same_text(data, start, stop, other_start, other_stop):
-    """Are two pieces of text equal but for the case of letters?"""
-    if stop - start != other_stop - other_start:
-        return False
-    for i in range(stop - start):
-        if lower(I64(data[start + i])) != lower(I64(data[other_start + i])):
-            return False
-    return True
 
 
 @routine

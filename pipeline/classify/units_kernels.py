@@ -36,7 +36,7 @@ from pipeline.classify.state_kernels import (
     SUM_SESSIONS,
     SUMS,
 )
-from pipeline.kernels.bytes import copy_bytes, lower
+from pipeline.kernels.bytes import copy_bytes, same_text
 from pipeline.kernels.compile import routine
 from pipeline.kernels.hashing import siphash128_words
 from pipeline.model.faults import Fault, Skip
@@ -163,7 +163,7 @@ def _name_of_head(track, flow, data):
         flags |= UNRELIABLE
     if kind == HOST_NONE:
         kind, start, stop = other, other_start, other_stop
-    elif other != HOST_NONE and not _same_name(data, start, stop, other_start, other_stop):
+    elif other != HOST_NONE and not same_text(data, start, stop, other_start, other_stop):
         flags |= UNRELIABLE
     if kind == HOST_NONE:
         track.desk.now.skip = NO_NAME
@@ -178,16 +178,6 @@ def _name_of_head(track, flow, data):
         copy_bytes(data, start, stop, track.memory, counts.referer)
         counts.referer += stop - start
         _end_row(track, head.method)
-
-
-@routine
-def _same_name(data, start, stop, other_start, other_stop):
-    if stop - start != other_stop - other_start:
-        return False
-    for i in range(stop - start):
-        if lower(I64(data[start + i])) != lower(I64(data[other_start + i])):
-            return False
-    return True
 
 
 @routine

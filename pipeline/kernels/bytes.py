@@ -94,3 +94,14 @@ def copy_bytes(source, start, stop, target, at):
     """Copy `source[start:stop]` to `target[at:]`."""
     for i in range(stop - start):
         target[at + i] = source[start + i]
+
+
+@primitive
+def same_text(data, start, stop, other_start, other_stop):
+    """Are two pieces of text equal but for the case of letters?"""
+    if stop - start != other_stop - other_start:
+        return False
+    for i in range(stop - start):
+        if lower(I64(data[start + i])) != lower(I64(data[other_start + i])):
+            return False
+    return True

@@ -104,7 +104,6 @@ class TextColumn:
 
 
 TEXT = TextColumn
-SealedText = Annotated[TextColumn, SEALED]
 
 
 @dataclass(frozen=True, slots=True)

@@ -25,20 +25,12 @@ class Tally:
         if count:
             self.counts[stage, what] += int(count)
 
-    def add_column(self, stage: str, words: type[IntEnum], column: np.ndarray) -> None:
-        """Count the numbers in a fault or skip column (0 is good and not counted)."""
-        self.add_counts(stage, words, np.bincount(column, minlength=1))
-
     def add_counts(self, stage: str, words: type[IntEnum], counts: np.ndarray) -> None:
         """Add an array of counts that is indexed by the enum's numbers."""
         for number in np.flatnonzero(counts).tolist():
             if number:
                 prefix = "fault" if words is Fault else "skip" if words is Skip else ""
                 self.add(stage, f"{prefix}:{words(number).name.lower()}", int(counts[number]))
-
-    def merge(self, other: Tally) -> None:
-        """Add all counts of another tally."""
-        self.counts.update(other.counts)
 
     def of(self, what: str) -> int:
         """The sum of `what` over all stages."""

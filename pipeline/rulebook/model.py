@@ -18,7 +18,6 @@ from fractions import Fraction
 from typing import Any
 
 from pipeline.model.money import CURRENCY_SCALE
-from pipeline.model.stage import END_OF_TIME
 
 STATUSES = ("draft", "live", "paused")
 DELIVERIES = ("deeplink", "param", "match", "none")
@@ -291,8 +290,3 @@ def version_of(kind: str, content: Any) -> bytes:
 def _plain(value: Any) -> str:
     assert isinstance(value, Fraction), type(value)
     return f"{value.numerator}/{value.denominator}"
-
-
-def open_end(valid_until_ns: int) -> bool:
-    """Has this validity no end?"""
-    return valid_until_ns == END_OF_TIME

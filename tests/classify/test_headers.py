@@ -12,7 +12,7 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from pipeline.classify.headers import headers
+from pipeline.classify.headers import walk
 from pipeline.model.faults import Fault, Skip
 from tests.classify import frames
 from tests.naive.headers import Header, walk_headers
@@ -32,7 +32,7 @@ def walked(packets: list[bytes], wire: list[int] | None = None, link_type: int =
     batch = frames.batch([(0, raw) for raw in packets], link_type=link_type)
     if wire is not None:
         batch = batch.with_columns(wire_length=np.array(wire, np.uint32))
-    found = headers(batch)
+    found = np.asarray(walk(batch)).view(np.recarray)
     rows: list[Header | Fault | Skip] = []
     for i in range(len(found)):
         if found.fault[i] or found.skip[i]:

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pipeline.model.stage import END_OF_TIME
-from pipeline.rulebook.model import Accrual, Location, files_hash, open_end, version_of
+from pipeline.rulebook.model import Accrual, Location, files_hash, version_of
 
 PLACE = Location("partners/x.toml", 1, "accrual[0]")
 
@@ -77,8 +77,3 @@ def test_the_hash_is_of_names_and_texts():
     assert files_hash({"a": "x", "b": "y"}) == files_hash({"b": "y", "a": "x"})
     assert files_hash({"a": "x", "b": "y"}) != files_hash({"a": "y", "b": "x"})
     assert files_hash({"a": "x"}) != files_hash({"b": "x"})
-
-
-def test_an_open_end():
-    assert open_end(accrual().valid_until_ns)
-    assert not open_end(5)
