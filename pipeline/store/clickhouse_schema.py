@@ -180,6 +180,16 @@ NEWEST = {
     "runs": "state DESC, stream_offset DESC",
 }
 
+# What a view says in place of a column of the newest row, where other rows know better.
+SAID = {
+    # A purchase that names a click shows that the subscriber went where it leads.
+    ("clicks", "delivery"): (
+        f"CAST(if(click_id IN (SELECT click_id FROM {{database}}.purchases_log"
+        f" WHERE parked = '{ParkReason.NONE.name.lower()}'), '{Delivery.PROVEN.name.lower()}',"
+        " toString(delivery)), '{type}')"
+    ),
+}
+
 ABOUT = {
     "rulebooks": "The full text of every rulebook.",
     "bindings": "Which subscriber held which address, by the address's keyed hash.",
@@ -197,7 +207,7 @@ ABOUT = {
 VIEWS = {
     "visits": "The newest version of each visit. Cause: the flow that opened it.",
     "decisions": "Decisions. Cause: the visit.",
-    "clicks": "Clicks. Cause: the decision.",
+    "clicks": "Clicks; a purchase that names one proves its delivery. Cause: the decision.",
     "conversions": "The latest outcome of each conversion. Cause: its click, else its visit.",
     "entries": "Entries. Cause: as the book names it (`cause_kind`, `cause_id`).",
     "runs": "The latest state of each run. Cause: the cut it ran at.",
@@ -317,11 +327,20 @@ def create_view(name: str, database: str) -> str:
     own = {c.name for c in table.columns}
     head = [f"{key} AS id"] + ([f"{cause} AS cause_id"] if "cause_id" not in own else [])
     newest = NEWEST.get(name, "stream_offset DESC")
-    selected = ", ".join([*head, *(c.name for c in table.columns)])
+    selected = ", ".join([*head, *(_said(table, c, database) for c in table.columns)])
     return (
         f"CREATE OR REPLACE VIEW {database}.{name} AS SELECT {selected}"
         f" FROM {database}.{table.log} ORDER BY {key}, {newest} LIMIT 1 BY {key}"
     )
+
+
+def _said(table: Table, column: TableColumn, database: str) -> str:
+    """A column of a view."""
+    formula = SAID.get((table.name, column.name))
+    if formula is None:
+        return column.name
+    told = formula.format(database=database, type=column.type.replace("'", "\\'"))
+    return f"{told} AS {column.name}"
 
 
 def statements(database: str) -> list[str]:

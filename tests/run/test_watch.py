@@ -70,7 +70,7 @@ def test_units_continue_where_the_last_one_ended(drop, tmp_path):
     visits = asked(state, "SELECT visit_id, sessions, documents FROM visits")
     assert [(v["sessions"], v["documents"]) for v in visits] == [(2, 2)]
     clicks = asked(state, "SELECT click_id, delivery FROM clicks")
-    assert [click["delivery"] for click in clicks] == ["unproven"]
+    assert [click["delivery"] for click in clicks] == ["unproven"]  # nobody has bought yet
     again = once(drop, state)
     assert "one.pcap" not in again.stdout.split("\n", 1)[1]
     purchase(drop, "purchases.tsv", clicks[0]["click_id"], 1)
@@ -79,6 +79,9 @@ def test_units_continue_where_the_last_one_ended(drop, tmp_path):
         done("job", "accrue", "--state", state, "--now", "2026-06-01T00:00:00Z", "--json")
     )
     assert told["results"] == {"ok": 1}
+    proven = asked(state, "SELECT delivery, toTypeName(delivery) AS type FROM clicks")
+    assert [row["delivery"] for row in proven] == ["proven"]
+    assert proven[0]["type"].startswith("Enum8(")
     rows = asked(state, "SELECT state, points FROM conversions")
     assert rows == [{"state": "available", "points": 250}]
     back = mirrorpoint("job", "accrue", "--state", state, "--now", "2026-05-01T00:00:00Z")
