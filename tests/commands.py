@@ -10,6 +10,10 @@ from pathlib import Path
 from typing import Any
 
 FIRST_DAY = Path(__file__).resolve().parent.parent / "replay_pcaps" / "first-day"
+# Every hash that `replay --json` must tell; two runs are the same when all of them are.
+HASHES = frozenset(
+    f"{name}_hash" for name in ("visits", "decisions", "conversions", "ledger", "journal")
+)
 
 
 def mirrorpoint(
@@ -44,8 +48,11 @@ def replayed(
 
 
 def hashes(report: dict[str, Any]) -> dict[str, str]:
-    """All hashes of a report."""
-    return {name: value for name, value in report.items() if name.endswith("_hash")}
+    """All hashes of a report; none may be missing, or two reports would agree on nothing."""
+    found = {name: value for name, value in report.items() if name.endswith("_hash")}
+    assert found.keys() == HASHES
+    assert all(found.values())
+    return found
 
 
 def asked(state: Path, query: str) -> list[dict[str, Any]]:

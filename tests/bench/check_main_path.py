@@ -28,6 +28,7 @@ from typing import Any
 from tests.bench import by_hand, recall, start, wire
 from tests.bench.figures import Figure, machine
 from tests.bench.traffic import Traffic
+from tests.commands import HASHES
 
 REPOSITORY = Path(__file__).resolve().parent.parent.parent
 CASE = REPOSITORY / "replay_pcaps" / "first-day"
@@ -112,11 +113,15 @@ class Check:
     def replay(self) -> Iterator[Point]:
         """The same hashes from the same case."""
         (_, a), (_, b) = self.state("A"), self.state("B")
-        names = sorted(name for name in a if name.endswith("_hash"))
-        differ = [name for name in names if a[name] != b[name]]
-        good = not differ and {"ledger_hash", "journal_hash"} <= set(names)
-        reached = f"{len(names)} hashes equal" if good else f"differ: {', '.join(differ) or names}"
-        yield Point("replay into A and into B", "equal hashes", reached, good)
+        absent = sorted(HASHES - {name for name in a if a[name]})
+        differ = sorted(name for name in HASHES - set(absent) if a[name] != b.get(name))
+        reached = f"{len(HASHES)} hashes equal"
+        if absent or differ:
+            reached = (
+                f"differ: {', '.join(differ) or 'none'}; absent: {', '.join(absent) or 'none'}"
+            )
+        asked = f"{len(HASHES)} equal hashes"
+        yield Point("replay into A and into B", asked, reached, not absent and not differ)
 
     def explain(self) -> Iterator[Point]:
         """Every entry can be explained, down to the flow and packet where there is one."""
