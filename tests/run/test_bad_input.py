@@ -57,16 +57,41 @@ def test_damaged_captures(tmp_path, kind):
     assert sum(counts["faults"].values()) > 0
 
 
+def whole_packets(raw):
+    """How many packets of a classic little-endian capture are there to their last byte."""
+    at, count = 24, 0
+    while at + 16 <= len(raw):
+        at += 16 + int.from_bytes(raw[at + 8 : at + 12], "little")
+        count += at <= len(raw)
+    return count
+
+
+def told(state, until):
+    """What packets up to `until` opened or asked first, version by version, and its row's hash."""
+    return asked(
+        state,
+        "SELECT visit_id, trigger, row_hash FROM visits_log WHERE trigger IN ('opened', 'document')"
+        f" AND greatest(packet_number, document_packet) <= {until}"
+        " ORDER BY visit_id, stream_offset",
+    )
+
+
 def test_a_damaged_capture_in_a_replay_loses_no_good_row(tmp_path):
     case = tmp_path / "case"
     shutil.copytree(FIRST_DAY, case)
     raw = capture()
     (case / "input.pcap").write_bytes(raw[: len(raw) * 2 // 3])
+    until = whole_packets(raw[: len(raw) * 2 // 3])
+    assert 0 < until < whole_packets(raw)
     whole = replayed(FIRST_DAY, state=tmp_path / "whole")
     short = replayed(case, state=tmp_path / "short")
     assert 0 < short["visits"] < whole["visits"]
     assert short["faults"]["file_truncated"] == 1
     assert short["parked"] == whole["parked"]
+    kept = told(tmp_path / "whole", until)
+    assert len(kept) >= 8
+    assert told(tmp_path / "short", until) == kept
+    assert short["visits"] == len({row["visit_id"] for row in kept})
 
 
 def test_purchases_that_nobody_can_read(tmp_path):
