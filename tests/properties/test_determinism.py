@@ -1,4 +1,7 @@
-"""The same input, the same points: however it is cut, in whatever order messages arrive."""
+"""The same input, the same points: however it is cut, in whatever order messages arrive.
+
+By the command line, on the bundled day; test_generated_days.py asks the same of days it draws.
+"""
 
 import json
 import random
@@ -86,10 +89,9 @@ def shuffled_case(folder, seed):
     return folder
 
 
-@pytest.mark.parametrize("seed", [1, 2, 3])
-def test_messages_in_any_order_of_arrival(tmp_path, seed):
+def test_messages_in_another_order_of_arrival(tmp_path):
     first = replayed(shuffled_case(tmp_path / "a", 0), state=tmp_path / "sa")
-    other = replayed(shuffled_case(tmp_path / "b", seed), state=tmp_path / "sb")
+    other = replayed(shuffled_case(tmp_path / "b", 1), state=tmp_path / "sb")
     assert first["ledger_hash"] == other["ledger_hash"]
     assert first["journal_hash"] != other["journal_hash"]
 
