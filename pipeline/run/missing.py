@@ -21,7 +21,7 @@ from pipeline.run.failures import RequestError
 WRONG = 2
 V4_LENGTHS, V6_LENGTHS = (32, 31, 30, 29, 28), (128, 64, 60, 56, 48)
 WORDS = {
-    "held": "the partner approved it; points wait for the return window until {release}",
+    "held": "the partner approved it; for the return window its points are held until {release}",
     "pending": "the partner has not confirmed it yet",
     "declined": "the partner declined it",
     "orphan": "no click of ours, and no member the shop could name, leads to it",
@@ -30,6 +30,7 @@ WORDS = {
     "the purchase",
     "ambiguous": "the address changed hands around the visit, so it is not certain whose it was",
     "no_rule": "no accrual rule of the partner was in force for it",
+    "no_points": "by its rule the amount is worth less than one point",
     "wrong_partner": "the click it names belongs to another partner",
     "not_a_member": "the subscriber was not a member at the visit",
 }

@@ -1,10 +1,14 @@
 """Every entry leads to a packet or an order; every missing award to the link that broke."""
 
 import json
+import shutil
+import subprocess
+import sys
 
 import pytest
 
 from tests.commands import FIRST_DAY, asked, done, mirrorpoint, replayed
+from tests.need import REPOSITORY
 
 
 @pytest.fixture(scope="module")
@@ -12,6 +16,13 @@ def state(tmp_path_factory):
     folder = tmp_path_factory.mktemp("explain") / "state"
     replayed(FIRST_DAY, state=folder)
     return folder
+
+
+@pytest.fixture(scope="module")
+def conversions(state):
+    """A conversion for each reason, by the partner's number."""
+    rows = asked(state, "SELECT reason, min(conversion_id) AS id FROM conversions GROUP BY reason")
+    return {row["reason"]: row["id"] for row in rows}
 
 
 def chain(state, *words):
@@ -36,14 +47,39 @@ def test_an_entry_leads_to_the_packet(state):
     assert "rules/partners/" in links[whats.index("rule")]["text"]
 
 
+def chains(state, ids):
+    """What `explain ID --json` prints, for many ids."""
+    done = subprocess.run(
+        [sys.executable, "-m", "tests.run.explaining", str(state)],
+        input="\n".join(ids),
+        capture_output=True,
+        text=True,
+        check=True,
+        cwd=REPOSITORY,
+    )
+    return json.loads(done.stdout)
+
+
 def test_every_entry_has_a_chain(state):
-    transfers = asked(state, "SELECT any(entry_id) AS id, any(cause_kind) AS cause FROM entries"
-                             " GROUP BY transfer_id")  # fmt: skip
-    assert len(transfers) > 10
-    for row in transfers[:6]:
-        whats = {link["what"] for link in chain(state, row["id"])}
-        assert {"entry", "booked"} <= whats
-        assert whats & {"packet", "command", "message"}
+    entries = asked(state, "SELECT entry_id AS id, transfer_id, cause_kind AS cause FROM entries")
+    assert len({row["transfer_id"] for row in entries}) > 10
+    assert {row["cause"] for row in entries} == {"conversion", "order"}
+    told = chains(state, [row["id"] for row in entries])
+    for row in entries:
+        links = told[row["id"]]
+        whats = [link["what"] for link in links]
+        assert whats[0] == "entry"
+        assert "booked" in whats
+        if row["cause"] == "order":
+            assert whats[-1] == "command", row
+            continue
+        order = [whats.index(what) for what in ("rule", "message", "visit", "packet")]
+        assert order == sorted(order), whats
+        packet = links[whats.index("packet")]["facts"]
+        assert packet["capture"] == "input.pcap"
+        assert int(packet["packet"]) > 0
+    first = entries[0]["id"]
+    assert told[first] == chain(state, first), "the command says something else"
 
 
 @pytest.mark.parametrize("view", ["visits", "decisions", "clicks", "conversions", "runs", "cuts"])
@@ -78,14 +114,41 @@ def test_an_id_that_nobody_has(state):
         ("ambiguous", "changed hands"),
         ("wrong_partner", "another partner"),
         ("not_a_member", "not a member"),
+        ("no_rule", "no accrual rule of the partner"),
+        ("no_points", "less than one point"),
     ],
 )
-def test_the_first_link_that_broke(state, reason, words):
-    found = asked(state, f"SELECT conversion_id FROM conversions WHERE reason = '{reason}'")
-    assert found, f"the day has no conversion with {reason}"
-    last = missing(state, found[0]["conversion_id"])[-1]
+def test_the_first_link_that_broke(state, conversions, reason, words):
+    assert reason in conversions, f"the day has no conversion with {reason}"
+    last = missing(state, conversions[reason])[-1]
     assert last["what"] == "broken"
     assert words in last["text"]
+
+
+@pytest.fixture(scope="module")
+def evening(tmp_path_factory):
+    """The day as it stood at its first cut: what was approved still waits."""
+    folder = tmp_path_factory.mktemp("evening")
+    case = folder / "case"
+    shutil.copytree(FIRST_DAY, case)
+    before, first, rest = (case / "case.toml").read_text().partition("[[cut]]")
+    assert rest.count("[[cut]]") >= 4
+    (case / "case.toml").write_text(before + first + rest.partition("[[cut]]")[0])
+    replayed(case, state=folder / "state")
+    return folder / "state"
+
+
+def test_points_that_wait_are_held_until_a_day(evening):
+    query = "SELECT reason, toString(release_at) AS at FROM conversions WHERE conversion_id = '{}'"
+    (row,) = asked(evening, query.format("AC-1003"))
+    assert row["reason"] == "held"
+    assert row["at"].startswith("2026-03-15 12:15:00")
+    # By the shop's own number, and by the order's.
+    for order in ("AC-1003", "AC-R1003"):
+        links = missing(evening, order)
+        assert links[-1]["what"] == "broken"
+        assert "held until 2026-03-15 12:15:00Z" in links[-1]["text"]
+        assert {"message", "click", "visit", "packet"} <= {link["what"] for link in links[:-1]}
 
 
 def test_a_parked_message(state):
@@ -96,10 +159,8 @@ def test_a_parked_message(state):
     assert "parked: unknown_currency" in last["text"]
 
 
-def test_nothing_is_broken(state):
-    query = "SELECT conversion_id FROM conversions WHERE reason = 'awarded' LIMIT 1"
-    (row,) = asked(state, query)
-    links = missing(state, row["conversion_id"])
+def test_nothing_is_broken(state, conversions):
+    links = missing(state, conversions["awarded"])
     assert links[-1]["what"] == "whole"
     assert "entry" in {link["what"] for link in links}
 
