@@ -56,7 +56,7 @@ def _show(folder: Path, keep: bool) -> int:
     if keep:
         click.echo("\nThe store stays. Three queries worth trying:")
         for about, query in QUERIES:
-            click.echo(f"\n  # {about}\n  mirrorpoint sql --state {folder} \\")
+            click.echo(f"\n  # {about}\n  mirrorpoint sql --state {shlex.quote(str(folder))} \\")
             click.echo(f"    {shlex.quote(query)}")
     else:
         click.echo("\nNothing was kept. `mirrorpoint demo --keep` leaves a store to query.")
