@@ -17,22 +17,26 @@ HASHES = frozenset(
 
 
 def mirrorpoint(
-    *words: str | Path, env: dict[str, str] | None = None, seconds: float = 240
+    *words: str | Path,
+    env: dict[str, str] | None = None,
+    cwd: Path | None = None,
+    seconds: float = 240,
 ) -> subprocess.CompletedProcess[str]:
-    """Run `mirrorpoint WORDS...`; the result with its output as text."""
+    """Run `mirrorpoint WORDS...` in `cwd`; the result with its output as text."""
     return subprocess.run(
         [sys.executable, "-m", "pipeline.cli", *map(str, words)],
         capture_output=True,
         text=True,
         timeout=seconds,
         env=os.environ | {"PYTHONPATH": str(Path(__file__).parent.parent)} | (env or {}),
+        cwd=cwd,
         check=False,
     )
 
 
-def done(*words: str | Path, env: dict[str, str] | None = None) -> str:
+def done(*words: str | Path, env: dict[str, str] | None = None, cwd: Path | None = None) -> str:
     """Run it and expect exit code 0; standard output."""
-    result = mirrorpoint(*words, env=env)
+    result = mirrorpoint(*words, env=env, cwd=cwd)
     assert result.returncode == 0, f"{words}\n{result.stdout}\n{result.stderr}"
     return result.stdout
 

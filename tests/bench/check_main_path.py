@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import re
 import shutil
 import subprocess
@@ -54,11 +55,22 @@ class FellShort(Exception):
     """A command that did not do what it should; the message says which and how."""
 
 
-def run(*command: str, seconds: float = COMMAND_SECONDS) -> str:
+def run(
+    *command: str,
+    seconds: float = COMMAND_SECONDS,
+    cwd: Path = REPOSITORY,
+    env: dict[str, str] | None = None,
+) -> str:
     """A command's standard output. Raises FellShort with the end of its errors."""
     try:
         done = subprocess.run(
-            command, cwd=REPOSITORY, capture_output=True, text=True, timeout=seconds, check=False
+            command,
+            cwd=cwd,
+            env=os.environ | (env or {}),
+            capture_output=True,
+            text=True,
+            timeout=seconds,
+            check=False,
         )
     except subprocess.TimeoutExpired:
         raise FellShort(f"{command[0]} took more than {seconds:.0f} s") from None
@@ -68,9 +80,9 @@ def run(*command: str, seconds: float = COMMAND_SECONDS) -> str:
     return done.stdout
 
 
-def mirrorpoint(*arguments: str) -> str:
+def mirrorpoint(*arguments: str, cwd: Path = REPOSITORY, env: dict[str, str] | None = None) -> str:
     """`mirrorpoint ...`."""
-    return run(*wire.command_line(), *arguments)
+    return run(*wire.command_line(), *arguments, cwd=cwd, env=env)
 
 
 class Check:
@@ -148,12 +160,15 @@ class Check:
     def whatif(self) -> Iterator[Point]:
         """The same rules differ in nothing; two percent more come to what paper says."""
         expected = self._by_hand()
+        more = self._more_percent()
+        private = self.folder / "whatif"
+        (private / "tmp").mkdir(parents=True)
         before = self._files()
         same = self._whatif(REPOSITORY / "rules")
         empty = not (same["changes"] or same["decisions"] or same["conversions"])
         said = "nothing" if empty else f"{len(same['conversions'])} conversions"
         yield Point("whatif, same rules", "no difference", said, empty)
-        found = self._whatif(self._more_percent())
+        found = self._whatif(more)
         told = {row["id"]: row["points"] for row in found["conversions"]}
         reached = f"{sum(told.values()):+} points in {len(told)} conversions"
         asked = f"{sum(expected.values()):+} points in {len(expected)}, by hand"
@@ -170,14 +185,17 @@ class Check:
         )
 
     def _whatif(self, rules: Path) -> dict[str, Any]:
-        printed = mirrorpoint("whatif", str(CASE), "--rules", str(rules), "--json")
-        found: dict[str, Any] = json.loads(printed)
+        """Asked in an empty folder, with a temporary folder inside it."""
+        private = self.folder / "whatif"
+        env = {"TMPDIR": str(private / "tmp"), "PYTHONPATH": str(REPOSITORY)}
+        words = ("whatif", str(CASE), "--rules", str(rules), "--json")
+        found: dict[str, Any] = json.loads(mirrorpoint(*words, cwd=private, env=env))
         return found
 
     def _files(self) -> set[tuple[str, int]]:
-        """Every file of the case and of state A, with its time."""
-        folder, _ = self.state("A")
-        files = [p for top in (CASE, folder) for p in top.rglob("*") if p.is_file()]
+        """Every file of the case and below our folder (states, rules, where whatif runs), dated."""
+        self.state("A")
+        files = [p for top in (CASE, self.folder) for p in top.rglob("*") if p.is_file()]
         return {(str(p), p.stat().st_mtime_ns) for p in files}
 
     def _more_percent(self) -> Path:

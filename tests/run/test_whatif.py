@@ -2,8 +2,6 @@
 
 import json
 import shutil
-import tempfile
-from pathlib import Path
 
 import pytest
 
@@ -37,8 +35,23 @@ def edit(path, old, new):
     path.write_text(text.replace(old, new))
 
 
-def asked(rules, **where):
-    return json.loads(done("whatif", FIRST_DAY, "--rules", rules, "--json", **where))
+@pytest.fixture
+def private(tmp_path):
+    """A temporary folder and a working folder of the command's own; both stay empty."""
+    folder = tmp_path / "private"
+    (folder / "tmp").mkdir(parents=True)
+    (folder / "here").mkdir()
+    yield folder
+    assert [str(path.relative_to(folder)) for path in sorted(folder.rglob("*"))] == ["here", "tmp"]
+
+
+def asked(rules, private=None):
+    """What is printed; run inside `private` where one is given."""
+    words = ("whatif", FIRST_DAY, "--rules", rules, "--json")
+    if private is None:
+        return json.loads(done(*words))
+    env = {"TMPDIR": str(private / "tmp")}
+    return json.loads(done(*words, env=env, cwd=private / "here"))
 
 
 def test_the_same_rules_make_no_difference(rules):
@@ -48,11 +61,11 @@ def test_the_same_rules_make_no_difference(rules):
     assert "Nothing would be different" in done("whatif", FIRST_DAY, "--rules", rules)
 
 
-def test_two_percent_more_for_one_partner(rules, tmp_path):
+def test_two_percent_more_for_one_partner(rules, private):
     edit(rules / "partners" / "acme-shop.toml", '"5%"', '"7%"')
-    before = sorted(path.name for path in Path(tempfile.gettempdir()).glob("mirrorpoint-whatif-*"))
-    case = sorted((p, p.stat().st_mtime_ns) for p in FIRST_DAY.rglob("*"))
-    found = asked(rules)
+    inputs = [*FIRST_DAY.rglob("*"), *rules.rglob("*")]
+    before = sorted((p, p.stat().st_mtime_ns) for p in inputs)
+    found = asked(rules, private)
     assert {c["id"]: c["points"] for c in found["conversions"]} == {
         name: new - old for name, (old, new) in BY_HAND.items()
     }
@@ -70,9 +83,8 @@ def test_two_percent_more_for_one_partner(rules, tmp_path):
     members = {row["subscriber"] for row in found["conversions"]}
     assert found["by_member"].keys() == members
     assert sum(sums["points"] for sums in found["by_member"].values()) == found["points"]
-    assert sorted((p, p.stat().st_mtime_ns) for p in FIRST_DAY.rglob("*")) == case
-    after = sorted(path.name for path in Path(tempfile.gettempdir()).glob("mirrorpoint-whatif-*"))
-    assert after == before
+    inputs = [*FIRST_DAY.rglob("*"), *rules.rglob("*")]
+    assert sorted((p, p.stat().st_mtime_ns) for p in inputs) == before
 
 
 def test_a_contract_without_referral_changes_decisions(rules):
@@ -91,9 +103,10 @@ def test_a_contract_without_referral_changes_decisions(rules):
     assert {row["partner"] for row in lost} == {"bolt-mobile"}
 
 
-def test_broken_rules_are_refused(rules):
+def test_broken_rules_are_refused(rules, private):
     edit(rules / "partners" / "acme-shop.toml", '"5%"', '"five"')
-    result = mirrorpoint("whatif", FIRST_DAY, "--rules", rules)
+    env = {"TMPDIR": str(private / "tmp")}
+    result = mirrorpoint("whatif", FIRST_DAY, "--rules", rules, env=env, cwd=private / "here")
     assert result.returncode == 2
     assert "acme-shop.toml:28" in result.stderr
     assert "Traceback" not in result.stderr
