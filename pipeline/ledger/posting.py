@@ -4,7 +4,7 @@ Given the newest target it took for a conversion and an absolute new one, the bo
 result code and moves the difference, or nothing:
 
     STALE                         a lower fold than the newest
-    RULE_VERSION_PINNED           rated under another rule than the first time
+    RULE_VERSION_PINNED           rated by another rulebook than the first time, and otherwise there
     EXISTS                        the same worth once more. From a higher fold the book remembers
                                   the fold, the facts and the times, so that older folds are stale
                                   from then on and a lot is dated by the newest word; nothing moves
@@ -12,8 +12,13 @@ result code and moves the difference, or nothing:
     NOT_POSITIVE, UNKNOWN_MEMBER, OVERFLOW
     OK                            accepted, numbered, the difference booked (which may be nothing)
 
-A target without a rule version neither pins nor breaks a pin. Points that go from one member to
-another, or from available back to pending, are taken back from the old standing and granted anew.
+**Pin.** The first target with a rule and a contract pins its conversion to the rulebook that rated
+it: which of that rulebook's rules counts is up to the facts from then on. Another rulebook may
+speak as long as it has the same rule and the same terms; one that lacks the rule, or the partner,
+has not. A target that no rulebook rated neither pins nor breaks a pin.
+
+Points that go from one member to another, or from available back to pending, are taken back from
+the old standing and granted anew.
 
 The end does not depend on the way there: with no spending in between, every sequence of targets
 that ends alike leaves the same balances and the same non-empty lots.
@@ -80,9 +85,7 @@ def _refuse(held: Conversion | None, target: Target) -> Result | None:
     if held is not None:
         if target.fold < held.target.fold:
             return Result.STALE
-        if NO_ID not in (target.rule_version, held.pin.rule_version) and (
-            target.rule_version != held.pin.rule_version
-        ):
+        if _breaks(held.pin, target):
             return Result.RULE_VERSION_PINNED
         if target.worth == held.target.worth:
             return Result.EXISTS
@@ -95,10 +98,28 @@ def _refuse(held: Conversion | None, target: Target) -> Result | None:
     return None
 
 
+def _breaks(pin: Pin, target: Target) -> bool:
+    """Did another rulebook than the pin's rate the target, by another rule or on other terms?"""
+    if NO_ID in (pin.rulebook_hash, target.rulebook_hash):
+        return False
+    if target.rulebook_hash == pin.rulebook_hash:
+        return False
+    return (target.rule_version, target.terms_hash) != (pin.rule_version, pin.terms_hash)
+
+
 def _pin(pin: Pin, target: Target) -> Pin:
-    if pin.rule_version != NO_ID or target.rule_version == NO_ID:
+    """The pin after a target: within the pinned rulebook the rule follows the facts."""
+    if NO_ID in (target.rule_version, target.terms_hash, target.rulebook_hash):
         return pin
-    return Pin(target.rule_id, target.rule_version, target.contract_version, target.rulebook_hash)
+    if pin.rulebook_hash not in (NO_ID, target.rulebook_hash):
+        return pin
+    return Pin(
+        target.rule_id,
+        target.rule_version,
+        target.contract_version,
+        target.rulebook_hash,
+        target.terms_hash,
+    )
 
 
 def _remember(state: LedgerState, held: Conversion, target: Target) -> None:
@@ -112,11 +133,10 @@ def _remember(state: LedgerState, held: Conversion, target: Target) -> None:
 
 
 def _dated(state: LedgerState, lot: Lot, target: Target) -> Lot:
-    """A lot with the times of its conversion's newest target, under the terms it was born with."""
-    if lot.earned_ns == target.event_ns and lot.contract_version == target.contract_version:
-        return lot
+    """A lot with rule and times of its conversion's newest target, on the terms it was born with."""
     return lot._replace(
         contract_version=target.contract_version,
+        rule_version=target.rule_version,
         earned_ns=target.event_ns,
         spendable_from_ns=target.event_ns,
         expires_ns=expires_ns(lot.terms.expiry_policy, target.event_ns, state.timezone),

@@ -24,15 +24,16 @@ Balance = tuple[str, str]  # account, commodity
 
 
 class Pin(NamedTuple):
-    """The rule a conversion was first rated under; it holds from then on."""
+    """The rulebook a conversion was first rated by, and the rule and terms that it has there."""
 
     rule_id: str
     rule_version: bytes
     contract_version: str
     rulebook_hash: bytes
+    terms_hash: bytes
 
 
-NO_PIN = Pin("", NO_ID, "", NO_ID)
+NO_PIN = Pin("", NO_ID, "", NO_ID, NO_ID)
 
 
 class Conversion(NamedTuple):

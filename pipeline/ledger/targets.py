@@ -43,6 +43,7 @@ class Target(NamedTuple):
     rule_version: bytes
     contract_version: str
     rulebook_hash: bytes
+    terms_hash: bytes
     explanation: str
 
     @property

@@ -315,7 +315,8 @@ class TargetBatch(Batch):
     `fold` orders targets of one conversion (the cut's number); `facts` counts the folded messages
     and `facts_hash` is their keyed digest. `state` is TargetState. `points` is the rounded target
     in the smallest unit of the points commodity; currency legs in minor units of `currency`.
-    `reason` says why there are no points, or why they wait.
+    `reason` says why there are no points, or why they wait. `terms_hash` is of all beside the rule
+    that decides a conversion's worth (the contract, the price of a point); zero without a contract.
     """
 
     conversion_key: ID
@@ -340,6 +341,7 @@ class TargetBatch(Batch):
     rule_version: ID
     contract_version: TEXT
     rulebook_hash: ID
+    terms_hash: ID
     explanation: TEXT
 
 

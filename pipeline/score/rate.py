@@ -90,6 +90,7 @@ def rate(folds: FoldBatch, rulebook: Rulebook, now_ns: int, *, fold: int = 0) ->
         rule_version=terms.rule_version[accrual],
         contract_version=terms.contract_version.take(contract),
         rulebook_hash=ids([rulebook.hash] * len(folds)),
+        terms_hash=terms.hashes(rulebook.programme)[contract],
         explanation=reasoning.column(worth.points, reason, release_ns, now_ns),
     )
 

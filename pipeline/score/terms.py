@@ -12,7 +12,7 @@ import numpy as np
 from pipeline.model.columns import TextColumn, ids
 from pipeline.model.identifiers import NO_ID
 from pipeline.model.money import CURRENCY_SCALE
-from pipeline.rulebook.model import Accrual, Contract, Partner
+from pipeline.rulebook.model import Accrual, Contract, Partner, Programme, version_of
 
 LIVE = "live"
 ANY = "any"
@@ -86,9 +86,29 @@ class Terms:
                     number += 1
         return found
 
+    def hashes(self, programme: Programme) -> np.ndarray:
+        """By contract, a hash of all beside the accrual that decides a conversion's worth (ID).
+
+        Dates are left out: ending a contract changes nothing for what came before.
+        """
+        return ids([*(_hash_of(c, programme) for c in self.contract_list), NO_ID])
+
     def scale_of(self, contract: int) -> int:
         """The decimals of a contract's currency."""
         return CURRENCY_SCALE[self.contract_list[contract].currency]
+
+
+def _hash_of(contract: Contract, programme: Programme) -> bytes:
+    content = {
+        "version": contract.version,
+        "match": contract.click_delivery == MATCH,
+        "attribution_window_ns": contract.attribution_window_ns,
+        "return_window_ns": contract.return_window_ns,
+        "currency": contract.currency,
+        "commission": contract.commission,
+        "issue_price": programme.issue_price,
+    }
+    return version_of("terms", content)
 
 
 def _whole(values: list[int]) -> np.ndarray:

@@ -302,7 +302,7 @@ class Book:
         t = tables.conversions
         query = select(
             t.c.conversion_key, t.c.pinned_rule_id, t.c.pinned_rule_version,
-            t.c.pinned_contract_version, t.c.pinned_rulebook_hash,
+            t.c.pinned_contract_version, t.c.pinned_rulebook_hash, t.c.pinned_terms_hash,
         ).where(t.c.pinned_rule_version != NO_ID)  # fmt: skip
         found = {}
         with self._read() as connection:

@@ -286,7 +286,7 @@ class Pages:
             tables.lots,
             {key: self._with_terms(state.lots[key]) for key in sorted(state.changed_lots)},
             (
-                "contract_version", "earned_ns", "spendable_from_ns", "expires_ns",
+                "contract_version", "rule_version", "earned_ns", "spendable_from_ns", "expires_ns",
                 "amount", "remaining",
             ),
         )  # fmt: skip

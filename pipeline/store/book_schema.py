@@ -41,7 +41,7 @@ from sqlalchemy.pool import StaticPool
 AnyRow = Row[*tuple[Any, ...]]
 Session = Callable[[], AbstractContextManager[Connection]]  # one transaction each
 
-SCHEMA_VERSION = "1"
+SCHEMA_VERSION = "2"
 metadata = MetaData()
 
 # SQLite keeps a table by an INTEGER key in that order, without a second index.
@@ -155,6 +155,7 @@ conversions = Table(
     _id("rule_version"),
     _text("contract_version"),
     _id("rulebook_hash"),
+    _id("terms_hash"),
     _text("explanation"),
     _int("number"),
     _int("generation"),
@@ -162,6 +163,7 @@ conversions = Table(
     _id("pinned_rule_version"),
     _text("pinned_contract_version"),
     _id("pinned_rulebook_hash"),
+    _id("pinned_terms_hash"),
 )
 
 # What many lots and pending items have in common; prices are fractions of money per point.

@@ -5,8 +5,8 @@
     2   | order  | o1   | ann    |           |     30 |        | ok
 
 `what` names a conversion or an order, `money` is receivable/cost/margin in cents. More columns may
-be given: `fold` (else the cut), `event` (a date), `rule`, `partner`, `currency`. A line that starts
-with `=` says balances: member, then pending, available, reserved, debt.
+be given: `fold` (else the cut), `event` (a date), `rule`, `terms`, `book` (the rulebook,
+else one for each rule), `partner`, `currency`. A line that starts with `=` says balances: member, then pending, available, reserved, debt.
 """
 
 from __future__ import annotations
@@ -42,6 +42,7 @@ from pipeline.rulebook.model import (
 from pipeline.store.book import Book
 
 KEYS = Keys.from_seed("book tests")
+STORY_COLUMNS = ("rule", "terms", "book", "partner", "currency")
 RUN = digest(KEYS.visit, "run", "tests")
 
 
@@ -96,6 +97,8 @@ def target(
     partner: str = "acme-shop",
     event_ns: int = EVENT_NS,
     rule: str = "r1",
+    terms: str = "t1",
+    book: str = "",
     contract: str = "2026-01",
 ) -> Target:
     """A target in short."""
@@ -105,7 +108,8 @@ def target(
         int(TargetState[state.upper()]), int(TargetReason.AWARDED), points,
         receivable, cost, margin, currency if money else "",
         name_id("click", what), name_id("visit", what), event_ns, 0,
-        "acme-shop/percent", name_id("rule", rule), contract, name_id("rulebook", rule), "",
+        "acme-shop/percent", name_id("rule", rule), contract, name_id("rulebook", book or rule),
+        name_id("terms", terms if rule != "-" else "-"), "",
     )  # fmt: skip
 
 
@@ -253,7 +257,7 @@ def tell(desk: Desk, story: str) -> None:
 
 
 def _target_of(row: dict[str, str], cut: int) -> Target:
-    more: dict[str, Any] = {n: row[n] for n in ("rule", "partner", "currency") if row.get(n)}
+    more: dict[str, Any] = {n: row[n] for n in STORY_COLUMNS if row.get(n)}
     if row.get("event"):
         more["event_ns"] = ns(row["event"])
     return target(

@@ -136,7 +136,37 @@ STORIES = {
         4   | target | a    | ann    | available |     10 | 2    | stale
         = ann 0 40 0 0
     """,
-    "the rule of the first rating holds; a decline needs none": """
+    "the terms of the first rating hold, too": """
+        cut | do     | what | member | state     | points | terms | book | result
+        1   | target | a    | ann    | available |     40 | t1    | R1   | ok
+        2   | target | a    | ann    | pending   |     40 | t2    | R2   | rule_version_pinned
+        = ann 0 40 0 0
+        2   | target | a    | ann    | available |     40 | t1    | R2   | exists
+        3   | target | a    | ann    | available |     30 | t1    | R3   | ok
+        4   | target | a    | ann    | available |     20 | t2    | R1   | ok
+        5   | target | a    | ann    | available |     10 | t1    | R3   | rule_version_pinned
+        = ann 0 20 0 0
+    """,
+    "a later rulebook that has no rule for it any more takes nothing back": """
+        cut | do     | what | member | state     | points | rule | book | result
+        1   | target | a    | ann    | available |     40 | r1   | R1   | ok
+        2   | target | a    | ann    | none      |      0 | -    | R2   | rule_version_pinned
+        = ann 0 40 0 0
+        2   | target | a    | ann    | available |     40 | r1   | R1   | exists
+        3   | target | a    | ann    | none      |      0 | -    | R1   | ok
+        4   | target | a    | ann    | none      |      0 | -    | R2   | rule_version_pinned
+        5   | target | a    | ann    | available |     40 | r1   | R1   | ok
+    """,
+    "within its rulebook the rule follows the facts": """
+        cut | do     | what | member | state     | points | rule | book | result
+        1   | target | a    | ann    | pending   |     40 | r2   | R1   | ok
+        2   | target | a    | ann    | available |     70 | r1   | R1   | ok
+        = ann 0 70 0 0
+        3   | target | a    | ann    | available |     40 | r2   | R2   | rule_version_pinned
+        4   | target | a    | ann    | available |     70 | r1   | R2   | exists
+        5   | target | a    | ann    | available |     75 | r1   | R2   | ok
+    """,
+    "the rule of the first rating holds; what no rulebook rated needs none": """
         cut | do     | what | member | state     | points | rule | result
         1   | target | a    | ann    | none      |      0 | -    | ok
         2   | target | a    | ann    | pending   |     40 | r1   | ok
@@ -258,7 +288,11 @@ def requests(draw: st.DrawFn) -> list[tuple]:
                     member=draw(st.sampled_from(("ann",) * 6 + ("bob", "-"))),
                     money=money,
                     event_ns=EVENT_NS + days * DAY_NS + number,
-                    rule=draw(st.sampled_from(("r1",) * 9 + ("r2",))),
+                    rule=draw(st.sampled_from(("r1",) * 9 + ("r2", "-")))
+                    if state == "none"
+                    else draw(st.sampled_from(("r1",) * 9 + ("r2",))),
+                    terms=draw(st.sampled_from(("t1",) * 6 + ("t2",))),
+                    book=draw(st.sampled_from(("R1",) * 3 + ("R2",))),
                 ),
             )
         )

@@ -32,7 +32,7 @@ class NaiveLedger:
         self.years = years
         self.coins: list[Coin] = []
         self.taken: dict[bytes, Target] = {}
-        self.rules: dict[bytes, bytes] = {}
+        self.pins: dict[bytes, tuple[bytes, bytes, bytes]] = {}  # rulebook, rule, terms
         self.debt: Counter[bytes] = Counter()
         self.redeemed = 0
         self.orders: dict[bytes, tuple[bytes, int, Result]] = {}
@@ -47,8 +47,9 @@ class NaiveLedger:
         if old is not None:
             if t.fold < old.fold:
                 return Result.STALE
-            pinned = self.rules.get(key)
-            if pinned and t.rule_version != NO_ID and t.rule_version != pinned:
+            book, *rule = self.pins.get(key, (NO_ID,))
+            elsewhere = book != t.rulebook_hash and NO_ID not in (book, t.rulebook_hash)
+            if elsewhere and rule != [t.rule_version, t.terms_hash]:
                 return Result.RULE_VERSION_PINNED
             if self._same(old, t):
                 if t.fold > old.fold:
@@ -114,8 +115,11 @@ class NaiveLedger:
 
     def _take(self, t: Target) -> None:
         self.taken[t.conversion_key] = t
-        if t.rule_version != NO_ID:
-            self.rules.setdefault(t.conversion_key, t.rule_version)
+        rated = (t.rulebook_hash, t.rule_version, t.terms_hash)
+        if NO_ID not in rated:
+            pin = self.pins.setdefault(t.conversion_key, rated)
+            if pin[0] == t.rulebook_hash:
+                self.pins[t.conversion_key] = rated
 
     def _move(self, old: Target | None, t: Target) -> None:
         before = _place(old) if old else ""

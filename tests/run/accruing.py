@@ -130,6 +130,14 @@ class World:
         )
         return result, reason, points
 
+    def worth(self, key: str) -> tuple[int, int, int]:
+        """Points, receivable and cost of the latest outcome of a conversion."""
+        ((points, receivable, cost),) = self.store.rows(
+            "SELECT points, receivable_minor, cost_minor FROM conversions"
+            f" WHERE conversion_key = toUUID('{an_id(key).hex()}')"
+        )
+        return points, receivable, cost
+
     def end(self) -> tuple[Any, ...]:
         """All that two runs of one story must share."""
         return (

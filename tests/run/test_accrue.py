@@ -19,7 +19,7 @@ from pipeline.run.accrue import AccrualError, accrue, compare_with_book, deliver
 from pipeline.store.sink import SinkError
 from tests.need import REPOSITORY
 from tests.run.accruing import HOLD_DAYS, RULES, World, told_at
-from tests.score.making import NOON, a_partner, a_rulebook, an_accrual
+from tests.score.making import DAY_NS, NOON, a_contract, a_partner, a_rulebook, an_accrual
 from tests.store.stores import making_stores
 
 FEW = settings(max_examples=min(10, settings.default.max_examples))
@@ -235,6 +235,81 @@ def test_a_conversion_stays_with_its_first_rule(world):
     assert (report.results, report.rerated) == ({"ok": 1}, 1)
     assert world.points() == (0, 130, 0)
     assert compare_with_book(world.store, world.book) == []
+
+
+GONE = {
+    "the partner": a_rulebook(a_partner("corner-books", click_delivery="match")),
+    "its accrual": a_rulebook(a_partner(accruals=())),
+    "the accrual's time": a_rulebook(a_partner(accruals=(an_accrual(valid_until_ns=NOON),))),
+    "the contract's time": a_rulebook(a_partner(valid_until_ns=NOON)),
+}
+
+
+@pytest.mark.parametrize("later", GONE.values(), ids=GONE)
+def test_what_was_granted_stays_when_its_rule_is_gone(world, later):
+    world.arrive()
+    world.buy()
+    world.buy("C-2", status=Status.PENDING, message_id="other")
+    world.cut(HELD)
+    before = world.book.balances()
+    world.use(later)
+    report = world.cut(HELD + 1)
+    assert (report.results, report.rerated) == ({"exists": 2}, 2)
+    assert world.book.balances() == before
+    world.buy("C-2", **told_at(9))
+    world.buy(status=Status.DECLINED, **told_at(9))
+    world.cut(HELD + 2)
+    assert world.outcome("C-1") == ("ok", "declined", 0)
+    assert world.outcome("C-2") == ("ok", "awarded", 50)
+    assert compare_with_book(world.store, world.book) == []
+
+
+EDITED = {
+    "a longer return window": a_rulebook(a_partner(return_window_ns=60 * DAY_NS)),
+    "a lower commission": a_rulebook(a_partner(commission=Fraction(6, 100))),
+    "a shorter attribution window": a_rulebook(a_partner(attribution_window_ns=10**9)),
+    "a dearer point": a_rulebook(issue_price=Fraction(2, 100)),
+}
+
+
+@pytest.mark.parametrize("later", EDITED.values(), ids=EDITED)
+def test_other_terms_are_for_later_conversions(world, later):
+    world.arrive()
+    world.buy()
+    world.cut(HELD)
+    before = world.book.balances()
+    world.use(later)
+    report = world.cut(HELD + 1)
+    assert (report.results, report.rerated) == ({"exists": 1}, 1)
+    assert world.book.balances() == before
+    world.buy("C-2", message_id="other")
+    world.cut(HELD + 2)
+    first, second = world.worth("C-1"), world.worth("C-2")
+    assert first == (50, 80, 50)
+    assert second != first
+
+
+def test_a_rulebook_that_changes_nothing_here_rates_nothing_again(world):
+    world.arrive()
+    world.buy()
+    world.cut(HELD)
+    ends = a_contract(valid_until_ns=NOON + 400 * DAY_NS, terms="terms-2")
+    world.use(a_rulebook(a_partner(contracts=(ends,)), a_partner("new-shop")))
+    report = world.cut(HELD + 1)
+    assert (report.whole, report.rerated, report.results) == (True, 0, {"exists": 1})
+
+
+def test_within_the_first_rulebook_the_rule_follows_the_facts(world):
+    old = an_accrual(id="old", rate=Fraction(10, 100), valid_until_ns=NOON)
+    world.use(a_rulebook(a_partner(accruals=(old, an_accrual(valid_from_ns=NOON)))))
+    world.arrive()
+    world.buy()
+    world.cut(HELD)
+    assert world.points() == (0, 50, 0)
+    world.buy(event_ns=NOON - 10**9, **told_at(0))
+    world.cut(HELD + 1)
+    assert world.points() == (0, 100, 0)
+    assert world.book.audit() == []
 
 
 def test_a_rulebook_that_is_not_known_is_named(world):

@@ -107,7 +107,7 @@ def a_rulebook(
 ) -> Rulebook:
     partners = tuple(sorted(partners or (a_partner(),), key=lambda p: p.id))
     return Rulebook(
-        hash=an_id(f"rulebook {partners} {holdout}"),
+        hash=an_id(f"rulebook {partners} {holdout} {issue_price}"),
         files={},
         programme=Programme(
             id="club",
