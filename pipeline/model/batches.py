@@ -225,7 +225,9 @@ class PurchaseBatch(Batch):
     is a ParkReason, 0 for a row that counts. `member_id` is the subscriber that an own shop
     (`match`) named by token, or that held the named address (then `match_hash` and `match_ns` say
     which and when). `status_ns` and `sequence` are 0 where the sender gives none; `order_by` says
-    which order rules. `items` is JSON of line items: category, sku, quantity, amount, tax,
+    which order rules. `kind` is empty where the message does not say what was done. `id_given` is 1
+    where the sender gave the message an id, by which it differs from another that says the same.
+    `items` is JSON of line items: category, sku, quantity, amount, tax,
     shipping, discount.
     """
 
@@ -255,6 +257,7 @@ class PurchaseBatch(Batch):
     status_ns: I64
     sequence: I64
     order_by: U8
+    id_given: U8
     received_ns: I64
     parked: U8
     parked_detail: TEXT

@@ -10,10 +10,10 @@ too.
 **Orders come before targets.** A member who asked before the cut asked for points that were booked
 then; what this cut grants is for later orders. Orders go to the book in the order of their stream.
 
-**Rules.** A conversion stays with the rulebook it was first rated by. A later one in which its rule,
-its contract's terms and the price of a point are the same says the same of it. Where they are not,
-or are not there any more, the book says so (RULE_VERSION_PINNED), and the conversion is rated again
-by the rulebook of that time.
+**Rules.** A conversion stays with the rulebook it was first rated by. A later one in which its
+rule, its contract's terms and the price of a point are the same says the same of it. Where they are
+not, or are not there any more, the book says so (RULE_VERSION_PINNED), and the conversion is rated
+again by the rulebook of that time.
 
 **Which conversions** is told by what happened since the cut before (see `store/folds.py`). That
 needs the outcomes of the cuts before; where the store lost or never had them, all conversions are

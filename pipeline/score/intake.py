@@ -11,10 +11,12 @@ text may be somebody's name.
 - **Amount**: an amount is absolute unless the message says `delta`. A message without amount and
   commission changes neither: it is kept as a delta of zero, so that a bare "approved" does not set
   a sale to nothing. The sign is taken as it stands and means nothing else (loyalty-facts 3.5).
+- **Kind**: what was done, if the message says it. Only rating knows what is meant where no message
+  of a conversion does: a bare "approved" does not turn a lead into a sale.
 - **Order**: the sender's status time or sequence rules where there is one, else arrival.
 - **Duplicate**: the same message id from the same partner again, after a good one. Without a
   message id a message is identified by what it says and when it came; an equal one is kept, and the
-  fold, which ignores equal facts, makes it harmless.
+  fold, which counts equal facts once unless the sender numbered them, makes it harmless.
 - **Member**: a token we gave to the shop names the member now. An address names nobody yet: its
   keyed hash and time go on, and who held it is found at the cut, when late bindings are known too.
 
@@ -86,6 +88,7 @@ BLANK: dict[str, Any] = {
     **dict.fromkeys(("rate_id", "items", "parked_detail"), ""),
     **dict.fromkeys(("match_ns", "amount_minor", "commission_minor", "sequence"), 0),
     "status": 0,
+    "id_given": 0,
     "amount_mode": AmountMode.DELTA,
     "order_by": OrderBy.ARRIVAL,
     "parked": ParkReason.NONE,
@@ -173,6 +176,7 @@ class Intake:
             if sender_id
             else digest(self._keys.visit, "message line", message["received_ns"], raw)
         )
+        row["id_given"] = int(bool(sender_id))
         _check_shape(message)
         conversion_id = message["correction_of"] or message["conversion_id"]
         row["conversion_id"] = conversion_id
@@ -189,7 +193,7 @@ class Intake:
         row["click_id"] = parse_id(message["click_ref"]) or NO_ID
         contract = _contract(partner, partner_id, message)
         assert partner is not None
-        row["kind"] = _kind(message["kind"], partner)
+        row["kind"] = _kind(message["kind"])
         row["reason"] = message["reason"][:WORD_CHARACTERS_MAX]
         row["sequence"] = _sequence(message["sequence"])
         row["items"] = _items(message["items"])
@@ -270,13 +274,10 @@ def _status(text: str) -> Status:
     return found
 
 
-def _kind(text: str, partner: Partner) -> str:
-    """What was done. Where the sender leaves it out: the only action the partner rewards, or a
-    sale.
-    """
+def _kind(text: str) -> str:
+    """What was done; empty where the sender leaves it out, for another message may say it."""
     if not text:
-        actions = {accrual.action for accrual in partner.accruals}
-        return actions.pop() if len(actions) == 1 and ANY not in actions else "sale"
+        return ""
     if text.lower() not in KIND_WORDS:
         raise Parked(ParkReason.MALFORMED, f"kind: not one we know{_quoted(text)}")
     return KIND_WORDS[text.lower()]

@@ -54,6 +54,7 @@ def rate(folds: FoldBatch, rulebook: Rulebook, now_ns: int, *, fold: int = 0) ->
     """One target per conversion; `fold` is the number of the cut."""
     terms = Terms(rulebook.partners)
     partner = terms.partner_numbers(folds.partner)
+    folds = folds.with_columns(kind=terms.kinds(partner, folds.kind))
     contract = terms.contract_numbers(partner, folds.event_ns)
     accrual = terms.accrual_numbers(partner, folds.kind, folds.event_ns)
     found = attribute(folds, terms, contract)

@@ -15,7 +15,7 @@ from pipeline.model.money import CURRENCY_SCALE
 from pipeline.rulebook.model import Accrual, Contract, Partner, Programme, version_of
 
 LIVE = "live"
-ANY = "any"
+ANY, SALE = "any", "sale"
 MATCH = "match"
 LINKS = ("deeplink", "param")
 
@@ -28,6 +28,7 @@ class Terms:
         self.contract_list: list[Contract] = [c for p in partners for c in p.contracts]
         self.accrual_list: list[Accrual] = [a for p in partners for a in p.accruals]
         self._number = {p.id: i for i, p in enumerate(partners)}
+        self._usual = [*map(_usual_action, partners), ""]
         contracts = self.contract_list
         delivery = [c.click_delivery for c in contracts]
         self.live = np.array([*(p.status == LIVE for p in partners), False])
@@ -61,6 +62,11 @@ class Terms:
                 found[mine & inside & (found == self.no_contract)] = number
                 number += 1
         return found
+
+    def kinds(self, partner: np.ndarray, kind: TextColumn) -> TextColumn:
+        """What was done, by partner number; where no message says it, what is usual there."""
+        pairs = zip(partner.tolist(), kind.to_list(), strict=True)
+        return TextColumn.of(said or self._usual[which] for which, said in pairs)
 
     def accrual_numbers(
         self, partner: np.ndarray, kind: TextColumn, when: np.ndarray
@@ -96,6 +102,12 @@ class Terms:
     def scale_of(self, contract: int) -> int:
         """The decimals of a contract's currency."""
         return CURRENCY_SCALE[self.contract_list[contract].currency]
+
+
+def _usual_action(partner: Partner) -> str:
+    """The only action the partner rewards, else a sale."""
+    actions = {accrual.action for accrual in partner.accruals}
+    return actions.pop() if len(actions) == 1 and ANY not in actions else SALE
 
 
 def _hash_of(contract: Contract, programme: Programme) -> bytes:

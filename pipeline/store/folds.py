@@ -5,12 +5,13 @@ Only rows below the cut's position are read, and only `_log` tables, so the same
 folds whenever it is asked. Messages that wait (`parked`) do not count.
 
 **Fold order** of one conversion: (status time, sequence, rank of the status, what the message says,
-message id). Nothing in it depends on arrival: what a message says stands before its id, because the
+has the message an id of the sender's, message id). Nothing in it depends on arrival: what a message says stands before its id, because the
 id of a message whose sender gave none contains when it came. Messages without sender time or
 sequence are in the order of their arrival, the offset; where a conversion has both kinds, those
 stand at the time they were received. Walking in that order:
 
-- A message that says what the one before it said, at the same place, is that message again.
+- A message that says what the one before it said, at the same place, is that message again, unless
+  the sender gave both an id: two refunds of ten are twenty.
 - A `pending` after a confirmation that still stands says nothing new; a `declined` does.
 - Of the others, the last one's status holds. The amount is the last absolute one and the sum of the
   deltas behind it. All of them may name a click or a member, and the last that does so counts.
@@ -43,11 +44,14 @@ MESSAGES = """
 SELECT *, row_number() OVER fold_order AS place,
   lagInFrame(said) OVER (PARTITION BY conversion_key ORDER BY {order}
     ROWS BETWEEN 1 PRECEDING AND CURRENT ROW) AS said_before,
+  lagInFrame(id_given) OVER (PARTITION BY conversion_key ORDER BY {order}
+    ROWS BETWEEN 1 PRECEDING AND CURRENT ROW) AS given_before,
   anyLast(if(status = 'pending', NULL, status)) OVER (PARTITION BY conversion_key ORDER BY {order}
     ROWS BETWEEN UNBOUNDED PRECEDING AND CURRENT ROW) AS standing
 FROM (
   SELECT conversion_key, partner, conversion_id, kind, click_id, member_id, match_hash, match_ns,
-    status, amount_mode, amount_minor, commission_minor, currency, event_ns, message_id, row_hash,
+    status, amount_mode, amount_minor, commission_minor, currency, event_ns, message_id, id_given,
+    row_hash,
     tuple(status_ns, sequence, status, amount_mode, amount_minor, commission_minor, currency,
       event_ns, click_id) AS said,
     min(order_by) OVER (PARTITION BY conversion_key) AS first_kind,
@@ -58,12 +62,12 @@ FROM (
 )
 WINDOW fold_order AS (PARTITION BY conversion_key ORDER BY {order})
 """
-ORDER = "at_ns, order_by, arrival, sequence, status, said, message_id"
+ORDER = "at_ns, order_by, arrival, sequence, status, said, id_given DESC, message_id"
 
 # Which messages count, and where the last absolute amount stands.
 COUNTED = """
 SELECT *,
-  NOT (place > 1 AND said = said_before)
+  NOT (place > 1 AND said = said_before AND NOT (id_given AND given_before))
     AND NOT (status = 'pending' AND standing IS NOT NULL AND standing != 'declined') AS counts,
   maxIf(place, counts AND amount_mode = 'absolute') OVER (PARTITION BY conversion_key) AS base,
   counts AND (place = base OR place > base AND amount_mode = 'delta') AS adds

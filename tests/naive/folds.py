@@ -39,7 +39,8 @@ def in_fold_order(rows: list[Row]) -> list[Row]:
             when = (row["status_ns"], 0, 0)
         else:
             when = (row["received_ns"] if mixed else 0, 1, row["offset"])
-        return (*when, row["sequence"], row["status"], said(row), uuid_order(row["message_id"]))
+        numbered = (-row["id_given"], uuid_order(row["message_id"]))
+        return (*when, row["sequence"], row["status"], said(row), numbered)
 
     return sorted(rows, key=place)
 
@@ -68,10 +69,10 @@ def fold(rows: list[Row]) -> Row:
     """Walk the messages of one conversion."""
     rows = in_fold_order(rows)
     amount = commission = status = 0
-    before = None
+    before, before_given = None, False
     for row in rows:
-        again = said(row) == before
-        before = said(row)
+        again = said(row) == before and not (row["id_given"] and before_given)
+        before, before_given = said(row), bool(row["id_given"])
         late_pending = row["status"] == Status.PENDING and _confirmed(rows[: rows.index(row)])
         if again or late_pending:
             continue

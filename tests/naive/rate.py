@@ -38,7 +38,9 @@ def _one(folds: FoldBatch, row: int, rulebook: Rulebook, now_ns: int) -> dict[st
     if lost:
         return answer | {"reason": lost}
     answer["subscriber"] = member
-    rules = partner.accruals_at(folds.kind.text(row), event)
+    rewarded = {accrual.action for accrual in partner.accruals}
+    usual = next(iter(rewarded)) if len(rewarded) == 1 and rewarded != {"any"} else "sale"
+    rules = partner.accruals_at(folds.kind.text(row) or usual, event)
     if not rules:
         return answer | {"reason": TargetReason.NO_RULE}
     if folds.status[row] == Status.DECLINED:

@@ -312,6 +312,22 @@ def test_within_the_first_rulebook_the_rule_follows_the_facts(world):
     assert world.book.audit() == []
 
 
+@pytest.mark.parametrize("cut_between", [True, False])
+def test_a_message_that_is_silent_about_the_action_leaves_it(world, cut_between):
+    lead = an_accrual(id="lead", kind="fixed", action="lead", points=7)
+    world.use(a_rulebook(a_partner(accruals=(an_accrual(), lead))))
+    world.arrive()
+    world.buy(kind="lead", status=Status.PENDING)
+    if cut_between:
+        world.cut(1)
+    world.buy(kind="", **told_at(2))
+    world.cut(HELD)
+    assert world.points() == (0, 7, 0)
+    world.buy(kind="", status=Status.DECLINED, **told_at(3))
+    world.cut(HELD + 1)
+    assert world.points() == (0, 0, 0)
+
+
 def test_a_rulebook_that_is_not_known_is_named(world):
     world.arrive()
     world.buy()

@@ -135,6 +135,7 @@ def test_a_good_row() -> None:
         order_ref="R-7",
         click_ref=id_text(an_id("click")),
         status="Confirmed",
+        kind="Order",
         amount="26.09",
         commission="2.09",
         currency="eur",
@@ -154,6 +155,7 @@ def test_a_good_row() -> None:
     key = digest(KEYS.visit, "conversion", "acme-shop", "C-7", "2")
     assert row["conversion_key"].tobytes() == key
     assert row["message_id"].tobytes() == digest(KEYS.visit, "message", "acme-shop", "m-1")
+    assert (row["id_given"], one()["id_given"]) == (1, 0)
     assert (row["row"], row["input"]) == (1, "purchases.tsv")
 
 
@@ -190,9 +192,8 @@ def test_lines_and_partners_are_conversions_of_their_own() -> None:
     assert keys[0] == keys[4]
 
 
-def test_kind_left_out_is_what_the_partner_rewards() -> None:
-    assert one(partner="bolt")["kind"] == "lead"
-    assert one(partner="acme-shop")["kind"] == "sale"
+def test_kind_is_what_the_message_says() -> None:
+    assert one(partner="bolt")["kind"] == ""
     assert one(partner="bolt", kind="sale")["kind"] == "sale"
     assert one(kind="Purchase")["kind"] == "sale"
 

@@ -186,6 +186,8 @@ def test_a_rule_for_the_action_comes_before_one_for_any() -> None:
 
 
 def test_fixed_points_do_not_ask_for_an_amount() -> None:
+    lead = {"partner": "bolt", "kind": "", "amount_minor": 0}
+    assert one(lead)[0].points.tolist() == [500]  # all that bolt rewards
     lead = {"partner": "bolt", "kind": "lead", "amount_minor": 0}
     target, told = one(lead)
     assert target.points.tolist() == [500]
@@ -229,7 +231,7 @@ times = st.sampled_from(
 drawn_fold = st.fixed_dictionaries(
     {
         "partner": st.sampled_from((*PARTNERS, "nobody")),
-        "kind": st.sampled_from(["sale", "lead", "bonus"]),
+        "kind": st.sampled_from(["sale", "lead", "bonus", ""]),
         "status": st.integers(1, 7),
         "amount_minor": st.integers(-(10**6), 10**12) | st.integers(-(2**62), 2**62),
         "commission_minor": st.sampled_from([0, 0, 55]),

@@ -126,6 +126,16 @@ def test_an_equal_delta_at_its_place_is_the_same_message_again(story):
     assert fold_of(story)["facts"] == 4
 
 
+@pytest.mark.parametrize("order", ["12n", "n21", "1n2", "1nn2n"])
+def test_equal_deltas_that_the_sender_numbered_are_as_many_as_there_are(story, order):
+    row = {"amount_minor": -5, "amount_mode": DELTA, **at(1)}
+    refunds = [
+        row | {"message_id": f"{name} {n}", "id_given": int(name != "n")}
+        for n, name in enumerate(order)
+    ]
+    assert told(story, {"amount_minor": 100, **at(0)}, *refunds) == ("APPROVED", 90)
+
+
 @pytest.mark.parametrize("names", ["xy", "yx"])
 def test_at_one_place_the_larger_amount_holds_whatever_the_ids_are(story, names):
     """The id of a message whose sender gave none contains when it came, so it may not decide."""
@@ -339,6 +349,7 @@ message = st.fixed_dictionaries(
         "received_ns": minutes,
         "click_id": ids_of["click_id"],
         "message_id": st.integers(0, 5).map(str),
+        "id_given": st.integers(0, 1),
         "parked": st.sampled_from((ParkReason.NONE,) * 5 + (ParkReason.DUPLICATE,)),
     }
 )
