@@ -133,7 +133,7 @@ def _remember(state: LedgerState, held: Conversion, target: Target) -> None:
 
 
 def _dated(state: LedgerState, lot: Lot, target: Target) -> Lot:
-    """A lot with rule and times of its conversion's newest target, on the terms it was born with."""
+    """A lot with its conversion's newest rule and times, and the terms it was born with."""
     return lot._replace(
         contract_version=target.contract_version,
         rule_version=target.rule_version,

@@ -55,12 +55,16 @@ def show_value(value: Any) -> str:
 
 @dataclass(slots=True)
 class Sheet:
-    """One file of rules while it is being read; `zone` is where its plain dates begin."""
+    """One file of rules while it is being read.
+
+    `zone` is where its plain dates begin, `currency` what the programme counts in (empty: unknown).
+    """
 
     name: str
     values: dict[str, Any]
     lines: dict[KeyPath, int]
     zone: tzinfo = UTC
+    currency: str = ""
     problems: list[Problem] = field(default_factory=list)
 
     def report(self, path: KeyPath, found: str, expected: str, near: str = "") -> None:

@@ -75,6 +75,12 @@ def _find_zone(name: str) -> tzinfo | None:
         return None
 
 
+def read_currency(values: dict[str, object]) -> str:
+    """The currency a programme names; empty while it is wrong."""
+    value = str(values.get("currency", ""))
+    return value if value in CURRENCY_SCALE else ""
+
+
 def read_programme(sheet: Sheet) -> Programme:
     """`programme.toml`."""
     top = sheet.fields()
@@ -237,6 +243,8 @@ def _match(top: Fields, owner: str) -> tuple[Match, list[Claim]]:
 def _contract(table: Fields) -> Contract:
     valid_from_ns, valid_until_ns = _validity(table)
     delivery = table.choice("click_delivery", DELIVERIES)
+    currency = _contract_currency(table)
+    share, fixed = _commission(table, currency)
     contract = Contract(
         version=table.text("version"),
         valid_from_ns=valid_from_ns,
@@ -246,14 +254,36 @@ def _contract(table: Fields) -> Contract:
         referral=table.flag("referral"),
         attribution_window_ns=table.duration("attribution_window", low_ns=10**9),
         return_window_ns=table.duration("return_window"),
-        currency=_currency(table),
-        commission=table.share("commission"),
-        net=table.flag("net"),
+        currency=currency,
+        commission=share,
+        commission_fixed=fixed,
         terms=table.text("terms", default="", empty=True),
         location=table.sheet.location(table.path),
     )
     table.done()
     return contract
+
+
+def _contract_currency(table: Fields) -> str:
+    """The contract's currency: the programme's, since points cost money and nothing converts it."""
+    value, ours = _currency(table), table.sheet.currency
+    if ours and value != ours and table.values.get("currency") == value:
+        table.report("currency", f'"{ours}", the currency of the programme', ours)
+    return value
+
+
+def _commission(table: Fields, currency: str) -> tuple[Fraction, Fraction]:
+    """What the partner owes: a share of the amount, money for each conversion, or both."""
+    share = fixed = Fraction(0)
+    there = table.has("commission_fixed")
+    if there:
+        fixed = table.price("commission_fixed", above=True)
+        decimals = CURRENCY_SCALE[currency]
+        if (fixed * 10**decimals).denominator != 1:
+            table.report("commission_fixed", f"an amount of {currency} with {decimals} decimals")
+    if table.has("commission") or not there:
+        share = table.share("commission")
+    return share, fixed
 
 
 def _contract_content(contract: Contract) -> list[object]:
@@ -264,7 +294,7 @@ def _contract_content(contract: Contract) -> list[object]:
 def _no_contract(sheet: Sheet) -> Contract:
     """Stands in for a missing contract, which has been reported."""
     place = sheet.location(())
-    return Contract("", 0, 0, "none", "", False, 0, 0, "EUR", Fraction(0), True, "", place)
+    return Contract("", 0, 0, "none", "", False, 0, 0, "EUR", Fraction(0), Fraction(0), "", place)
 
 
 def _deep_link(table: Fields, delivery: str) -> str:

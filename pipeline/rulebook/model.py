@@ -104,7 +104,11 @@ class Match:
 
 @dataclass(frozen=True, slots=True)
 class Contract:
-    """What was agreed with the partner, from `valid_from_ns` until before `valid_until_ns`."""
+    """What was agreed with the partner, from `valid_from_ns` until before `valid_until_ns`.
+
+    The partner owes `commission`, a share of the amount, and beside it `commission_fixed`, money in
+    major units of `currency` for each conversion; one of the two may be nothing.
+    """
 
     version: str
     valid_from_ns: int
@@ -116,7 +120,7 @@ class Contract:
     return_window_ns: int
     currency: str
     commission: Fraction
-    net: bool
+    commission_fixed: Fraction
     terms: str
     location: Location
 

@@ -21,6 +21,7 @@ from pathlib import Path, PurePosixPath
 from pipeline.rulebook.fields import Sheet, nearest
 from pipeline.rulebook.kinds import (
     Claim,
+    read_currency,
     read_partner,
     read_policy,
     read_programme,
@@ -110,9 +111,10 @@ class _Found:
 def _read(texts: Mapping[str, str], problems: list[Problem]) -> Rulebook:
     parsed, broken = _parse(texts, problems)
     zone = read_zone(parsed[PROGRAMME]) if PROGRAMME in parsed else UTC
+    currency = read_currency(parsed.get(PROGRAMME, {}))
     found = _Found()
     for name, values in parsed.items():
-        sheet = Sheet(name, values, locate(_newlines(texts[name])), zone)
+        sheet = Sheet(name, values, locate(_newlines(texts[name])), zone, currency)
         _read_file(sheet, found)
         problems.extend(sheet.problems)
     unreadable = {problem.file for problem in problems if not problem.key} | broken

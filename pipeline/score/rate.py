@@ -12,9 +12,10 @@ differences of them, so the sum of all differences is always the last rounded to
     declined, not attributed, no rule, no points   NONE, with the reason
 
 Money is in minor units of the contract's currency and only on AVAILABLE rows: what the partner
-owes (the commission of the message, else the contract's rate), what the points cost, rounded
-down, and the margin between the two. `explanation` is compact JSON: every condition as [name,
-value, holds], the arithmetic, and the rules that were not used with why.
+owes (the commission of the message, else the contract's: a share of the amount and what is fixed
+for each conversion), what the points cost, rounded down, and the margin between the two.
+`explanation` is compact JSON: every condition as [name, value, holds], the arithmetic, and the
+rules that were not used with why.
 
 Amounts are columns; where `amount * rate` could leave int64 the row is done in Python's integers.
 About 30 microseconds a row, nearly all of them for the explanation.
@@ -60,7 +61,7 @@ def rate(folds: FoldBatch, rulebook: Rulebook, now_ns: int, *, fold: int = 0) ->
     found = attribute(folds, terms, contract)
     worth = _worth(folds, rulebook, terms, contract, accrual)
     confirmed = np.isin(folds.status, CONFIRMED)
-    release_ns = _later(folds.event_ns, terms.hold_ns[contract])
+    release_ns = _plus(folds.event_ns, terms.hold_ns[contract])
     reason = _reasons(folds, found, accrual == terms.no_accrual, worth.points)
     reason[(reason == TargetReason.AWARDED) & (now_ns < release_ns)] = TargetReason.HELD
     state = _states(reason)
@@ -137,7 +138,9 @@ def _worth(
         points[rows] = _points(terms.accrual_list[rule], amount, scale, programme.points_scale)
         price = programme.issue_price * 10**scale / 10**programme.points_scale
         cost[rows] = _share(points[rows], price)
-        rated = _share(amount, terms.contract_list[which].commission)
+        agreed = terms.contract_list[which]
+        fixed = np.int64(agreed.commission_fixed * 10**scale)
+        rated = _plus(_share(amount, agreed.commission), fixed)
         stated = folds.commission_minor[rows]
         receivable[rows] = np.where(stated != 0, stated, rated)
     return Worth(points, receivable, cost)
@@ -163,6 +166,6 @@ def _share(amount: np.ndarray, share: Fraction) -> np.ndarray:
     return np.array([min(max(v, -INT64_MAX), INT64_MAX) for v in exact], np.int64)
 
 
-def _later(event_ns: np.ndarray, hold_ns: np.ndarray) -> np.ndarray:
-    """`event_ns + hold_ns`, stopping at the end of time."""
-    return np.where(event_ns > INT64_MAX - hold_ns, INT64_MAX, event_ns + hold_ns)
+def _plus(values: np.ndarray, more: np.ndarray | np.int64) -> np.ndarray:
+    """`values + more` (0 or above), stopping at the end of int64."""
+    return np.where(values > INT64_MAX - more, INT64_MAX, values + more)

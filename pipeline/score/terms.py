@@ -118,6 +118,7 @@ def _hash_of(contract: Contract, programme: Programme) -> bytes:
         "return_window_ns": contract.return_window_ns,
         "currency": contract.currency,
         "commission": contract.commission,
+        "commission_fixed": contract.commission_fixed,
         "issue_price": programme.issue_price,
     }
     return version_of("terms", content)

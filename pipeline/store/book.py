@@ -65,6 +65,8 @@ from pipeline.store.crash import crash_point
 from pipeline.store.identity import Identities
 
 TRANSACTION_ROWS = 1000
+# Facts of a programme that every amount of a book was written down under.
+FIXED_FACTS = ("points", "points_scale", "currency", "timezone")
 
 
 class BookError(RuntimeError):
@@ -117,8 +119,7 @@ class Book:
         expected = {
             "schema_version": tables.SCHEMA_VERSION,
             "programme": self._programme.id,
-            "points": self._programme.points,
-            "timezone": self._programme.timezone,
+            **{name: str(getattr(self._programme, name)) for name in FIXED_FACTS},
             "test": "yes" if self._keys.test else "no",
             "keys": digest(self._key, "book keys").hex(),
         }
@@ -385,9 +386,9 @@ class Book:
         """Keep a rulebook's versions with their text; it is in force until the next import.
 
         Targets are booked on the terms of the rulebook that rated them, whichever is in force.
-        Raises BookError for another programme, another kind of points or another time zone.
+        Raises BookError for another programme, or another value of one of FIXED_FACTS.
         """
-        for name in ("id", "points", "timezone"):
+        for name in ("id", *FIXED_FACTS):
             ours, theirs = (getattr(p, name) for p in (self._programme, rulebook.programme))
             if ours != theirs:
                 raise BookError(

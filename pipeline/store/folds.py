@@ -5,10 +5,11 @@ Only rows below the cut's position are read, and only `_log` tables, so the same
 folds whenever it is asked. Messages that wait (`parked`) do not count.
 
 **Fold order** of one conversion: (status time, sequence, rank of the status, what the message says,
-has the message an id of the sender's, message id). Nothing in it depends on arrival: what a message says stands before its id, because the
-id of a message whose sender gave none contains when it came. Messages without sender time or
-sequence are in the order of their arrival, the offset; where a conversion has both kinds, those
-stand at the time they were received. Walking in that order:
+those with an id of the sender's first, message id). Nothing in it depends on arrival: what a
+message says stands before its id, because the id of a message whose sender gave none contains when
+it came. Messages without sender time or sequence are in the order of their arrival, the offset;
+where a conversion has both kinds, those stand at the time they were received. Walking in that
+order:
 
 - A message that says what the one before it said, at the same place, is that message again, unless
   the sender gave both an id: two refunds of ten are twenty.

@@ -62,7 +62,8 @@ def _one(folds: FoldBatch, row: int, rulebook: Rulebook, now_ns: int) -> dict[st
     if now_ns < answer["release"]:
         return answer | {"reason": TargetReason.HELD}
     stated = int(folds.commission_minor[row])
-    receivable = stated or math.floor(money * contract.commission * unit)
+    agreed = money * contract.commission + contract.commission_fixed
+    receivable = stated or math.floor(agreed * unit)
     cost = math.floor(Fraction(points, small) * rulebook.programme.issue_price * unit)
     answer |= {"receivable": receivable, "cost": cost, "margin": receivable - cost}
     return answer | {"state": TargetState.AVAILABLE, "reason": TargetReason.AWARDED}

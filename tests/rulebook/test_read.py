@@ -109,9 +109,8 @@ click_delivery     = "none"
 referral           = false
 attribution_window = "7d"
 return_window      = "0d"
-currency           = "USD"
+currency           = "EUR"
 commission         = "1%"
-net                = false
 
 [[accrual]]""",
 )

@@ -50,7 +50,7 @@ def a_contract(**changes: Any) -> Contract:
         "return_window_ns": 14 * DAY_NS,
         "currency": "EUR",
         "commission": Fraction(8, 100),
-        "net": True,
+        "commission_fixed": Fraction(0),
         "terms": "terms-1",
         "location": HERE,
     }

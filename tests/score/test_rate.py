@@ -106,6 +106,26 @@ def test_money_is_commission_cost_and_margin() -> None:
     assert (stated.receivable_minor[0], stated.margin_minor[0]) == (199, 69)
 
 
+def test_what_is_fixed_for_each_conversion_comes_beside_the_share_or_alone() -> None:
+    fixed = {"commission_fixed": Fraction(9)}
+    lead = an_accrual(kind="fixed", action="lead", points=500)
+    rules = a_rulebook(
+        a_partner("both", **fixed),
+        a_partner("alone", accruals=(lead,), commission=Fraction(0), **fixed),
+    )
+    rows = ({"partner": "both", "amount_minor": 2609}, {"partner": "alone", "amount_minor": 0})
+    batch = folds(*(row | {"kind": "", "click_partner": row["partner"]} for row in rows))
+    target = rate(batch, rules, LATER)
+    assert target.receivable_minor.tolist() == [900 + 208, 900]
+    assert target.margin_minor.tolist() == [1108 - 130, 900 - 500]
+    assert [e["receivable"] for e in naive(batch, rules, LATER)] == [1108, 900]
+    stated = batch.with_columns(commission_minor=np.array([1, 2]))
+    assert rate(stated, rules, LATER).receivable_minor.tolist() == [1, 2]
+    whole = a_rulebook(a_partner(commission=Fraction(1), **fixed))
+    huge = rate(folds({"amount_minor": 2**63 - 5}), whole, LATER)
+    assert huge.receivable_minor.tolist() == [2**63 - 1]
+
+
 @pytest.mark.parametrize(
     ("changes", "state", "reason"),
     [

@@ -281,7 +281,12 @@ def test_a_book_is_opened_by_its_own(url: str, book: Book) -> None:
         Book(url, dataclasses.replace(KEYS, test=False), rulebook())
     with pytest.raises(BookError, match="another timezone"):
         Book(url, KEYS, rulebook(timezone="UTC"))
-    for changed in ({"points": "MILES"}, {"id": "other"}, {"timezone": "UTC"}):
+    with pytest.raises(BookError, match="another points scale: it has '0', not '2'"):
+        Book(url, KEYS, rulebook(points_scale=2))
+    for changed in (
+        {"points": "MILES"}, {"id": "other"}, {"timezone": "UTC"}, {"points_scale": 2},
+        {"currency": "USD"},
+    ):  # fmt: skip
         with pytest.raises(BookError, match=next(iter(changed))):
             book.import_rulebook(rulebook(**changed))
 
