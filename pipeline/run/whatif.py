@@ -13,7 +13,7 @@ from __future__ import annotations
 import json
 import tempfile
 import tomllib
-from collections import Counter, defaultdict
+from collections import defaultdict
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -22,7 +22,7 @@ from typing import Any
 import click
 
 from pipeline.model.identifiers import NO_ID_TEXT, Keys
-from pipeline.model.money import show_amount
+from pipeline.model.money import CURRENCY_SCALE, show_amount
 from pipeline.model.tally import Tally
 from pipeline.rulebook.locate import KeyPath, line_of, locate, show_path
 from pipeline.rulebook.model import Rulebook
@@ -60,6 +60,9 @@ class Change:
         )
 
 
+Money = dict[str, dict[str, int]]  # minor units by currency, then by one of MONEY
+
+
 @dataclass(frozen=True, slots=True)
 class Difference:
     """One visit or conversion that would come out otherwise."""
@@ -71,9 +74,26 @@ class Difference:
     old: str
     new: str
     points: int
-    money: dict[str, int]
-    currency: str
+    money: Money
     rule: str
+
+
+@dataclass(slots=True)
+class Sums:
+    """What several conversions that change come to; money of two currencies is never one sum."""
+
+    conversions: int = 0
+    points: int = 0
+    money: Money = field(default_factory=dict)
+
+    def add(self, row: Difference) -> None:
+        """Count one more."""
+        self.conversions += 1
+        self.points += row.points
+        for currency, amounts in row.money.items():
+            into = self.money.setdefault(currency, dict.fromkeys(MONEY, 0))
+            for name, amount in amounts.items():
+                into[name] += amount
 
 
 @dataclass(slots=True)
@@ -85,14 +105,11 @@ class Comparison:
     visits: list[Difference] = field(default_factory=list)
     conversions: list[Difference] = field(default_factory=list)
 
-    def by(self, name: str) -> dict[str, Counter[str]]:
+    def by(self, name: str) -> dict[str, Sums]:
         """Sums of points and money of the conversions, by partner or by subscriber."""
-        sums: dict[str, Counter[str]] = defaultdict(Counter)
+        sums: dict[str, Sums] = defaultdict(Sums)
         for row in self.conversions:
-            into = sums[getattr(row, name)]
-            into["conversions"] += 1
-            into["points"] += row.points
-            into.update(row.money)
+            sums[getattr(row, name)].add(row)
         return dict(sorted(sums.items()))
 
     def as_dict(self) -> Row:
@@ -102,8 +119,8 @@ class Comparison:
             "changes": [asdict(c) for c in self.changes],
             "decisions": [asdict(d) for d in self.visits],
             "conversions": [asdict(d) for d in self.conversions],
-            "by_partner": {k: dict(v) for k, v in self.by("partner").items()},
-            "by_member": {k: dict(v) for k, v in self.by("subscriber").items()},
+            "by_partner": {k: asdict(v) for k, v in self.by("partner").items()},
+            "by_member": {k: asdict(v) for k, v in self.by("subscriber").items()},
             "points": sum(d.points for d in self.conversions),
         }
 
@@ -159,7 +176,6 @@ def _join(state: State, found: Comparison, old: Rulebook, new: Rulebook) -> None
                 new_told,
                 0,
                 {},
-                "",
                 _responsible(found.changes, row["at_partner"], "", visit=True),
             )
         )
@@ -175,11 +191,21 @@ def _join(state: State, found: Comparison, old: Rulebook, new: Rulebook) -> None
                 f"{row['old_state']} ({row['old_reason']})",
                 f"{row['new_state']} ({row['new_reason']})",
                 int(row["new_points"]) - int(row["old_points"]),
-                {m: int(row[f"new_{m}"]) - int(row[f"old_{m}"]) for m in MONEY},
-                row["new_currency"] or row["old_currency"],
+                _money(row),
                 _responsible(found.changes, row["at_partner"], rule, visit=False, old=old, new=new),
             )
         )
+
+
+def _money(row: Row) -> Money:
+    """What is gained and lost, each in the currency of its side."""
+    found: Money = {}
+    for sign, side in ((-1, "old"), (1, "new")):
+        if row[f"{side}_currency"]:
+            into = found.setdefault(row[f"{side}_currency"], dict.fromkeys(MONEY, 0))
+            for name in MONEY:
+                into[name] += sign * int(row[f"{side}_{name}"])
+    return found
 
 
 def _both(
@@ -296,14 +322,10 @@ def show(found: Comparison) -> str:
     if not found.visits and not found.conversions:
         return "\n".join([*lines, "", "Nothing would be different."])
     if found.conversions:
-        lines += ["", f"{'':<38}{'points':>9} {'receivable':>10} {'cost':>9} {'margin':>9}"]
-        for title, name in (("partner", "partner"), ("member", "subscriber")):
+        lines += ["", f"{'':<36}{'points':>9} {'receivable':>10} {'cost':>9} {'margin':>9}"]
+        for name in ("partner", "subscriber"):
             for who, sums in found.by(name).items():
-                money = [show_amount(sums[m], 2) for m in MONEY]
-                label = who if title == "partner" else who or "(nobody)"
-                lines.append(
-                    f"{label:<38}{sums['points']:>+9} {money[0]:>10} {money[1]:>9} {money[2]:>9}"
-                )
+                lines += _sum_lines(who or "(nobody)", sums)
         lines += ["", "conversions that would change"]
         for row in found.conversions:
             lines.append(f"  {row.partner} {row.id}: {row.points:+} points")
@@ -319,3 +341,16 @@ def show(found: Comparison) -> str:
                 f"    {row.rule}",
             ]
     return "\n".join(line[:80] for line in lines)
+
+
+def _sum_lines(who: str, sums: Sums) -> list[str]:
+    """Points and money in one line, or one more for each further currency."""
+    head = f"{who:<36}{sums.points:>+9}"
+    lines = []
+    for currency, amounts in sorted(sums.money.items()):
+        receivable, cost, margin = (
+            show_amount(amounts[m], CURRENCY_SCALE[currency]) for m in MONEY
+        )
+        lines.append(f"{head} {receivable:>10} {cost:>9} {margin:>9} {currency}")
+        head = " " * len(head)
+    return lines or [head]

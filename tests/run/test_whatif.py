@@ -5,7 +5,7 @@ import shutil
 
 import pytest
 
-from pipeline.run.whatif import changes
+from pipeline.run.whatif import Comparison, Difference, _money, changes, show
 from tests.commands import FIRST_DAY, done, mirrorpoint
 from tests.need import REPOSITORY
 
@@ -76,10 +76,11 @@ def test_two_percent_more_for_one_partner(rules, private):
     # A point costs one cent. What is pending, or only now worth a point, costs or earns otherwise.
     settled = {"AC-1001", "AC-1002", "AC-1003", "AC-1010"}
     for row in found["conversions"]:
-        assert row["rule"].startswith("partners/acme-shop.toml:28 accrual[0].rate")
+        assert row["rule"].startswith("partners/acme-shop.toml:27 accrual[0].rate")
         if row["id"] in settled:
-            assert row["money"]["receivable_minor"] == 0
-            assert row["money"]["cost_minor"] == row["points"] == -row["money"]["margin_minor"]
+            money = row["money"]["EUR"]
+            assert money["receivable_minor"] == 0
+            assert money["cost_minor"] == row["points"] == -money["margin_minor"]
     members = {row["subscriber"] for row in found["conversions"]}
     assert found["by_member"].keys() == members
     assert sum(sums["points"] for sums in found["by_member"].values()) == found["points"]
@@ -108,7 +109,7 @@ def test_broken_rules_are_refused(rules, private):
     env = {"TMPDIR": str(private / "tmp")}
     result = mirrorpoint("whatif", FIRST_DAY, "--rules", rules, env=env, cwd=private / "here")
     assert result.returncode == 2
-    assert "acme-shop.toml:28" in result.stderr
+    assert "acme-shop.toml:27" in result.stderr
     assert "Traceback" not in result.stderr
 
 
@@ -116,6 +117,34 @@ def test_what_is_no_case_is_refused(rules, tmp_path):
     result = mirrorpoint("whatif", tmp_path, "--rules", rules)
     assert result.returncode == 2
     assert "case.toml" in result.stderr
+
+
+def side(name, currency, receivable, cost):
+    amounts = {"receivable": receivable, "cost": cost, "margin": receivable - cost}
+    return {f"{name}_currency": currency, **{f"{name}_{k}_minor": v for k, v in amounts.items()}}
+
+
+def test_money_of_two_currencies_is_never_one_sum():
+    rows = [
+        side("old", "EUR", 100, 50) | side("new", "EUR", 130, 60),
+        side("old", "EUR", 100, 50) | side("new", "JPY", 900, 500),
+        side("old", "", 0, 0) | side("new", "JPY", 100, 1),
+    ]
+    found = Comparison("two currencies", [])
+    for number, row in enumerate(rows):
+        found.conversions.append(
+            Difference("conversion", f"C-{number}", "", "shop", "", "", 1, _money(row), "")
+        )
+    sums = found.as_dict()["by_partner"]["shop"]
+    assert (sums["conversions"], sums["points"]) == (3, 3)
+    assert sums["money"] == {
+        "EUR": {"receivable_minor": -70, "cost_minor": -40, "margin_minor": -30},
+        "JPY": {"receivable_minor": 1000, "cost_minor": 501, "margin_minor": 499},
+    }
+    lines = [line.split() for line in show(found).splitlines()]
+    first, second, *_ = (words for words in lines if words and words[-1] in ("EUR", "JPY"))
+    assert first == ["shop", "+3", "-0.70", "-0.40", "-0.30", "EUR"]
+    assert second == ["1000", "501", "499", "JPY"]
 
 
 def test_changes_are_found_by_key_and_line():
