@@ -165,7 +165,7 @@ class Engine:
         return {f"enrich.{name}": values for name, values in self.enrich.snapshot().items()}
 
     def restore(self, snapshot: Snapshot) -> None:
-        """Take a snapshot of the same rulebook and keys."""
+        """Take a snapshot made with the same keys, under whatever rulebook."""
         parts: Mapping[str, np.ndarray] = {
             name.removeprefix("enrich."): values
             for name, values in snapshot.items()

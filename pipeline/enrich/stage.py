@@ -27,6 +27,9 @@ mark.
 
 from __future__ import annotations
 
+import json
+from dataclasses import replace
+
 import numpy as np
 
 from pipeline.enrich.directory import Directory
@@ -44,7 +47,7 @@ from pipeline.enrich.state_kernels import (
     SERVER_PORT,
     SOURCE,
 )
-from pipeline.enrich.visits import Limits, Names, VisitState, visit_batch
+from pipeline.enrich.visits import Limits, Names, Renumbered, VisitState, visit_batch
 from pipeline.enrich.visits_kernels import Facts, Sessions, Terms, fold
 from pipeline.kernels.circle import NOBODY, Circle
 from pipeline.kernels.hosts import codes_of, host_table
@@ -52,7 +55,7 @@ from pipeline.model.batches import BindingBatch, SessionBatch, VisitBatch
 from pipeline.model.columns import TextColumn, concat, id_words, ids
 from pipeline.model.faults import Skip
 from pipeline.model.identifiers import Keys, digest, words_of
-from pipeline.model.stage import Snapshot
+from pipeline.model.stage import Snapshot, array_text
 from pipeline.model.tally import Tally
 from pipeline.model.words import BindingKind, Protocol, VisitTrigger
 from pipeline.rulebook.model import Rulebook
@@ -138,13 +141,40 @@ class Enrich:
         return concat([due, self._batch(self._state.pause(), tally)])
 
     def snapshot(self) -> dict[str, np.ndarray]:
-        """Open visits, tracker passes and waiting facts; for the same rulebook and keys."""
+        """Open visits, tracker passes and waiting facts, and what their numbers stand for.
+
+        For the same keys; the rulebook may be another by then.
+        """
         facts = {f"facts.{name}": getattr(self._facts, name).copy() for name in Facts._fields}
-        return self._state.snapshot() | facts
+        names = {
+            "names.partners": self._names.partners.to_list(),
+            "names.trackers": self._names.trackers.to_list()[:-1],
+            "names.marks": self._names.marks.to_list()[:-1],
+        }
+        texts = {name: array_text(json.dumps(values)) for name, values in names.items()}
+        return self._state.snapshot() | facts | texts
 
     def restore(self, snapshot: Snapshot) -> None:
-        """Take a snapshot in place of what there is."""
-        self._state.restore(snapshot)
+        """Take a snapshot in place of what there is, by the ids of partners, trackers and marks.
+
+        A tracker or mark that the rules no longer name keeps its name for the visits that met it;
+        visits of a partner that is gone are forgotten.
+        """
+        partners, trackers, marks = (
+            json.loads(snapshot[f"names.{what}"].tobytes())
+            for what in ("partners", "trackers", "marks")
+        )
+        self._names = replace(
+            self._names,
+            trackers=_with(self._names.trackers, trackers),
+            marks=_with(self._names.marks, marks),
+        )
+        now = Renumbered(
+            partners=_numbers(partners, self._names.partners),
+            trackers=_numbers(trackers, self._names.trackers),
+            marks=_numbers(marks, self._names.marks),
+        )
+        self._state.restore(snapshot, now)
         self._facts = Facts(*(snapshot[f"facts.{name}"].copy() for name in Facts._fields))
 
     def _nameless(self, batch: SessionBatch, skips: np.ndarray) -> Sessions:
@@ -227,6 +257,17 @@ class Enrich:
             if count:
                 tally.add(STAGE, f"version:{VisitTrigger(trigger).name.lower()}", count)
         return batch
+
+
+def _with(names: TextColumn, more: list[str]) -> TextColumn:
+    """Names, further ones, and the empty one that stays the last."""
+    return TextColumn.of([*dict.fromkeys([*names.to_list()[:-1], *more]), ""])
+
+
+def _numbers(names: list[str], now: TextColumn) -> np.ndarray:
+    """By old number the place of a name among those of now, -1 where it is not there."""
+    places = {name: place for place, name in enumerate(now.to_list())}
+    return np.array([places.get(name, -1) for name in names], np.int64)
 
 
 def _no_facts() -> Facts:

@@ -48,6 +48,15 @@ class Limits:
 
 
 @dataclass(frozen=True, slots=True)
+class Renumbered:
+    """What the numbers of a snapshot mean now: by old number the new one, -1 for what is gone."""
+
+    partners: np.ndarray
+    trackers: np.ndarray
+    marks: np.ndarray
+
+
+@dataclass(frozen=True, slots=True)
 class Names:
     """What the numbers of a visit stand for."""
 
@@ -135,15 +144,61 @@ class VisitState:
             state[name] = head[: 1 + int(np.flatnonzero(head >= 0).max(initial=-1))].copy()
         return state
 
-    def restore(self, snapshot: Snapshot) -> None:
-        """Take the content of a snapshot."""
+    def restore(self, snapshot: Snapshot, now: Renumbered) -> None:
+        """Take the content of a snapshot, but for open visits of a partner that is gone.
+
+        Their last version was written when the unit ended and stands; there is no CLOSED one, since
+        nothing is left to be decided about them.
+        """
         empty = VisitState(Limits())
         for group in (VISIT_ARRAYS, NODE_ARRAYS, PASS_ARRAYS, HEADS):
             empty._grow(group, max(len(snapshot[name]) for name in group))
         for name in (*TRIMMED, *HEADS, "counts"):
             getattr(empty.arrays, name)[: len(snapshot[name])] = snapshot[name]
         self.arrays = empty.arrays
+        rows = self.arrays.rows[: self.counts[k.COUNT_VISITS]]
+        passed = self.arrays.pass_class[: self.counts[k.COUNT_PASSES]]
+        rows[:, k.PARTNER] = _renumbered(rows[:, k.PARTNER], now.partners)
+        rows[:, k.TRACKER] = _renumbered(rows[:, k.TRACKER], now.trackers)
+        rows[:, k.MARK] = _renumbered(rows[:, k.MARK], now.marks)
+        passed[:] = _renumbered(passed, now.trackers)
+        self._drop(np.flatnonzero((rows[:, k.OPENED_AS] >= 0) & (rows[:, k.PARTNER] < 0)))
         self._link_nodes()
+
+    def _drop(self, visits: np.ndarray) -> None:
+        """Forget open visits; the chains of addresses are built anew by the caller."""
+        rows, counts, links = self.arrays.rows, self.counts, self.arrays.node_links
+        for visit in visits.tolist():
+            head, at = self.arrays.visit_head, int(rows[visit, k.SUBSCRIBER])
+            if head[at] == visit:
+                head[at] = rows[visit, k.NEXT]
+            else:
+                at = int(head[at])
+                while rows[at, k.NEXT] != visit:
+                    at = int(rows[at, k.NEXT])
+                rows[at, k.NEXT] = rows[visit, k.NEXT]
+            node = int(rows[visit, k.NODE])
+            while node >= 0:
+                following = int(links[node, k.NODE_NEXT])
+                links[node, [k.NODE_VISIT, k.NODE_NEXT]] = -1, counts[k.FREE_NODE]
+                counts[k.FREE_NODE] = node
+                counts[k.HELD_NODES] -= 1
+                node = following
+            rows[visit, [k.OPENED_AS, k.NEXT]] = -1, counts[k.FREE_VISIT]
+            counts[k.FREE_VISIT] = visit
+        held = self.arrays.heap_visit[: counts[k.COUNT_OPEN]]
+        held = held[~np.isin(held, visits)]
+        # A last session is no later than the deadline, whatever the policy is now; the fold puts
+        # the right one in its place. What is in order is a heap.
+        held = held[np.lexsort((rows[held, k.OPENED_AS], rows[held, k.LAST_NS]))]
+        counts[k.COUNT_OPEN] = len(held)
+        self.arrays.heap_visit[: len(held)] = held
+        self.arrays.heap_ns[: len(held)] = rows[held, k.LAST_NS]
+
+
+def _renumbered(old: np.ndarray, numbers: np.ndarray) -> np.ndarray:
+    """The new numbers for old ones; -1, for none, stays."""
+    return np.append(numbers, -1)[old]
 
 
 def _enlarged(old: np.ndarray, capacity: int) -> np.ndarray:

@@ -14,7 +14,9 @@ from pipeline.model.columns import concat, id_words
 from pipeline.model.identifiers import digest, words_of
 from pipeline.model.words import Arrival, Protocol, VisitTrigger
 from pipeline.rulebook.read import from_texts, load
-from tests.enrich.stories import KEYS, World, as_dicts, http, run, same, session_batch, tls, v4, v6
+from tests.enrich.stories import (
+    KEYS, World, as_dicts, http, run, same, session_batch, times, tls, v4, v6,
+)  # fmt: skip
 from tests.naive.rowhash import siphash
 from tests.naive.visits import FOREVER, Fact, Policy, Session
 
@@ -370,3 +372,84 @@ def test_nothing_in_gives_nothing_out():
     world = World(POLICY)
     world.block([])
     assert len(concat([*world.out, world.finish()])) == 0
+
+
+BOLT = ("partner", "bolt-mobile")
+
+
+def other_rules(edit):
+    """The shipped rules with other files."""
+    texts = dict(load().files)
+    edit(texts)
+    return times(from_texts(texts), POLICY)
+
+
+def restored(world, rulebook):
+    """The world goes on from a snapshot under another rulebook."""
+    world.rulebook = rulebook
+    world.restart()
+    return world
+
+
+def half_way():
+    world = World(POLICY)
+    world.facts(HOME)
+    world.block([tracker(999), tls(1000, owner=BOLT), tls(1001), tls(1002, subscriber=1)])
+    return world
+
+
+def names_of(batch):
+    return list(zip(batch.partner.to_list(), batch.tracker.to_list(), strict=True))
+
+
+def test_an_open_visit_keeps_its_partner_where_another_sorts_before_it():
+    def edit(texts):
+        acme = texts["partners/acme-shop.toml"]
+        texts["partners/aaa-shop.toml"] = acme.replace("acme", "aaa")
+
+    rules = other_rules(edit)
+    assert rules.partners[0].id == "aaa-shop"
+    world = restored(half_way(), rules)
+    world.block([tls(1010, owner=BOLT)])
+    closed = world.finish()
+    whole = half_way()
+    whole.block([tls(1010, owner=BOLT)])
+    expected = whole.finish()
+    assert names_of(closed) == names_of(expected)
+    assert closed.visit_id.tolist() == expected.visit_id.tolist()
+    assert closed.sessions.tolist() == expected.sessions.tolist()
+    assert closed.partner.to_list().count("bolt-mobile") == 2  # opened, closed
+
+
+def test_visits_of_a_partner_that_is_gone_are_forgotten_and_all_others_go_on():
+    rules = other_rules(lambda texts: texts.pop("partners/acme-shop.toml"))
+    world = restored(half_way(), rules)
+    assert world.enrich._state.counts[COUNT_OPEN] == 1
+    assert world.enrich._state.counts[HELD_NODES] == 1
+    before = len(world.out[0])
+    world.block([tls(1010, owner=BOLT), tls(1011, owner=BOLT, subscriber=1, address=v4(2))])
+    rows = world.finish().slice(before, 100)
+    assert set(rows.partner.to_list()) == {"bolt-mobile"}
+    assert rows.trigger.tolist() == [OPENED, CLOSED, CLOSED]
+    assert sorted(rows.sessions.tolist()) == [1, 1, 2]
+    assert world.enrich._state.counts[[COUNT_OPEN, HELD_NODES]].tolist() == [0, 0]
+
+
+def test_a_tracker_that_the_rules_no_longer_name_keeps_its_name():
+    def edit(texts):
+        old = texts.pop("trackers/affiliate.toml")
+        texts["trackers/cashback.toml"] = old.replace('"affiliate"', '"cashback"')
+
+    world = restored(half_way(), other_rules(edit))
+    world.block([http(1010)])
+    assert {t for p, t in names_of(world.finish()) if p == "acme-shop"} == {"affiliate", ""}
+
+
+def test_deadlines_follow_the_policy_of_now():
+    world = half_way()
+    world.policy = replace(POLICY, gap=10)
+    restored(world, times(load(), world.policy))
+    assert len(world.enrich.advance(1020, world.tally)) == 0
+    closed = world.enrich.advance(1100, world.tally)
+    assert closed.trigger.tolist() == [CLOSED, CLOSED, CLOSED]
+    assert closed.partner.to_list() == ["bolt-mobile", "acme-shop", "acme-shop"]
