@@ -9,7 +9,7 @@ not depend on how the input was cut. The end of the input is `advance(END_OF_TIM
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Protocol, TypeVar
+from typing import Any, Protocol, TypeVar
 
 import numpy as np
 
@@ -41,3 +41,8 @@ class Stage(Protocol[In, Out]):
     def restore(self, snapshot: Snapshot) -> None:
         """Take a snapshot's state in place of one's own."""
         ...
+
+
+def array_text(values: Any) -> np.ndarray:
+    """JSON text as a uint8 array, for the few parts of a snapshot that are not columns."""
+    return np.frombuffer(str(values).encode(), np.uint8).copy()
