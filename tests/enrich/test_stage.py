@@ -15,7 +15,17 @@ from pipeline.model.identifiers import digest, words_of
 from pipeline.model.words import Arrival, Protocol, VisitTrigger
 from pipeline.rulebook.read import from_texts, load
 from tests.enrich.stories import (
-    KEYS, World, as_dicts, http, run, same, session_batch, times, tls, v4, v6,
+    KEYS,
+    World,
+    as_dicts,
+    http,
+    run,
+    same,
+    session_batch,
+    times,
+    tls,
+    v4,
+    v6,
 )  # fmt: skip
 from tests.naive.rowhash import siphash
 from tests.naive.visits import FOREVER, Fact, Policy, Session
