@@ -238,11 +238,16 @@ class Check:
         wrong = report.wrong
         yield Point("right answers on made traffic", "all", "; ".join(wrong) or "all", not wrong)
         yield _fast("traffic made", report.figures[wire.GENERATE], MADE_PER_SECOND)
+        # Judged by what the command itself prints of its reading; the clock outside knows its start.
         began, rate = report.slopes()[wire.INSPECT]
         whole = report.figures[wire.INSPECT]
-        yield _fast(f"inspect, after {began:.1f} s of start", whole, PACKETS_PER_SECOND, rate)
+        beside = f"; slope {rate / 1e6:.2f} after {began:.1f} s, whole {whole.rate / 1e6:.2f}"
+        own = report.inspected()
+        yield _fast("inspect, as it prints", whole, PACKETS_PER_SECOND, own, beside)
         for name in (wire.PRODUCT_ONE, wire.PRODUCT_ALL):
             yield _fast(name, report.figures[name], PACKETS_PER_SECOND)
+        stored = report.figures[wire.JOURNAL_ALL]
+        yield _fast(wire.JOURNAL_ALL, stored, None)
 
     def recall(self) -> Iterator[Point]:
         """Recall over real captures."""
@@ -267,11 +272,18 @@ class Check:
             yield Point(f"{one.command} starts", asked, reached, one.good)
 
 
-def _fast(what: str, figure: Figure, asked: int, rate: float | None = None) -> Point:
-    """A rate by the clock; a busy machine is told, for it makes the clock unfair."""
+def _fast(
+    what: str, figure: Figure, asked: int | None, rate: float | None = None, beside: str = ""
+) -> Point:
+    """A rate by the clock; a busy machine is told, for it makes the clock unfair.
+
+    Without `asked` it is a figure to read, not one to judge.
+    """
     rate = figure.rate if rate is None else rate
     busy = ", the machine was busy" if figure.disturbed else ""
-    return Point(what, f">= {asked / 1e6:.0f} M/s", f"{rate / 1e6:.2f} M/s{busy}", rate >= asked)
+    least = "a figure" if asked is None else f">= {asked / 1e6:.0f} M/s"
+    good = asked is None or rate >= asked
+    return Point(what, least, f"{rate / 1e6:.2f} M/s{beside}{busy}", good)
 
 
 def points_of(name: str, work: Callable[[], Iterator[Point]]) -> Iterator[Point]:

@@ -16,6 +16,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+LEAST_LONGER = 0.2  # share of a large run by which it must outlast a small one to tell a slope
 BUSY = 1.3  # wall seconds per CPU second above which a figure is called disturbed
 
 
@@ -96,9 +97,17 @@ def repeat(
 
 
 def slope(small: Figure, large: Figure) -> tuple[float, float]:
-    """Start-up seconds and packets per second, from a small and a large run of one program."""
+    """Start-up seconds and packets per second, from a small and a large run of one program.
+
+    Where the two took nearly the same time (a start-up longer than the work, or a small run that
+    somebody disturbed) their difference is noise: nothing is known of the start then, and the rate
+    is that of the large run as a whole.
+    """
     assert large.packets > small.packets
-    rate = (large.packets - small.packets) / max(large.seconds - small.seconds, 1e-9)
+    longer = large.seconds - small.seconds
+    if longer < LEAST_LONGER * large.seconds:
+        return 0.0, large.rate
+    rate = (large.packets - small.packets) / longer
     return max(small.seconds - small.packets / rate, 0.0), rate
 
 

@@ -8,7 +8,7 @@ commands do: the same reader, the same stages, the same batch size.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -20,7 +20,14 @@ from pipeline.classify.headers import walk as walk_headers
 from pipeline.classify.stage import Classify
 from pipeline.engine import Engine, Rows
 from pipeline.kernels.circle import Circle
-from pipeline.model.batches import BasisBatch, BindingBatch, CircleBatch, SessionBatch, SignInBatch
+from pipeline.model.batches import (
+    STREAMS,
+    BasisBatch,
+    BindingBatch,
+    CircleBatch,
+    SessionBatch,
+    SignInBatch,
+)
 from pipeline.model.columns import TextColumn, no_ids
 from pipeline.model.identifiers import Keys, words_of
 from pipeline.model.settings import EngineSettings
@@ -31,6 +38,8 @@ from pipeline.rulebook.read import load
 from pipeline.run.cases import Cut
 from pipeline.run.ingest import ingest
 from pipeline.run.inputs import PacketFeed, read_facts
+from pipeline.run.replay import SYNC_EVERY
+from pipeline.store.journal import Journal
 from tests.bench.traffic import Traffic
 
 KEYS = Keys.from_seed("bench")
@@ -120,10 +129,38 @@ def product(path: Path, engine: Engine) -> Found:
         for stream, batch in rows:
             found.rows[stream] += len(batch)
 
-    feed = PacketFeed([path], found.tally)
-    ingest(engine, read_facts([], found.tally), feed, emit=count, make_cut=no_cut)
-    feed.close()
+    _feed(path, engine, count)
     return found
+
+
+def journalled(path: Path, engine: Engine, folder: Path) -> Found:
+    """The same rows appended to a journal in `folder`, synced as `replay` does, sealed at the end."""
+    found = Found(tally=engine.tally)
+    with Journal(folder, KEYS) as journal:
+        batches = 0
+
+        def append(rows: Rows) -> None:
+            nonlocal batches
+            for stream, batch in rows:
+                journal.append(stream, batch)
+            batches += 1
+            if batches % SYNC_EVERY == 0:
+                journal.sync()
+
+        _feed(path, engine, append)
+        journal.seal()
+        journal.sync()
+        found.rows.update({stream: journal.rows(stream) for stream in STREAMS})
+    return found
+
+
+def _feed(path: Path, engine: Engine, emit: Callable[[Rows], None]) -> None:
+    """One capture through the engine, without facts and cuts."""
+    feed = PacketFeed([path], engine.tally)
+    try:
+        ingest(engine, read_facts([], engine.tally), feed, emit=emit, make_cut=no_cut)
+    finally:
+        feed.close()
 
 
 def no_cut(cut: Cut) -> None:

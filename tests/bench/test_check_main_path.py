@@ -5,12 +5,16 @@ from __future__ import annotations
 import json
 import sys
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
 from tests.bench import check_main_path as check
+from tests.bench import traffic as made
+from tests.bench import wire
 from tests.bench.check_main_path import FellShort, Point
 from tests.bench.figures import Figure, Spent
+from tests.bench.traffic import Traffic
 
 
 def one(good: bool) -> Iterator[Point]:
@@ -68,6 +72,28 @@ def test_a_rate_taken_on_a_busy_machine_says_so() -> None:
     assert check._fast("x", quiet, 3_000_000) == Point("x", ">= 3 M/s", "4.50 M/s", True)
     assert not check._fast("x", busy, 3_000_000).good
     assert "busy" in check._fast("x", busy, 3_000_000).reached
+
+
+def test_inspect_is_judged_by_what_it_prints(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A start-up that somebody disturbed must not make the reading look faster."""
+
+    def measured(own: int) -> Point:
+        report = wire.Report(Traffic(), made.Truth(**dict.fromkeys(made.Truth.__slots__, 0)))
+        for name in (wire.GENERATE, wire.PRODUCT_ONE, wire.PRODUCT_ALL, wire.JOURNAL_ALL):
+            report.figures[name] = Figure(name, 9_000_000, (Spent(1.0, 1.0),))
+        report.figures[wire.INSPECT] = Figure("", 4_000_000, (Spent(3.0, 3.0),))
+        report.figures[f"{wire.INSPECT}, a quarter"] = Figure("", 1_000_000, (Spent(3.0, 3.0),))
+        report.counts = [{"packets_per_second": n} for n in (own, own - 1, 10 * own)]
+        monkeypatch.setattr(wire, "measure_round", lambda *_: report)
+        points = list(check.Check(Path(), 4_000_000, 3).wire())
+        (found,) = [p for p in points if p.what.startswith("inspect")]
+        assert [p.good for p in points if p.asked == "a figure"] == [True]
+        return found
+
+    assert measured(3_000_000).good
+    short = measured(2_990_000)
+    assert not short.good
+    assert short.reached.startswith("2.99 M/s; slope 1.33 after 0.0 s, whole 1.33")
 
 
 def test_json_holds_every_point(

@@ -30,6 +30,13 @@ def test_slope_tells_start_and_rate_apart() -> None:
     assert start == pytest.approx(0.6)
 
 
+@pytest.mark.parametrize("small_seconds", [1.55, 1.9, 2.0, 60.0])
+def test_a_disturbed_small_run_makes_nothing_faster(small_seconds: float) -> None:
+    start, rate = slope(figure(1_000_000, small_seconds), figure(4_000_000, 1.9))
+    assert rate == pytest.approx(4_000_000 / 1.9)
+    assert start == 0.0
+
+
 def test_slope_needs_two_sizes() -> None:
     with pytest.raises(AssertionError):
         slope(figure(5, 1.0), figure(5, 2.0))

@@ -16,6 +16,7 @@ import argparse
 import json
 import os
 import shutil
+import statistics
 import subprocess
 import sys
 import tempfile
@@ -25,6 +26,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
+from pipeline.engine import Engine
 from tests.bench import paths, peers
 from tests.bench import traffic as made
 from tests.bench.figures import Figure, machine, repeat, scratch, slope
@@ -45,11 +47,19 @@ class Report:
     figures: dict[str, Figure] = field(default_factory=dict)
     wrong: list[str] = field(default_factory=list)
     missing: list[str] = field(default_factory=list)
+    # What the timed runs found: inspect's counts of each, and how many decisions were made.
+    counts: list[dict[str, Any]] = field(default_factory=list)
+    decisions: dict[str, list[int]] = field(default_factory=dict)
+    visits: dict[str, int] = field(default_factory=dict)  # how many there are, by a plain look
 
     def check(self, name: str, expected: object, found: object) -> None:
         """Note a difference between what was to be found and what was."""
         if expected != found:
             self.wrong.append(f"{name}: expected {_short(expected)}, found {_short(found)}")
+
+    def inspected(self) -> float:
+        """Packets per second as `inspect` itself tells them, the median of its timed runs."""
+        return statistics.median(count["packets_per_second"] for count in self.counts)
 
     def slopes(self) -> dict[str, tuple[float, float]]:
         """Start-up seconds and packets per second of whole processes, by name."""
@@ -69,6 +79,7 @@ class Report:
                 name: {"start_seconds": start, "packets_per_second": rate}
                 for name, (start, rate) in self.slopes().items()
             },
+            "inspect_packets_per_second": self.inspected() if self.counts else None,
             "wrong": self.wrong,
             "missing": self.missing,
         }
@@ -78,6 +89,7 @@ GENERATE, READ, COPY = "make traffic in memory", "read the file", "copy memory"
 FRAME, WALK = "cut into packets", "header walk"
 EVERYBODY, ONE, ALL = "sessions of everybody", "sessions, gate at 1 %", "sessions, gate at 100 %"
 PRODUCT_ONE, PRODUCT_ALL = "to decisions, gate at 1 %", "to decisions, gate at 100 %"
+JOURNAL_ALL = "to the journal, gate 100 %"
 INSPECT, NDPI, DPKT, NFSTREAM = "mirrorpoint inspect", "ndpiReader", "dpkt", "nfstream"
 
 
@@ -112,19 +124,31 @@ def verify(report: Report, path: Path) -> None:
     report.check(ONE, Counter(truth.member_hosts), gated.tls + gated.http)
     whole = paths.classify(path, paths.circle_of(traffic.subscribers), names=True)
     report.check(ALL, Counter(truth.tls_hosts) + Counter(truth.http_hosts), whole.tls + whole.http)
-    count = inspect_count(path)
-    report.check(f"{INSPECT}: packets", truth.packets, count["packets"])
-    sessions = count["sessions"]
-    report.check(f"{INSPECT}: tls", truth.tls, sessions.get("tls", 0))
-    asked = sessions.get("http", 0)
-    # One object per distinct host and flow: a flow that asks its host twice counts once or twice.
-    report.check(f"{INSPECT}: http", True, asked in (truth.http, truth.http_flows))
+    verify_count(report, inspect_count(path))
     for name, members, sessions in (
         (PRODUCT_ONE, traffic.members, gated),
         (PRODUCT_ALL, traffic.subscribers, whole),
     ):
         found = paths.product(path, paths.engine_of(traffic, members))
+        report.visits[name] = len(sessions.visits)
         report.check(f"{name}: one for each visit", len(sessions.visits), found.rows["decisions"])
+    stored = to_journal(path, paths.engine_of(traffic, traffic.subscribers))
+    report.visits[JOURNAL_ALL] = len(whole.visits)
+    report.check(f"{JOURNAL_ALL}: one for each visit", len(whole.visits), stored.rows["decisions"])
+
+
+def verify_count(report: Report, count: dict[str, Any]) -> None:
+    """What `inspect` printed: one object per distinct host and flow, and a flow asks one host."""
+    truth, sessions = report.truth, count["sessions"]
+    report.check(f"{INSPECT}: packets", truth.packets, count["packets"])
+    report.check(f"{INSPECT}: tls", truth.tls, sessions.get("tls", 0))
+    report.check(f"{INSPECT}: http", truth.http_flows, sessions.get("http", 0))
+
+
+def to_journal(path: Path, engine: Engine) -> paths.Found:
+    """Through the engine into a journal on the usual disk, which goes with its rows."""
+    with tempfile.TemporaryDirectory(prefix="mirrorpoint-bench-") as folder:
+        return paths.journalled(path, engine, Path(folder))
 
 
 def our_works(report: Report, small: Path, path: Path, runs: int) -> list[Work]:
@@ -134,10 +158,23 @@ def our_works(report: Report, small: Path, path: Path, runs: int) -> list[Work]:
     """
     traffic, packets = report.traffic, report.traffic.packets
     few, many = paths.circle_of(traffic.members), paths.circle_of(traffic.subscribers)
+    members, everybody = traffic.members, traffic.subscribers
     engines = {
-        members: [paths.engine_of(traffic, members) for _ in range(runs)]
-        for members in (traffic.members, traffic.subscribers)
+        name: [paths.engine_of(traffic, who) for _ in range(runs)]
+        for name, who in (
+            (PRODUCT_ONE, members),
+            (PRODUCT_ALL, everybody),
+            (JOURNAL_ALL, everybody),
+        )
     }
+
+    def decide(name: str, way: Callable[[Path, Engine], paths.Found]) -> Work:
+        def work() -> None:
+            found = way(path, engines[name].pop())
+            report.decisions.setdefault(name, []).append(found.rows["decisions"])
+
+        return name, packets, work
+
     return [
         (GENERATE, packets, lambda: _into_nothing(traffic)),
         (READ, packets, lambda: peers.read_blocks(path)),
@@ -147,10 +184,11 @@ def our_works(report: Report, small: Path, path: Path, runs: int) -> list[Work]:
         (EVERYBODY, packets, lambda: paths.classify(path, None)),
         (ONE, packets, lambda: paths.classify(path, few)),
         (ALL, packets, lambda: paths.classify(path, many)),
-        (PRODUCT_ONE, packets, lambda: paths.product(path, engines[traffic.members].pop())),
-        (PRODUCT_ALL, packets, lambda: paths.product(path, engines[traffic.subscribers].pop())),
+        decide(PRODUCT_ONE, paths.product),
+        decide(PRODUCT_ALL, paths.product),
+        decide(JOURNAL_ALL, to_journal),
         (f"{INSPECT}, a quarter", packets // 4, lambda: inspect_count(small)),
-        (INSPECT, packets, lambda: inspect_count(path)),
+        (INSPECT, packets, lambda: report.counts.append(inspect_count(path))),
     ]
 
 
@@ -190,11 +228,16 @@ def measure_round(
         report_small = Report(quarter, made.generate(small, quarter))
         progress("checking answers")
         verify(report_small, small)
+        verify(report, large)
         report.wrong += report_small.wrong
         works = our_works(report, small, large, runs)
         if with_peers:
             works += peer_works(report, small, large, nfstream)
         report.figures = repeat(works, runs, progress)
+        for count in report.counts:
+            verify_count(report, count)
+        for name, made_each in report.decisions.items():
+            report.check(f"{name}, timed", {report.visits[name]}, set(made_each))
         return report
     finally:
         shutil.rmtree(folder, ignore_errors=True)
@@ -216,6 +259,8 @@ def show(report: Report) -> str:
     lines.append("")
     for name, (start, rate) in report.slopes().items():
         lines.append(f"{name}: starts in {start:.2f} s, then {rate / 1e6:.2f} million packets/s")
+    if report.counts:
+        lines.append(f"{INSPECT} says of itself {report.inspected() / 1e6:.2f} million packets/s")
     lines += [f"not measured: {reason}" for reason in report.missing]
     if report.wrong:
         lines += [f"WRONG ANSWER: {reason}" for reason in report.wrong]
