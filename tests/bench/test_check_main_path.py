@@ -96,6 +96,40 @@ def test_inspect_is_judged_by_what_it_prints(monkeypatch: pytest.MonkeyPatch) ->
     assert short.reached.startswith("2.99 M/s; slope 1.33 after 0.0 s, whole 1.33")
 
 
+@pytest.mark.parametrize(("passed", "visits", "good"), [(39, 100_000, True), (38, 100_000, False)])
+def test_a_crash_that_was_not_tried_falls_short(
+    monkeypatch: pytest.MonkeyPatch, passed: int, visits: int, good: bool
+) -> None:
+    asked: list[dict[str, str]] = []
+
+    def run(*command: str, env: dict[str, str]) -> str:
+        asked.append(env)
+        return f"{passed if 'test_crash' in command[3] else 2} passed, 1 skipped in 9.00s"
+
+    monkeypatch.setattr(check, "run", run)
+    crash, order = check.Check(Path(), 0, 0, visits).crash()
+    assert crash.good == good
+    assert order.good
+    assert asked == [{"DAY_VISITS": str(visits)}] * 2
+
+
+def test_a_small_day_is_not_enough(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(check, "run", lambda *_, **__: "39 passed")
+    assert not any(point.good for point in check.Check(Path(), 0, 0, 2000).crash())
+
+
+def test_skipped_tests_are_told_with_their_reasons() -> None:
+    tail = "SKIPPED [2] tests/second_opinion/test_tshark.py:24: needs tshark, which is no program"
+    other = "SKIPPED [1] tests/corpus/test_corpus.py:9: the corpus is not here"
+    assert check.skipped_tests("12 passed").good
+    assert check.skipped_tests("12 passed").reached == "0"
+    found = check.skipped_tests(f"== summary ==\n{other}\n9 passed, 1 skipped")
+    assert (found.good, found.reached) == (True, "1; 1 x the corpus is not here")
+    found = check.skipped_tests(f"{tail}\n{other}\n")
+    assert not found.good
+    assert found.reached.startswith("3; 2 x needs tshark")
+
+
 def test_json_holds_every_point(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

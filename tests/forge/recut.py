@@ -1,4 +1,4 @@
-"""Put the cuts of a forged case elsewhere: the same input, asked at other moments.
+"""The same forged case otherwise: its cuts elsewhere, its messages in another order of arrival.
 
 The end of a case stays where it is, so whatever must hold after the last cut can be compared.
 """
@@ -46,3 +46,21 @@ def cut_anywhere(
     text = "".join(f'[[cut]]\nname = "{name}"\n{rest}\n' for name, rest in cuts)
     (case / "case.toml").write_text(before + text)
     return [name for name, _ in cuts]
+
+
+def arrive_otherwise(case: Path, draw: random.Random) -> None:
+    """Deal the messages' times of arrival anew; the file stays in the order of arrival."""
+    head, names, rows = table(case / "purchases.tsv")
+    received = names.index("received_ns")
+    times = [row[received] for row in rows]
+    assert times == sorted(times, key=int)
+    draw.shuffle(rows)
+    for row, time in zip(rows, times, strict=True):
+        row[received] = time
+    (case / "purchases.tsv").write_text("\n".join([*head, *map("\t".join, rows)]) + "\n")
+
+
+def without_orders(case: Path) -> None:
+    """Spending depends on what was there when, so it may not lie between messages."""
+    path = case / "orders.tsv"
+    path.write_text("\n".join(table(path)[0]) + "\n")

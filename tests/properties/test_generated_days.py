@@ -22,7 +22,7 @@ from pipeline.run.replay import plan_of, replay
 from pipeline.run.state import State
 from tests.commands import hashes
 from tests.forge.generated_day import write_day
-from tests.forge.recut import cut_anywhere, table
+from tests.forge.recut import arrive_otherwise, cut_anywhere, without_orders
 
 pytestmark = pytest.mark.slow
 
@@ -54,24 +54,6 @@ def a_day(folder, draw):
     """A day of a few hundred visits."""
     visits = draw.randrange(300, 1001)
     return write_day(folder / "case", visits=visits, seed=draw.randrange(2**16), orders=20)
-
-
-def arrive_otherwise(case, draw):
-    """Deal the messages' times of arrival anew; the file stays in the order of arrival."""
-    head, names, rows = table(case / "purchases.tsv")
-    received = names.index("received_ns")
-    times = [row[received] for row in rows]
-    assert times == sorted(times, key=int)
-    draw.shuffle(rows)
-    for row, time in zip(rows, times, strict=True):
-        row[received] = time
-    (case / "purchases.tsv").write_text("\n".join([*head, *map("\t".join, rows)]) + "\n")
-
-
-def without_orders(case):
-    """Spending depends on what was there when, so it may not lie between messages."""
-    path = case / "orders.tsv"
-    path.write_text("\n".join(table(path)[0]) + "\n")
 
 
 @FEW
