@@ -42,8 +42,15 @@ def need(name: str) -> str:
 
 
 def corpus() -> Path:
-    """The folder of real captures that stays beside the repository; skips where it is absent."""
-    folder = Path(os.environ.get("MIRRORPOINT_CORPUS") or REPOSITORY.parent / "shared" / "corpus")
-    if not (folder / "packets").is_dir():
-        pytest.skip("the corpus of real captures is not beside this checkout (MIRRORPOINT_CORPUS)")
-    return folder
+    """The folder of real captures that stays beside the repository.
+
+    Skips where it is absent, in CI too: it cannot be installed. Where MIRRORPOINT_CORPUS names a
+    folder that is none, somebody meant the tests to run, and CI fails.
+    """
+    named = os.environ.get("MIRRORPOINT_CORPUS")
+    folder = Path(named or REPOSITORY.parent / "shared" / "corpus")
+    if (folder / "packets").is_dir():
+        return folder
+    if named:
+        missing(f"MIRRORPOINT_CORPUS is {named}, which has no folder 'packets'")
+    pytest.skip("the corpus of real captures is not beside this checkout (MIRRORPOINT_CORPUS)")

@@ -33,8 +33,19 @@ def test_what_is_missing_fails_in_ci(monkeypatch, ci):
 def test_the_corpus_is_never_asked_of_anybody(monkeypatch, tmp_path):
     """It cannot be in the repository, so its absence is no failure, not even in CI."""
     monkeypatch.setenv("CI", "true")
-    monkeypatch.setenv("MIRRORPOINT_CORPUS", str(tmp_path))
+    monkeypatch.delenv("MIRRORPOINT_CORPUS", raising=False)
+    monkeypatch.setattr(needs, "REPOSITORY", tmp_path / "checkout")
     with pytest.raises(pytest.skip.Exception, match="corpus"):
+        needs.corpus()
+
+
+def test_a_corpus_that_was_named_has_to_be_there(monkeypatch, tmp_path):
+    monkeypatch.setenv("MIRRORPOINT_CORPUS", str(tmp_path))
+    monkeypatch.setenv("CI", "true")
+    with pytest.raises(pytest.fail.Exception, match="packets"):
+        needs.corpus()
+    monkeypatch.delenv("CI")
+    with pytest.raises(pytest.skip.Exception, match="packets"):
         needs.corpus()
     (tmp_path / "packets").mkdir()
     assert needs.corpus() == tmp_path

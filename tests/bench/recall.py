@@ -31,6 +31,7 @@ REPOSITORY = Path(__file__).resolve().parent.parent.parent
 CLASSIC = (b"\xa1\xb2\xc3\xd4", b"\xd4\xc3\xb2\xa1", b"\xa1\xb2\x3c\x4d", b"\x4d\x3c\xb2\xa1")
 PLAIN_LAYERS = re.compile(r"eth:ethertype(:vlan:ethertype)*:(ip|ipv6|ipv6:ipv6\.\w+):tcp(:.*)?")
 PROMISED = ("http", "tls")
+LEAST = 0.85  # recall asked of SCOPE
 SCOPE = "classic pcap over Ethernet and IP, http and tls"
 
 Key = tuple[str, str, str, int]
@@ -222,10 +223,15 @@ def main(argv: list[str] | None = None) -> int:
     corpus = find_corpus(given.corpus)
     if corpus is None:
         sys.stderr.write("no corpus of captures here: give --corpus DIR\n")
-        return 2 if given.corpus else 0  # it stays beside the checkout, and may be absent
+        # It stays beside the checkout and may be absent; a folder that was named may not.
+        return 2 if given.corpus or os.environ.get("MIRRORPOINT_CORPUS") else 0
     result = score(corpus)
     text = json.dumps(result.as_dict(), indent=2) + "\n" if given.json else ""
     sys.stdout.write(text or show(result, given.misses))
+    scope = result.scores.get(SCOPE)
+    if scope is not None and scope.recall < LEAST:
+        sys.stderr.write(f"{SCOPE}: recall {scope.recall:.1%}, asked: >= {LEAST:.0%}\n")
+        return 1
     return 1 if result.failed else 0
 
 

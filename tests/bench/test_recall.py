@@ -113,11 +113,22 @@ def test_a_corpus_is_scored(small_corpus: Path) -> None:
     assert "missed http missing.example" in recall.show(found, misses=True)
 
 
-def test_the_program_prints_scores(small_corpus: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert recall.main(["--corpus", str(small_corpus), "--json"]) == 0
-    printed = json.loads(capsys.readouterr().out)
+@pytest.mark.parametrize(("least", "code"), [(0.6, 0), (0.85, 1)])
+def test_the_program_prints_scores_and_fails_below_what_is_asked(
+    small_corpus: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+    least: float,
+    code: int,
+) -> None:
+    assert recall.LEAST == 0.85
+    monkeypatch.setattr(recall, "LEAST", least)
+    assert recall.main(["--corpus", str(small_corpus), "--json"]) == code
+    told = capsys.readouterr()
+    printed = json.loads(told.out)
     assert printed["scores"]["all"]["rows"] == 3
     assert printed["failed"] == []
+    assert ("asked: >= 85%" in told.err) == bool(code)
 
 
 def test_a_folder_that_is_no_corpus_is_refused(
@@ -130,6 +141,9 @@ def test_a_folder_that_is_no_corpus_is_refused(
 def test_a_checkout_without_a_corpus_measures_nothing(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setenv("MIRRORPOINT_CORPUS", str(tmp_path))
+    monkeypatch.setattr(recall, "REPOSITORY", tmp_path / "checkout")
+    monkeypatch.delenv("MIRRORPOINT_CORPUS", raising=False)
     assert recall.main([]) == 0
     assert "no corpus" in capsys.readouterr().err
+    monkeypatch.setenv("MIRRORPOINT_CORPUS", str(tmp_path))
+    assert recall.main([]) == 2, "a folder that was named has to be one"
