@@ -7,11 +7,12 @@ from typing import Any
 
 DECIMALS = {"EUR": 2, "USD": 2, "JPY": 0, "KWD": 3}
 WORDS = {
-    "pending": 1, "new": 1, "open": 1, "on hold": 1, "2": 1,
-    "5": 2, "extended": 2,
+    "pending": 1, "new": 1, "open": 1, "on hold": 1, "on_hold": 1, "2": 1,
+    "5": 2, "extended": 2, "approved_hold": 2,
     "approved": 3, "closed": 3, "confirmed": 3, "1": 3, "success": 3,
-    "amended": 4, "adjusted": 4,
+    "amended": 4, "adjusted": 4, "correction": 4, "corrected": 4,
     "declined": 5, "rejected": 5, "denied": 5, "deleted": 5, "3": 5, "reversed": 5,
+    "cancelled": 5, "canceled": 5,
     "locked": 6,
     "paidtopublisher": 7, "paid": 7, "reward_ready": 7,
 }  # fmt: skip

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import itertools
 import threading
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -342,9 +343,13 @@ def test_others_read_while_it_writes(book: Book) -> None:
     reader.start()
     for cut, targets in enumerate(busy_day(), 1):
         book.post_targets(target_batch(targets), **booking(cut))
+    everything, deadline = len(book.entries(0)), time.monotonic() + 60
+    while not failures and seen[-1:] != [everything] and time.monotonic() < deadline:
+        time.sleep(0.01)
     stop.set()
     reader.join()
     assert not failures
+    assert seen[-1] == everything > 0
     assert seen == sorted(seen)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import subprocess
 import sys
@@ -14,6 +15,7 @@ import pytest
 from pipeline.model import words
 from pipeline.model.batches import STREAMS
 from pipeline.model.columns import stored_columns
+from pipeline.store import clickhouse_schema as schema
 from pipeline.store.clickhouse import ClickHouse, QueryError, SinkError
 from pipeline.store.clickhouse_schema import (
     FLAGS,
@@ -352,5 +354,18 @@ def test_a_second_process_is_told_to_try_again(tmp_path):
         holder.communicate(timeout=60)
 
 
-def test_the_mark_changes_with_the_statements():
-    assert len(fingerprint()) == 32
+def test_the_mark_changes_with_the_statements(monkeypatch):
+    marked = fingerprint.__wrapped__  # the mark is kept for the life of a process
+    mark = marked()
+    assert mark == marked() == fingerprint()
+    with monkeypatch.context() as patch:
+        clicks = schema.TABLES["clicks"]
+        wider = [*clicks.columns, schema.TableColumn("more", "UInt8", ())]
+        patch.setitem(schema.TABLES, "clicks", dataclasses.replace(clicks, columns=tuple(wider)))
+        column = marked()
+    with monkeypatch.context() as patch:
+        one_view_less = {name: about for name, about in schema.VIEWS.items() if name != "cuts"}
+        patch.setattr(schema, "VIEWS", one_view_less)
+        view = marked()
+    assert len({mark, column, view}) == 3
+    assert mark == marked()

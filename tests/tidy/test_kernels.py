@@ -115,10 +115,19 @@ def test_every_twin_is_there_and_compared_in_a_test(twin):
     comparing = [
         short(path)
         for path in modules(REPOSITORY / "tests")
-        if path.name.startswith("test_") or path.parent != NAIVE
+        if path.stem in run_by_tests()
         if uses(path, module, name)
     ]
     assert comparing, f"nothing compares {twin}"
+
+
+@functools.cache
+def run_by_tests() -> frozenset[str]:
+    """Files of tests, and of what tests import: a module that nobody runs compares nothing."""
+    tests = [path for path in modules(REPOSITORY / "tests") if path.name.startswith("test_")]
+    names = {name for path in tests for _, name in imported(path) if name.startswith("tests.")}
+    parts = {part for name in names for part in name.split(".")[1:] if "naive" not in name}
+    return frozenset({path.stem for path in tests} | parts)
 
 
 def uses(path: Path, module: str, name: str) -> bool:
