@@ -144,15 +144,27 @@ def test_the_bundled_day_runs_from_a_read_only_place_and_warm(installation, tmp_
 @pytest.mark.slow
 @pytest.mark.timeout(1200)
 def test_a_clean_environment_installs_it_by_pip(tmp_path, elsewhere):
-    """`pip install .` as a stranger does it: isolated build, dependencies from the registry."""
+    """`pip install .` as a stranger does it: isolated build, dependencies from the registry.
+
+    Versions are those of the locks, so that no release of others turns a build red overnight.
+    """
     if not in_ci():
         pytest.skip("fetches every dependency anew; runs in CI")
     venv = tmp_path / "venv"
     subprocess.run([sys.executable, "-m", "venv", venv], check=True)
-    settings = {n: v for n, v in os.environ.items() if n.startswith(("PIP_", "SSL_", "HTTP"))}
+    lines = [
+        line.rstrip(" \\")
+        for name in ("build", "run")
+        for line in (REPOSITORY / "requirements" / f"{name}.txt").read_text().splitlines()
+        if line[:1].isalnum()
+    ]
+    constraints = tmp_path / "constraints.txt"
+    constraints.write_text("\n".join(lines) + "\n")
+    # The build has an environment of its own, and newer releases of pip another setting for it.
+    held = {"PIP_CONSTRAINT": str(constraints), "PIP_BUILD_CONSTRAINT": str(constraints)}
     done = subprocess.run(
         [venv / "bin" / "pip", "install", "--quiet", REPOSITORY],
-        env={**os.environ, **settings},
+        env=os.environ | held,
         cwd=tmp_path,
         capture_output=True,
         text=True,

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import tomllib
 import zipfile
 
 import pytest
+from packaging.requirements import Requirement
 
 from tests.need import REPOSITORY
 from tests.tidy.sources import tracked
@@ -54,6 +56,18 @@ def test_the_wheel_names_its_command_and_its_licence(contents):
     assert "mirrorpoint = pipeline.cli:main" in points
     (licence,) = (raw for n, raw in contents.items() if n.endswith("licenses/LICENSE"))
     assert licence == (REPOSITORY / "LICENSE").read_bytes()
+
+
+def test_the_wheel_asks_for_what_the_project_declares(contents):
+    """What a stranger's pip installs beside it; other tests lend it the checkout's packages."""
+    (metadata,) = (raw.decode() for n, raw in contents.items() if n.endswith("METADATA"))
+    head = metadata.partition("\n\n")[0].splitlines()
+    asked = {
+        Requirement(line.split(":", 1)[1]) for line in head if line.startswith("Requires-Dist")
+    }
+    project = tomllib.loads((REPOSITORY / "pyproject.toml").read_text())["project"]
+    assert asked == {Requirement(text) for text in project["dependencies"]}
+    assert f"Requires-Python: {project['requires-python']}" in head
 
 
 def test_the_wheel_is_for_every_python(wheel):
