@@ -17,7 +17,11 @@ import pytest
 
 from tests.tidy.sources import short, text_files, tracked
 
-MACHINE_PATH = re.compile(r"(?<![A-Za-z0-9_.])/(?:w[o]rk|f[a]rm|r[o]ot|h[o]me|U[s]ers)/")
+# An absolute path of two parts or more; what a path may begin with: a system's own folders, and
+# what tests ask of made-up shops over HTTP.
+ABSOLUTE = re.compile(r"(?:^|(?<=[\s\"'`(=:,]))/(?P<top>[A-Za-z][\w.-]*)/(?=\w)", re.MULTILINE)
+SYSTEM_FOLDERS = {"bin", "dev", "etc", "proc", "run", "srv", "sys", "tmp", "usr", "var"}
+TARGETS = {"api", "fonts", "go", "product", "replay_pcaps", "x"}
 PACKAGE_ADDRESS = re.compile(
     r"--(?:extra-)?index-u[r]l|--find-l[i]nks|p[y]pi\.|p[y]thonhosted|deb\.d[e]bian"
     r"|\"resolved\": *\"http|^source = \{ *regis[t]ry",
@@ -73,14 +77,38 @@ def prose(name: str, text: str) -> str:
     return "\n".join(t.string for t in tokens if t.type in kinds)
 
 
-@pytest.mark.parametrize(
-    "pattern", [MACHINE_PATH, PACKAGE_ADDRESS], ids=["machine path", "package address"]
-)
-def test_nothing_of_the_machine_it_was_written_on(pattern):
+def machine_paths(text):
+    """Absolute paths that do not begin with a folder every system has."""
+    tops = SYSTEM_FOLDERS | TARGETS
+    return [found[0] for found in ABSOLUTE.finditer(text) if found["top"] not in tops]
+
+
+def test_no_path_of_the_machine_it_was_written_on():
+    found = [f"{name}: {path}" for name, text in text_files() for path in machine_paths(text)]
+    assert not found, "\n".join(found)
+
+
+def test_no_address_that_packages_come_from():
     found = [
-        f"{name}: {match[0]}" for name, text in text_files() for match in pattern.finditer(text)
+        f"{name}: {match[0]}"
+        for name, text in text_files()
+        for match in PACKAGE_ADDRESS.finditer(text)
     ]
     assert not found, "\n".join(found)
+
+
+@pytest.mark.parametrize(
+    ("text", "is_one"),
+    [
+        ("see " + "/".join(("", "home", "ann", "x")), True),
+        ("path = '" + "/".join(("", "data7", "corpus")) + "'", True),
+        ("/".join(("", "Users", "ann")), True),
+        ("/tmp/state, /proc/self/fd and rules/partners/acme-shop.toml", False),
+        ("and/or, https://shop.example/today/now, ../shared/corpus", False),
+    ],
+)
+def test_the_scan_knows_a_path_of_a_machine(text, is_one):
+    assert bool(machine_paths(text)) == is_one
 
 
 def test_nothing_is_left_unfinished():
