@@ -30,7 +30,7 @@ import numpy as np
 
 from pipeline.enrich.directory_kernels import prefix_fact
 from pipeline.kernels.circle import NOBODY, Circle, bases
-from pipeline.model.addresses import MAPPED, WORD, prefix_hash
+from pipeline.model.addresses import MAPPED, WORD, cut_prefix, prefix_hash
 from pipeline.model.batches import BasisBatch, BindingBatch, CircleBatch, SignInBatch
 from pipeline.model.columns import ID_DTYPE, TextColumn, ids
 from pipeline.model.faults import Fault, Skip
@@ -326,12 +326,6 @@ def _basis(circle: Circle, index: int, row: _Row) -> int:
     known, found = np.array([row.received_ns], np.int64), np.zeros(1, np.uint8)
     bases(circle.arrays, np.array([index], np.int32), now, known, found)
     return int(found[0])
-
-
-def cut_prefix(hi: int, lo: int, length: int) -> Prefix:
-    """The prefix of this many bits around an address."""
-    value = (hi << 64 | lo) >> (128 - length) << (128 - length)
-    return value >> 64, value & WORD, length
 
 
 def is_v4(prefix: Prefix) -> bool:

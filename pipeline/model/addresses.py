@@ -35,7 +35,12 @@ def parse_prefix(text: str, v6_length: int = V6_DEFAULT_LENGTH) -> tuple[int, in
         length, value, least = int(bits) if slash else v6_length, int(found), V6_BITS_MIN
     if not least <= length <= 128:
         return None
-    value = value >> (128 - length) << (128 - length)
+    return cut_prefix(value >> 64, value & WORD, length)
+
+
+def cut_prefix(hi: int, lo: int, length: int) -> tuple[int, int, int]:
+    """The prefix of this many bits around an address."""
+    value = (hi << 64 | lo) >> (128 - length) << (128 - length)
     return value >> 64, value & WORD, length
 
 

@@ -9,17 +9,20 @@ are shown; the first that did not is shown last under the word `broken`.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from datetime import datetime
 from typing import Any
 
-from pipeline.model.addresses import parse_prefix, prefix_hash
+from pipeline.model.addresses import V4_BITS_MIN, cut_prefix, parse_prefix, prefix_hash
 from pipeline.model.identifiers import NO_ID_TEXT, id_text, parse_id
+from pipeline.model.money import INT64_MAX
 from pipeline.run.cases import to_ns
 from pipeline.run.explain import Asked, Link, Row, explain_id, link_of_message, rows_of, when
 from pipeline.run.failures import RequestError
 
 WRONG = 2
-V4_LENGTHS, V6_LENGTHS = (32, 31, 30, 29, 28), (128, 64, 60, 56, 48)
+# The basis that each setting reads; where the journal names none, whoever may be read under any.
+PARSED = {"consented": ("consented",), "listed": ("consented", "listed")}
 WORDS = {
     "held": "the partner approved it; for the return window its points are held until {release}",
     "pending": "the partner has not confirmed it yet",
@@ -113,28 +116,41 @@ def _asker(
 
 
 def _holder(state: Asked, address: str, moment: int) -> tuple[list[Link], str]:
-    """Who held an address at a time, by the keyed hashes of its prefixes."""
-    if parse_prefix(address) is None:
+    """Who held an address at a time, by what was known then: as the gate asked it.
+
+    The longest prefix that is bound wins; one that was given up leaves it to the wider ones.
+    """
+    host = address.partition("/")[0]
+    found = parse_prefix(f"{host}/{128 if ':' in host else 32}")
+    if found is None or parse_prefix(address) is None:
         raise RequestError(f"--address {address!r} is not an address", WRONG)
-    for length in V6_LENGTHS if ":" in address else V4_LENGTHS:
-        prefix = parse_prefix(f"{address.partition('/')[0]}/{length}")
-        assert prefix is not None
-        hashed = prefix_hash(state.keys.address, *prefix)
-        found = rows_of(
-            state,
-            "SELECT * FROM bindings_log WHERE address_hash = {hash:UUID} AND event_ns <= {at:Int64}"
-            " ORDER BY event_ns DESC, stream_offset DESC LIMIT 1",
-            hash=id_text(hashed),
-            at=moment,
-        )
-        if found and found[0]["kind"] == "bind":
-            row = found[0]
+    given_up: Row | None = None
+    for row in _facts(state, found[:2], 1 if ":" in host else V4_BITS_MIN + 96, moment):
+        if row["kind"] == "bind":
             text = f"the address was held by {row['subscriber_id']} since {when(row['event_at'])}"
             return [Link("binding", text, row)], str(row["subscriber_id"])
-        if found:
-            text = f"the address was given up {when(found[0]['event_at'])}, before that time"
-            return [Link("broken", text, found[0])], ""
-    return [Link("broken", "no binding: nobody in the circle held that address at that time")], ""
+        given_up = given_up or row
+    if given_up:
+        text = f"the address was given up {when(given_up['event_at'])}, before that time"
+        return [Link("broken", text, given_up)], ""
+    said = "no binding: nobody in the circle was known to hold that address at that time"
+    return [Link("broken", said)], ""
+
+
+def _facts(state: Asked, address: tuple[int, int], least: int, moment: int) -> Iterator[Row]:
+    """The fact that ruled each prefix around an address, the longest prefix first."""
+    lengths = "SELECT DISTINCT prefix_length AS bits FROM bindings_log ORDER BY bits DESC"
+    for bits in (int(row["bits"]) for row in rows_of(state, lengths)):
+        if bits >= least:
+            hashed = prefix_hash(state.keys.address, *cut_prefix(*address, bits))
+            yield from rows_of(
+                state,
+                "SELECT * FROM bindings_log WHERE address_hash = {hash:UUID}"
+                " AND event_ns <= {at:Int64} AND received_ns <= {at:Int64}"
+                " ORDER BY event_ns DESC, received_ns DESC, stream_offset DESC LIMIT 1",
+                hash=id_text(hashed),
+                at=moment,
+            )
 
 
 def _standing(state: Asked, subscriber: str, moment: int) -> list[Link]:
@@ -142,18 +158,30 @@ def _standing(state: Asked, subscriber: str, moment: int) -> list[Link]:
     rows = rows_of(
         state,
         "SELECT * FROM basis_log WHERE subscriber_id = {id:UUID}"
-        " AND event_ns <= if({at:Int64} = 0, 9223372036854775807, {at:Int64})"
-        " ORDER BY event_ns DESC, stream_offset DESC LIMIT 1",
+        " AND event_ns <= {at:Int64} AND received_ns <= {at:Int64}"
+        " ORDER BY event_ns DESC, received_ns DESC, stream_offset DESC LIMIT 1",
         id=subscriber,
-        at=moment,
+        at=moment or INT64_MAX,
     )
     if not rows:
         return [Link("broken", "not in the circle at that time, so nothing was read")]
     basis = Link("basis", f"{rows[0]['state']} since {when(rows[0]['event_at'])}", rows[0])
-    if rows[0]["state"] not in ("consented", "listed"):
-        said = f"{rows[0]['state']}: not in the parse set at that time, so nothing was read"
-        return [Link("broken", said, rows[0])]
+    parse_for = _parse_for(state)
+    if rows[0]["state"] not in PARSED[parse_for]:
+        said = f"{rows[0]['state']}: not in the parse set ({parse_for}) at that time"
+        return [Link("broken", f"{said}, so nothing was read", rows[0])]
     return [basis]
+
+
+def _parse_for(state: Asked) -> str:
+    """The setting under which input was last read."""
+    found = rows_of(
+        state,
+        "SELECT JSONExtractString(body, 'parse_for') AS parse_for FROM commands_log"
+        " WHERE kind IN ('ingest_begin', 'settings') AND parse_for != ''"
+        " ORDER BY stream_offset DESC LIMIT 1",
+    )
+    return str(found[0]["parse_for"]) if found else "listed"
 
 
 def _seen_instead(state: Asked, subscriber: str, moment: int) -> list[Link]:

@@ -9,9 +9,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pipeline.enrich.directory import Directory, cut_prefix
+from pipeline.enrich.directory import Directory
 from pipeline.kernels.circle import Circle, holder_at
-from pipeline.model.addresses import parse_prefix, prefix_hash
+from pipeline.model.addresses import cut_prefix, parse_prefix, prefix_hash
 from pipeline.model.batches import BasisBatch, BindingBatch
 from pipeline.model.columns import TextColumn, concat, no_ids
 from pipeline.model.identifiers import Keys, digest, words_of

@@ -1,0 +1,148 @@
+"""Who held the address, and was anybody allowed to look? As the gate asked it, from the store."""
+
+import json
+from types import SimpleNamespace
+
+import pytest
+
+from pipeline.model.addresses import parse_prefix, prefix_hash
+from pipeline.model.batches import STREAMS
+from pipeline.model.identifiers import id_text
+from pipeline.model.times import show_time
+from pipeline.model.words import Basis, BindingKind
+from pipeline.run.missing import find_break
+from tests.score.making import KEYS, NOON, an_id, make
+from tests.store.store_rows import put
+from tests.store.stores import making_stores
+
+MINUTE = 60 * 10**9
+ANN, BOB = id_text(an_id("ann")), id_text(an_id("bob"))
+
+
+@pytest.fixture(scope="module")
+def new_store():
+    yield from making_stores()
+
+
+class Asked:
+    """What explanations need of a state, filled by dicts; times are minutes around noon."""
+
+    def __init__(self, store):
+        self.state = SimpleNamespace(keys=KEYS, clickhouse=store)
+
+    def add(self, stream, *rows):
+        put(self.state.clickhouse, stream, make(STREAMS[stream], list(rows), {}), 0)
+
+    def bind(self, *rows):
+        """(prefix, who or nobody, event, received)."""
+        found = []
+        for prefix, who, event, received in rows:
+            words = parse_prefix(prefix)
+            found.append(
+                {
+                    "kind": BindingKind.BIND if who else BindingKind.END,
+                    "subscriber_id": who,
+                    "prefix_length": words[2],
+                    "address_hash": prefix_hash(KEYS.address, *words),
+                    "event_ns": NOON + event * MINUTE,
+                    "received_ns": NOON + received * MINUTE,
+                }
+            )
+        self.add("bindings", *found)
+
+    def stand(self, *rows):
+        """(who, state, event, received)."""
+        self.add(
+            "basis",
+            *(
+                {
+                    "subscriber_id": who,
+                    "state": state,
+                    "event_ns": NOON + event * MINUTE,
+                    "received_ns": NOON + received * MINUTE,
+                }
+                for who, state, event, received in rows
+            ),
+        )
+
+    def read_for(self, *settings):
+        """Units of input read under these settings, one after the other."""
+        bodies = [json.dumps({"parse_for": text} if text else {}) for text in settings]
+        self.add(
+            "commands",
+            *({"kind": "ingest_begin", "ref": str(n), "body": b} for n, b in enumerate(bodies)),
+        )
+
+    def who(self, address, minute=0):
+        """The words of the chain about this address then."""
+        at = show_time(NOON + minute * MINUTE)
+        links = find_break(self.state, {"order": "none", "address": address, "at": at})
+        return [link.text for link in links]
+
+
+@pytest.fixture
+def asked(new_store):
+    return Asked(new_store())
+
+
+@pytest.mark.parametrize(
+    ("bound", "address"),
+    [
+        ("203.0.113.7", "203.0.113.7"),
+        ("203.0.113.0/24", "203.0.113.200"),
+        ("203.0.0.0/16", "203.0.113.200/32"),
+        ("2001:db8:1:2::/64", "2001:db8:1:2::9"),
+        ("2001:db8:1::/62", "2001:db8:1:3::9"),
+        ("2001:db8::/32", "2001:db8:ffff::1"),
+        ("2001:db8::7/128", "2001:db8::7"),
+    ],
+)
+def test_any_prefix_that_may_be_bound_is_found(asked, bound, address):
+    asked.bind((bound, "ann", -60, -60))
+    asked.stand(("ann", Basis.CONSENTED, -90, -90))
+    assert f"held by {ANN} since" in asked.who(address)[0]
+    assert "no binding" in asked.who("198.51.100.1" if ":" not in address else "2001:db9::1")[0]
+
+
+def test_an_ipv4_address_is_not_under_a_prefix_of_ipv6(asked):
+    asked.bind(("2001:db8::/32", "ann", -60, -60), ("203.0.113.0/24", "bob", -60, -60))
+    asked.stand(("ann", Basis.CONSENTED, -90, -90), ("bob", Basis.CONSENTED, -90, -90))
+    assert f"held by {BOB} since" in asked.who("203.0.113.9")[0]
+    assert f"held by {ANN} since" in asked.who("2001:db8::9")[0]
+
+
+def test_what_was_given_up_leaves_it_to_the_wider_prefix(asked):
+    asked.bind(
+        ("203.0.113.0/24", "ann", -60, -60),
+        ("203.0.113.7", "bob", -50, -50),
+        ("203.0.113.7", "", -10, -10),
+    )
+    asked.stand(("ann", Basis.CONSENTED, -90, -90), ("bob", Basis.CONSENTED, -90, -90))
+    assert f"held by {ANN} since" in asked.who("203.0.113.7")[0]
+    assert f"held by {BOB} since" in asked.who("203.0.113.7", minute=-20)[0]
+
+
+def test_where_no_wider_one_is_held_it_was_given_up(asked):
+    asked.bind(("203.0.113.7", "bob", -50, -50), ("203.0.113.7", "", -10, -10))
+    assert "was given up" in asked.who("203.0.113.7")[-1]
+
+
+def test_what_was_not_known_then_does_not_count(asked):
+    asked.bind(("203.0.113.7", "ann", -60, -60), ("203.0.113.7", "bob", -5, 5))
+    asked.stand(("ann", Basis.CONSENTED, -90, -90), ("ann", Basis.REFUSED, -3, 3))
+    assert f"held by {ANN} since" in asked.who("203.0.113.7")[0]
+    assert "consented since" in asked.who("203.0.113.7")[1]
+    assert f"held by {BOB} since" in asked.who("203.0.113.7", minute=6)[0]
+
+
+@pytest.mark.parametrize(
+    ("settings", "read"),
+    [(["listed"], True), (["consented"], False), (["listed", "", "consented", ""], False)],
+)
+def test_the_parse_set_is_the_one_that_input_was_read_for(asked, settings, read):
+    asked.bind(("203.0.113.7", "ann", -60, -60))
+    asked.stand(("ann", Basis.LISTED, -90, -90))
+    asked.read_for(*settings)
+    told = asked.who("203.0.113.7")
+    assert (told[1].startswith("listed: not in the parse set (consented)")) is not read
+    assert ("no message" in told[-1]) is read
