@@ -28,7 +28,6 @@ from pipeline.model.words import ParseFor
 from pipeline.rulebook.model import Rulebook
 from pipeline.rulebook.read import load
 from pipeline.run import expected
-from pipeline.run.accrue import AccrualReport
 from pipeline.run.cases import CASE_FILE, CaseError, Cut, load_case, parse_for, parse_prefix
 from pipeline.run.folder import StateError, lock_state
 from pipeline.run.ingest import ingest
@@ -133,7 +132,7 @@ def replay(
         feed.close()
     state.command("ingest_end", "replay", {"cuts": maker.number}, "replay", 0)
     state.deliver()
-    return report_of(state, plan.tally, facts.faults, maker.reports)
+    return report_of(state, plan.tally, facts.faults)
 
 
 class _CutMaker:
@@ -143,7 +142,6 @@ class _CutMaker:
         self.state, self.progress = state, progress
         self.number = 0
         self.made: dict[str, CutBatch] = {}
-        self.reports: list[AccrualReport] = []
 
     def make(self, cut: Cut) -> None:
         self.number += 1
@@ -157,7 +155,7 @@ class _CutMaker:
             return
         if self.progress:
             self.progress(f"accrual at cut {batch.name.text(0)}")
-        self.reports.append(self.state.accrue(batch, "replay", self.progress))
+        self.state.accrue(batch, "replay", self.progress)
 
 
 def _cut_at_end(facts: Facts) -> Cut:
@@ -216,7 +214,7 @@ def replay_journal(
     finally:
         journal.close()
     state.deliver()
-    return report_of(state, Tally(), (), maker.reports)
+    return report_of(state, Tally(), ())
 
 
 def replay_command(

@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import hashlib
-from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from pipeline.capture.facts import RowFault
 from pipeline.model.tally import Tally
-from pipeline.run.accrue import AccrualReport
 
 if TYPE_CHECKING:
     from pipeline.run.state import State
@@ -24,12 +22,15 @@ HASHED = {
     " FROM conversions ORDER BY conversion_key",
 }
 BY_KIND = {
+    "visits": "SELECT toString(arrival), count() FROM visits GROUP BY 1",
     "decisions": "SELECT concat(toString(kind), '/', toString(reason)), count()"
     " FROM decisions GROUP BY 1",
     "conversions": "SELECT concat(toString(state), '/', toString(reason)), count()"
     " FROM conversions GROUP BY 1",
-    "entries": "SELECT kind, uniqExact(transfer_id) FROM entries GROUP BY 1",
+    "entries": "SELECT kind, count() FROM entries GROUP BY 1",
 }
+# What the book answered at all cuts, whichever process asked it.
+RESULTS = "SELECT toString(result), count() FROM conversions_log GROUP BY 1"
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,9 +61,7 @@ class ReplayReport:
         }
 
 
-def report_of(
-    state: State, tally: Tally, faults: Sequence[RowFault], accruals: Sequence[AccrualReport]
-) -> ReplayReport:
+def report_of(state: State, tally: Tally, faults: Sequence[RowFault]) -> ReplayReport:
     """Ask a state what it holds."""
     ask = state.clickhouse.rows
     counts = {
@@ -70,9 +69,6 @@ def report_of(
         for name in ("visits", "decisions", "clicks", "conversions", "entries")
     }
     by_kind = {name: _words(ask(query)) for name, query in BY_KIND.items()}
-    results: Counter[str] = Counter()
-    for accrual in accruals:
-        results.update(accrual.results)
     hashes = {f"{name}_hash": _hash(ask(query)) for name, query in HASHED.items()}
     hashes["ledger_hash"] = state.book.ledger_hash()
     hashes["journal_hash"] = state.journal.hash()
@@ -82,7 +78,7 @@ def report_of(
     return ReplayReport(
         counts,
         by_kind,
-        dict(sorted(results.items())),
+        _words(ask(RESULTS)),
         hashes,
         tally.starting("skip"),
         tally.starting("fault"),

@@ -336,8 +336,9 @@ def _case(places: dict[str, str]) -> str:
 
 
 # Counted by hand from the story, not from a run; the names are those of a replay's report.
-EXPECT = {"visits": 19, "decisions": 19, "clicks": 6, "conversions": 19}
+EXPECT = {"visits": 19, "decisions": 19, "clicks": 6, "conversions": 19, "entries": 81}
 EXPECT_BY = {
+    "visits_by_kind": {"unseen": 6, "direct": 12, "affiliate": 1},
     "decisions_by_kind": {
         "pass_with_click/member_document": 6,
         "offer/listed_document": 2,
@@ -360,16 +361,18 @@ EXPECT_BY = {
         "none/not_a_member": 1,
         "none/no_rule": 1,
     },
+    # Legs: two of points a transfer, and three of money where points are or were available. One
+    # confirmed less than was pending, and one adjustment went into debt: a leg more each.
     "entries_by_kind": {
-        "earn_pending": 8,
-        "confirm": 6,
-        "cancel_pending": 1,
-        "earn": 2,
-        "adjust_delta": 2,
-        "reverse": 1,
-        "debt_recovery": 1,
-        "reserve": 1,
-        "commit": 1,
+        "earn_pending": 8 * 2,
+        "confirm": 6 * 5 + 1,
+        "cancel_pending": 2,
+        "earn": 2 * 5,
+        "adjust_delta": 2 * 5 + 1,
+        "reverse": 5,
+        "debt_recovery": 2,
+        "reserve": 2,
+        "commit": 2,
     },
     "parked": {
         "duplicate": 1,
