@@ -3,8 +3,8 @@
 Given what partners wrote, `Intake` gives exactly one row per message, in the same order. A row is
 either good (`parked` 0) or waits outside the fold with a ParkReason and a detail; its raw text is
 kept either way, sealed. A parked row keeps what could be read before the doubt, so that it is
-found by its order. Details never quote what a sender wrote, unless it is a short plain word: free
-text may be somebody's name.
+found by its order. Free text may be somebody's name: of what a sender wrote, a detail and the
+reason hold a short plain word or nothing, and line items hold codes and numbers.
 
 - **Conversion**: partner, conversion id and line. A correction row that has an id of its own names
   the conversion in `correction_of` and is folded into that one.
@@ -48,9 +48,9 @@ STAGE = "score"
 # A sum of a million such amounts still fits int64, and nobody orders for ten thousand million.
 AMOUNT_MINOR_MAX = 10**12
 NAME_CHARACTERS_MAX = 128
-WORD_CHARACTERS_MAX = 64
 ITEMS_MAX = 200
-ITEM_KEYS = ("category", "sku", "quantity", "amount", "tax", "shipping", "discount")
+ITEM_CODES = ("category", "sku")
+ITEM_NUMBERS = ("quantity", "amount", "tax", "shipping", "discount")
 
 STATUS_WORDS = {
     **dict.fromkeys(("pending", "new", "open", "on hold", "on_hold", "2"), Status.PENDING),
@@ -75,6 +75,8 @@ MODE_WORDS = {
     "delta": AmountMode.DELTA,
 }
 PLAIN_WORD = re.compile(r"[A-Za-z][A-Za-z_-]{0,23}\Z", re.ASCII)
+CODE = re.compile(r"[A-Za-z0-9][A-Za-z0-9._:/#-]{0,63}\Z", re.ASCII)
+NUMBER = re.compile(r"-?\d{1,18}(\.\d{1,9})?\Z", re.ASCII)
 WHOLE = re.compile(r"\d{1,18}\Z", re.ASCII)
 SHORT = ("partner", "conversion_id", "line_id", "order_ref", "click_ref", "coupon", "message_id")
 KEPT = ("order_ref", "line_id", "click_ref", "coupon", "correction_of")
@@ -194,7 +196,7 @@ class Intake:
         contract = _contract(partner, partner_id, message)
         assert partner is not None
         row["kind"] = _kind(message["kind"])
-        row["reason"] = message["reason"][:WORD_CHARACTERS_MAX]
+        row["reason"] = message["reason"] if PLAIN_WORD.match(message["reason"]) else ""
         row["sequence"] = _sequence(message["sequence"])
         row["items"] = _items(message["items"])
         if message["status_ns"] or row["sequence"]:
@@ -292,7 +294,10 @@ def _sequence(text: str) -> int:
 
 
 def _items(text: str) -> str:
-    """Line items as compact JSON with the keys we know. Numbers stay text: nothing is a float."""
+    """Line items as compact JSON with the keys we know. Numbers stay text: nothing is a float.
+
+    Only codes and numbers are kept: what has blanks in it may be somebody's name.
+    """
     if not text:
         return ""
     try:
@@ -302,7 +307,12 @@ def _items(text: str) -> str:
     if not (isinstance(items, list) and all(isinstance(item, dict) for item in items)):
         raise Parked(ParkReason.MALFORMED, "items: not a list of objects")
     kept = [
-        {k: v for k in ITEM_KEYS if isinstance(v := item.get(k), str) and _short(v)}
+        {
+            key: value
+            for keys, form in ((ITEM_CODES, CODE), (ITEM_NUMBERS, NUMBER))
+            for key in keys
+            if isinstance(value := item.get(key), str) and form.match(value)
+        }
         for item in items[:ITEMS_MAX]
     ]
     return json.dumps(kept, ensure_ascii=True, separators=(",", ":"))
@@ -344,10 +354,6 @@ def _minor(name: str, text: str, currency: str) -> int:
 def _quoted(text: str) -> str:
     """`: 'word'` where it is a short plain word, nothing otherwise."""
     return f": '{text}'" if PLAIN_WORD.match(text) else ""
-
-
-def _short(text: str) -> bool:
-    return len(text) <= WORD_CHARACTERS_MAX and is_plain(text)
 
 
 def _listed(column: Any) -> list[Any]:

@@ -230,7 +230,28 @@ def test_items_keep_known_keys_as_text() -> None:
     items = [{"sku": "S1", "quantity": 2, "tax": 1e999, "buyer": "Ann", "amount": 4.10}, {}]
     text = json.dumps(items)
     kept = json.loads(one(items=text)["items"])
-    assert kept == [{"sku": "S1", "quantity": "2", "amount": "4.1", "tax": "Infinity"}, {}]
+    assert kept == [{"sku": "S1", "quantity": "2", "amount": "4.1"}, {}]
+
+
+@pytest.mark.parametrize(
+    ("item", "kept"),
+    [
+        ({"sku": "AB-12/3.x#4", "category": "shoes"}, ["sku", "category"]),
+        ({"sku": "for Erika Muster", "category": "Gift for Erika"}, []),
+        ({"sku": "erika@shop.example", "category": "é"}, []),
+        ({"sku": "x" * 65, "quantity": "two", "tax": "1" * 40}, []),
+        ({"sku": "", "amount": "-4.10", "discount": 1}, ["amount", "discount"]),
+    ],
+)
+def test_items_hold_codes_and_numbers(item: dict[str, Any], kept: list[str]) -> None:
+    (found,) = json.loads(one(items=json.dumps([item]))["items"])
+    assert found.keys() == set(kept)
+
+
+def test_a_reason_is_a_plain_word_or_nothing() -> None:
+    assert one(reason="out_of_stock")["reason"] == "out_of_stock"
+    for text in ("returned by Erika Muster", "Erika@shop.example", "tel. 030 1234", "x" * 25):
+        assert one(reason=text)["reason"] == ""
 
 
 def test_other_currencies_have_their_own_decimals() -> None:
