@@ -195,6 +195,11 @@ def audit(state: Path, as_json: bool) -> None:
 )
 @click.option("--subscribers", multiple=True, metavar="PREFIX", help="Subscriber prefixes.")
 @click.option("--once", is_flag=True, help="Ingest what is there and stop.")
+@click.option(
+    "--abandon-unit",
+    is_flag=True,
+    help="First give up an input that a crash left unfinished and whose files are gone.",
+)
 def run(watch: Path, state: Path, rules: Path | None, **options: Any) -> None:
     """Own the state folder and ingest what is dropped into a folder."""
     from pipeline.run.watch import watch_command

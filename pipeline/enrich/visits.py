@@ -198,7 +198,8 @@ class VisitState:
 
 def _renumbered(old: np.ndarray, numbers: np.ndarray) -> np.ndarray:
     """The new numbers for old ones; -1, for none, stays."""
-    return np.append(numbers, -1)[old]
+    found: np.ndarray = np.append(numbers, -1)[old]
+    return found
 
 
 def _enlarged(old: np.ndarray, capacity: int) -> np.ndarray:

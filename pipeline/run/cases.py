@@ -11,6 +11,7 @@ import difflib
 import ipaddress
 import re
 import tomllib
+from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -105,6 +106,19 @@ def parse_prefix(text: str) -> Prefix:
     return value >> 64, value & (2**64 - 1), length
 
 
+def parse_prefixes(texts: Iterable[str]) -> tuple[Prefix, ...]:
+    """The prefixes of `--subscribers`; CaseError names every one that is none."""
+    found, problems = [], []
+    for text in texts:
+        try:
+            found.append(parse_prefix(text))
+        except ValueError as error:
+            problems.append(f"--subscribers: {error}; a prefix is such as 192.0.2.0/24")
+    if problems:
+        raise CaseError(problems)
+    return tuple(found)
+
+
 def parse_for(text: str) -> ParseFor:
     """`consented` or `listed`; ValueError for anything else."""
     allowed = {"consented": ParseFor.CONSENTED, "listed": ParseFor.LISTED}
@@ -126,7 +140,9 @@ def load_case(folder: Path) -> Case:
     """Read and check a case folder; raises CaseError with every mistake found."""
     path = folder / CASE_FILE
     try:
-        text = CaseText.model_validate(tomllib.loads(path.read_text()))
+        text = CaseText.model_validate(tomllib.loads(path.read_bytes().decode()))
+    except UnicodeDecodeError as error:
+        raise CaseError([f"{path}: byte {error.start} is not UTF-8"]) from None
     except tomllib.TOMLDecodeError as error:
         raise CaseError([f"{path}: {error}"]) from None
     except pydantic.ValidationError as error:

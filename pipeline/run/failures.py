@@ -31,6 +31,8 @@ def explain_failure(error: Exception) -> tuple[int, str] | None:
         return error.code, str(error)
     if isinstance(error, OSError) and error.filename:
         return WRONG, f"{error.filename}: {error.strerror or error}"
+    if isinstance(error, OSError) and error.strerror:  # a full disk names no file
+        return FAILED, f"the system says: {error.strerror}"
     by_name = {
         "StateError": WRONG,
         "KeyFileError": WRONG,
@@ -38,6 +40,7 @@ def explain_failure(error: Exception) -> tuple[int, str] | None:
         "JournalError": FAILED,
         "JournalMismatch": FAILED,
         "QueryError": WRONG,
+        "SealingError": FAILED,
         "SinkError": FAILED,
         "AccrualError": FAILED,
         "BookError": FAILED,

@@ -26,6 +26,7 @@ from pipeline.model.identifiers import Keys, digest
 from pipeline.store.lock import OwnerLock
 from pipeline.store.synced import sync_folder
 
+OURS = ("owner.lock", "keys", "journal")  # each of them marks a folder as a state
 CLOSED = "closed"
 JOURNAL_LOCK = Path("journal", "lock")
 # What decides whether a state can be opened, and what its tables and rules look like.
@@ -48,7 +49,17 @@ class Closed:
 
 
 def lock_state(folder: Path, wait_seconds: float = 0.0) -> OwnerLock:
-    """Become the owner of a state folder, making it if need be."""
+    """Become the owner of a state folder, making it if need be.
+
+    Raises StateError, and changes nothing, where the folder holds something else.
+    """
+    if folder.is_dir() and not any((folder / name).exists() for name in OURS):
+        found = next(folder.iterdir(), None)
+        if found is not None:
+            raise StateError(
+                f"{folder} is not a state folder, and not empty (there is {found.name}); "
+                "name a folder of its own with --state"
+            )
     os.umask(0o077)  # what an owner writes is for its user only, whichever library writes it
     folder.mkdir(parents=True, exist_ok=True)
     folder.chmod(0o700)

@@ -292,6 +292,15 @@ def sort_files(paths: Sequence[Path]) -> InputFiles:
     return InputFiles(tuple(captures), tuple(texts))
 
 
+def first_time(path: Path) -> int:
+    """The time of a capture's first packet, the end of time where it has none. Raises OSError."""
+    with path.open("rb") as file:
+        reader = PcapReader(
+            file, source=path.name, source_id=0, tally=Tally(), rows=1, block_bytes=1 << 12
+        )
+        return next((int(batch.time_ns[0]) for batch in reader if len(batch)), END_OF_TIME)
+
+
 def _sha256(path: Path) -> str:
     with open(path, "rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()

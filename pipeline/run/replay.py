@@ -28,7 +28,7 @@ from pipeline.model.words import ParseFor
 from pipeline.rulebook.model import Rulebook
 from pipeline.rulebook.read import load
 from pipeline.run import expected
-from pipeline.run.cases import CASE_FILE, CaseError, Cut, load_case, parse_for, parse_prefix
+from pipeline.run.cases import CASE_FILE, CaseError, Cut, load_case, parse_for, parse_prefixes
 from pipeline.run.folder import StateError, lock_state
 from pipeline.run.ingest import ingest
 from pipeline.run.inputs import Facts, InputFiles, PacketFeed, read_facts, sort_files
@@ -78,7 +78,7 @@ def plan_of(
         raise CaseError(["captures outside a case need --parse-for consented or listed"])
     settings = EngineSettings(
         parse_for(options["parse_for"]) if options.get("parse_for") else ParseFor.CONSENTED,
-        tuple(parse_prefix(p) for p in options.get("subscribers") or ()),
+        parse_prefixes(options.get("subscribers") or ()),
     )
     seed = options.get("seed") or "files"
     return Plan(paths[0].name, seed, settings, files, (), load(rules), rows)

@@ -21,8 +21,8 @@ import numpy as np
 
 from pipeline.engine import Rows
 from pipeline.model.batches import BasisBatch, CommandBatch, CutBatch, RulebookBatch
-from pipeline.model.columns import TextColumn, ids, no_ids
-from pipeline.model.identifiers import Keys, digest
+from pipeline.model.columns import TextColumn, ids
+from pipeline.model.identifiers import NO_ID, Keys, digest
 from pipeline.rulebook.model import Rulebook
 from pipeline.rulebook.read import from_texts
 from pipeline.run.accrue import AccrualReport, accrue
@@ -57,6 +57,7 @@ class State:
         self.book = Book(book_url or book_of(folder), keys, rulebook)
         self.rulebooks: dict[bytes, Rulebook] = {}
         self.rulebook = rulebook
+        self._rulebook_rows, self._recorded = 0, b""  # rows read, and the hash of the last one
         self.reload_rulebooks()
 
     def close(self) -> None:
@@ -65,10 +66,8 @@ class State:
         self.book.close()
         self.journal.close()
         if self._is_whole and self.rulebooks and self.journal.whole:
-            last = list(self.rulebooks)[-1]
-            leave_mark(
-                self.folder, self.keys, Closed(fingerprint(), len(self.rulebooks), last.hex())
-            )
+            found = Closed(fingerprint(), len(self.rulebooks), self._recorded.hex())
+            leave_mark(self.folder, self.keys, found)
 
     def emit(self, rows: Rows) -> None:
         """Append rows to the journal; who is new to the circle enters the identity table."""
@@ -80,21 +79,26 @@ class State:
                 self.book.put_identities({who: login for who, login in logins.items() if login})
 
     def use_rulebook(self, rulebook: Rulebook, received_ns: int) -> None:
-        """Keep the full text of a rulebook, once, and rate by it from now on."""
+        """Keep the full text of a rulebook and rate by it from now on.
+
+        The last row of the stream says what is in force, also after a way back to earlier rules.
+        """
         self.rulebook = rulebook
-        if rulebook.hash not in self.rulebooks or self.journal.resuming:
+        if rulebook.hash != self._recorded or self.journal.resuming:
             text = TextColumn.of([rulebook.text()])
             row = RulebookBatch(ids([rulebook.hash]), text, np.array([received_ns], np.int64))
             self.journal.append("rulebooks", row)
+            self._rulebook_rows, self._recorded = self.journal.rows("rulebooks"), rulebook.hash
         self.rulebooks[rulebook.hash] = rulebook
         self.book.import_rulebook(rulebook)
 
     def reload_rulebooks(self) -> None:
         """Read every rulebook that the journal has and that is not known yet."""
-        for batch in self.journal.read("rulebooks", len(self.rulebooks)):
+        for batch in self.journal.read("rulebooks", self._rulebook_rows):
             assert isinstance(batch, RulebookBatch)
+            self._rulebook_rows += len(batch)
             for row in range(len(batch)):
-                found = bytes(batch.rulebook_hash[row])
+                found = self._recorded = bytes(batch.rulebook_hash[row])
                 if found not in self.rulebooks:
                     self.rulebooks[found] = from_texts(json.loads(batch.text.text(row)))
                     self.book.import_rulebook(self.rulebooks[found])
@@ -108,12 +112,18 @@ class State:
         return self.book.identity(subscriber_id)
 
     def use_last_rulebook(self) -> None:
-        """Rate by the newest rulebook of the journal."""
-        if self.rulebooks:
-            self.rulebook = list(self.rulebooks.values())[-1]
+        """Rate by the rulebook that the journal recorded last."""
+        if self._recorded:
+            self.rulebook = self.rulebooks[self._recorded]
 
     def command(
-        self, kind: str, ref: str, body: dict[str, Any], actor: str, received_ns: int
+        self,
+        kind: str,
+        ref: str,
+        body: dict[str, Any],
+        actor: str,
+        received_ns: int,
+        subscriber_id: bytes = NO_ID,
     ) -> None:
         """Append one command of ours to the journal."""
         self.journal.append(
@@ -123,7 +133,7 @@ class State:
                 TextColumn.of([kind]),
                 TextColumn.of([ref]),
                 TextColumn.of([actor]),
-                no_ids(1),
+                ids([subscriber_id]),
                 np.zeros(1, np.int64),
                 TextColumn.of([json.dumps(body, sort_keys=True)]),
                 np.array([received_ns], np.int64),
