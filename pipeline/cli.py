@@ -59,7 +59,11 @@ def demo(keep: bool, state: Path | None) -> None:
 @RULES
 @JSON
 @click.option("--rows", default=4096, show_default=True, help="Packets per batch.", hidden=True)
-@click.option("--seed", default="", help="Seed of the ids, for files that are not a case.")
+@click.option(
+    "--seed",
+    default="",
+    help="Seed of keys and ids, for files that are no case; by default random and kept.",
+)
 @click.option(
     "--parse-for",
     type=click.Choice(["consented", "listed"]),

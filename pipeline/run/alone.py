@@ -20,7 +20,6 @@ from pipeline.run.folder import (
     JOURNAL_LOCK,
     Closed,
     StateError,
-    book_of,
     clickhouse_of,
     read_mark,
 )
@@ -65,17 +64,6 @@ class ClosedState:
         for line in raw.splitlines()[:1]:
             return from_texts(json.loads(json.loads(line)["text"]))
         return None
-
-    def identity(self, subscriber_id: bytes) -> str | None:
-        """The login of a subscriber; None where it was erased."""
-        # Only who asks for a login needs the book.
-        from pipeline.store.book import Book
-
-        book = Book(book_of(self.folder), self.keys, self.rulebook)
-        try:
-            return book.identity(subscriber_id)
-        finally:
-            book.close()
 
 
 @contextlib.contextmanager

@@ -11,7 +11,7 @@ from typing import Any
 from pipeline.run.alone import closed_state
 from pipeline.run.folder import StateError, lock_state
 from pipeline.run.owner import Request, ask_owner
-from pipeline.run.questions import answer_question
+from pipeline.run.questions import answer_question, shows_login
 from pipeline.store.keys import have_keys, load_keys
 from pipeline.store.lock import LockError
 
@@ -43,7 +43,7 @@ def ask(folder: Path, request: Request) -> bytes:
 
 def _answer_alone(folder: Path, request: Request) -> bytes:
     keys = load_keys(folder, allow_test=True)
-    if request["do"] != "job":
+    if request["do"] != "job" and not shows_login(request):
         with closed_state(folder, keys) as closed:
             if closed is not None:
                 return answer_question(closed, request)

@@ -14,7 +14,7 @@ import textwrap
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Protocol
 
-from pipeline.model.identifiers import NO_ID_TEXT, Keys, id_text, parse_id
+from pipeline.model.identifiers import NO_ID, NO_ID_TEXT, Keys, id_text, parse_id
 from pipeline.model.money import CURRENCY_SCALE, show_amount
 from pipeline.run.failures import RequestError
 from pipeline.score.reasoning import told
@@ -63,10 +63,6 @@ class Asked(Protocol):
         """The rulebook with this hash; None where the journal has none."""
         ...
 
-    def identity(self, subscriber_id: bytes) -> str | None:
-        """The login of a subscriber; None where it was erased."""
-        ...
-
 
 @dataclass(frozen=True, slots=True)
 class Link:
@@ -107,7 +103,7 @@ def show_chain(chain: list[Link]) -> str:
     return "\n".join(lines)
 
 
-def explain_id(state: Asked, text: str, with_identity: bool = False) -> list[Link] | None:
+def explain_id(state: Asked, text: str) -> list[Link] | None:
     """The chain that starts at an id; None where nothing has it."""
     wanted = parse_id(text)
     if wanted is None:
@@ -117,10 +113,7 @@ def explain_id(state: Asked, text: str, with_identity: bool = False) -> list[Lin
             state, f"SELECT * FROM {table} WHERE {column} = {{id:UUID}}", id=id_text(wanted)
         )
         if rows:
-            chain = _from(state, table, rows)
-            if with_identity:
-                chain += _identity(state, chain)
-            return chain
+            return _from(state, table, rows)
     return None
 
 
@@ -384,14 +377,10 @@ def capture_name(state: Asked, source_id: int, visit_row: int) -> str:
     return names[source_id] if source_id < len(names) else f"source {source_id}"
 
 
-def _identity(state: Asked, chain: list[Link]) -> list[Link]:
-    """The login behind the chain's subscriber, if it was not erased."""
-    for link in chain:
-        subscriber = str(link.facts.get("subscriber_id", NO_ID_TEXT))
-        if subscriber != NO_ID_TEXT:
-            login = state.identity(_bytes(subscriber))
-            return [Link("identity", f"subscriber {subscriber} is login {login or '(erased)'}")]
-    return []
+def subscriber_of(chain: list[Link]) -> bytes:
+    """The subscriber that a chain is about; no id where it is about none."""
+    named = (parse_id(str(link.facts.get("subscriber_id", NO_ID_TEXT))) for link in chain)
+    return next((who for who in named if who and who != NO_ID), NO_ID)
 
 
 def explain_missing(state: Asked, question: dict[str, Any]) -> list[Link]:

@@ -88,7 +88,7 @@ class OwnerServer:
     def _answer(self, line: bytes) -> tuple[dict[str, Any], bytes]:
         try:
             request = json.loads(line)
-            if request.get("do") == "job":
+            if _acts(request):
                 future: Future[bytes] = Future()
                 self._tasks.put((request, future))
                 body = future.result()
@@ -100,6 +100,13 @@ class OwnerServer:
             code, message = known if known else (1, f"{type(error).__name__}: {error}")
             body = message.encode()
             return {"ok": False, "code": code, "length": len(body)}, body
+
+
+def _acts(request: Request) -> bool:
+    """Does it write? A job does, and so does being shown a login, which is put on record."""
+    question = request.get("question")
+    shown = isinstance(question, dict) and bool(question.get("with_identity"))
+    return request.get("do") == "job" or shown
 
 
 def ask_owner(folder: Path, request: Request) -> bytes | None:

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import secrets
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
@@ -37,7 +38,7 @@ from pipeline.run.report import ReplayReport, report_of, show_report
 from pipeline.run.requests import answer
 from pipeline.run.state import State
 from pipeline.store.journal import Journal, JournalMismatch
-from pipeline.store.keys import create_test_keys, have_keys, load_keys
+from pipeline.store.keys import create_test_keys, have_keys, kept_seed, load_keys
 
 SYNC_EVERY = 256  # batches of packets between two fsyncs
 Progress = Callable[[str], None]
@@ -48,7 +49,7 @@ class Plan:
     """What a replay is made of, before anything is opened."""
 
     title: str
-    seed: str
+    seed: str  # empty: the state's, drawn when it is made
     settings: EngineSettings
     files: InputFiles
     cuts: tuple[Cut, ...]
@@ -80,7 +81,7 @@ def plan_of(
         parse_for(options["parse_for"]) if options.get("parse_for") else ParseFor.CONSENTED,
         parse_prefixes(options.get("subscribers") or ()),
     )
-    seed = options.get("seed") or "files"
+    seed = options.get("seed") or ""  # what nobody can derive: real input may be replayed, too
     return Plan(paths[0].name, seed, settings, files, (), load(rules), rows)
 
 
@@ -251,6 +252,7 @@ def replay_command(
 def open_case_state(folder: Path, plan: Plan) -> Iterator[tuple[State, Callable[[], None]]]:
     """Own `folder` as the state of a plan: the state, and what to call between two batches."""
     with lock_state(folder):
+        plan.seed = plan.seed or _seed_of(folder)
         state = State(folder, case_keys(folder, plan.seed), plan.rulebook)
         with _owned(state) as poll:
             yield state, poll
@@ -271,6 +273,11 @@ def _owned(state: State) -> Iterator[Callable[[], None]]:
             server.close()
     finally:
         state.close()
+
+
+def _seed_of(folder: Path) -> str:
+    """The seed that a state keeps; a new one for a new state, or beside live keys."""
+    return (kept_seed(folder) if have_keys(folder) else "") or secrets.token_hex(32)
 
 
 def case_keys(folder: Path, seed: str) -> Keys:

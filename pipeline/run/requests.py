@@ -1,16 +1,24 @@
-"""What an owner can be asked: `sql` and `explain` (read-only), `job accrue` and `job audit`."""
+"""What an owner can be asked: `sql` and `explain` (read-only), `job accrue` and `job audit`.
+
+`explain --with-identity` writes as well: who was shown whose login stands in the journal before the
+answer is given.
+"""
 
 from __future__ import annotations
 
 import getpass
 import json
+from collections import Counter
 from datetime import datetime
 from typing import Any
 
+from pipeline.model.batches import CommandBatch
+from pipeline.model.identifiers import NO_ID, id_text
 from pipeline.run.audit import audit
 from pipeline.run.cases import to_ns
+from pipeline.run.explain import Link, subscriber_of
 from pipeline.run.failures import RequestError
-from pipeline.run.questions import answer_question
+from pipeline.run.questions import answer_question, chain_of, printed, shows_login
 from pipeline.run.state import State, now_ns
 
 WRONG = 2
@@ -19,6 +27,8 @@ WRONG = 2
 def answer(state: State, request: dict[str, Any], replaying: bool = False) -> bytes:
     """The answer to one request, as it will be printed."""
     match request.get("do"):
+        case "explain" if shows_login(request):
+            return _explain_with_login(state, request, replaying)
         case "sql" | "explain":
             return answer_question(state, request)
         case "job" if request.get("name") == "accrue":
@@ -26,6 +36,39 @@ def answer(state: State, request: dict[str, Any], replaying: bool = False) -> by
         case "job" if request.get("name") == "audit":
             return _audit(state, request)
     raise RequestError(f"an owner does not know {request.get('do')!r}", WRONG)
+
+
+def _explain_with_login(state: State, request: dict[str, Any], replaying: bool) -> bytes:
+    """A chain, and the login behind its subscriber, if it was not erased. That is put on record."""
+    chain = chain_of(state, request)
+    who = subscriber_of(chain)
+    if who != NO_ID:
+        _record_shown(state, request, who, replaying)
+        login = state.book.identity(who) or "(erased)"
+        chain.append(Link("identity", f"subscriber {id_text(who)} is login {login}"))
+    return printed(chain, request)
+
+
+def _record_shown(state: State, request: dict[str, Any], who: bytes, replaying: bool) -> None:
+    """Put on record, durably, who is about to see whose login, and for which id they asked."""
+    if replaying or _replay_is_open(state):
+        raise RequestError(
+            "--with-identity is put on record, and the journal of a replay takes nothing but its "
+            "input until it is done; ask again then"
+        )
+    asked, now = str(request["id"]), now_ns()
+    actor = str(request.get("actor") or getpass.getuser())
+    state.command("identity_shown", f"{asked} {now}", {"asked": asked}, actor, now, who)
+    state.deliver()
+
+
+def _replay_is_open(state: State) -> bool:
+    """Is this a case's state whose replay was killed and will be compared from the start?"""
+    kinds: Counter[str] = Counter()
+    for batch in state.journal.read("commands") if state.keys.test else ():
+        assert isinstance(batch, CommandBatch)
+        kinds.update(batch.kind.to_list())
+    return kinds["ingest_begin"] > kinds["ingest_end"]
 
 
 def _accrue(state: State, request: dict[str, Any], replaying: bool) -> bytes:
@@ -38,6 +81,9 @@ def _accrue(state: State, request: dict[str, Any], replaying: bool) -> bytes:
         cut = cuts[-1]
     else:
         now = _time(request["now"]) if request.get("now") else now_ns()
+        if now > now_ns() and not state.keys.test:
+            # Nothing takes it back: every hold would end now, and no earlier cut could be made.
+            raise RequestError(f"--now {request['now']} is ahead of the clock", WRONG)
         if now < latest:
             raise RequestError(
                 f"--now {request.get('now') or 'of the clock'} is before the last cut; "

@@ -107,10 +107,6 @@ class State:
         """The rulebook with this hash; None where the journal has none."""
         return self.rulebooks.get(rulebook_hash)
 
-    def identity(self, subscriber_id: bytes) -> str | None:
-        """The login of a subscriber; None where it was erased."""
-        return self.book.identity(subscriber_id)
-
     def use_last_rulebook(self) -> None:
         """Rate by the rulebook that the journal recorded last."""
         if self._recorded:

@@ -23,6 +23,8 @@ MARK = "made_by"
 
 URL = re.compile(r"chdb://(?P<path>:memory:|/.*)\Z")
 NAME = re.compile(r"[a-z_][a-z0-9_]{0,63}\Z", re.ASCII)
+QUESTION_BYTES_MAX = 2 << 30
+QUESTION_SECONDS_MAX = 60
 SETTINGS = {
     "writing": (),
     "staging": ("output_format_arrow_string_as_string = 0",),
@@ -32,7 +34,13 @@ SETTINGS = {
         "asterisk_include_alias_columns = 1",
         "readonly = 1",
     ),
-    "questions": ("output_format_json_quote_64bit_integers = 0", "readonly = 1"),
+    # A question runs in the process that owns the money, so it may not use that up.
+    "questions": (
+        "output_format_json_quote_64bit_integers = 0",
+        f"max_memory_usage = {QUESTION_BYTES_MAX}",
+        f"max_execution_time = {QUESTION_SECONDS_MAX}",
+        "readonly = 1",
+    ),
 }
 CODE = re.compile(r"Code: \d+\. (?:DB::Exception: )?")
 FINGERPRINT = re.compile(rb"'(?P<fingerprint>[0-9a-f]{32})'")

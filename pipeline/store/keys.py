@@ -58,6 +58,13 @@ def create_test_keys(state: Path, seed: str) -> Keys:
     return Keys.from_seed(seed)
 
 
+def kept_seed(state: Path) -> str:
+    """The seed that a state's test keys come from, empty for live keys. Raises KeyFileError."""
+    if not load_keys(state, allow_test=True).test:
+        return ""
+    return _read(keys_folder(state) / TEST_MARK).decode("utf-8", "replace")
+
+
 def load_keys(state: Path, allow_test: bool) -> Keys:
     """The keys of a state. Raises KeyFileError with everything that is wrong with them.
 

@@ -11,8 +11,8 @@ import sys
 from pathlib import Path
 
 from pipeline.run.explain import explain_id
-from pipeline.run.replay import first_rulebook
 from pipeline.run.folder import lock_state
+from pipeline.run.replay import first_rulebook
 from pipeline.run.state import State
 from pipeline.store.keys import load_keys
 

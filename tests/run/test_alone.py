@@ -111,12 +111,9 @@ def test_both_ways_explain_alike(state):
     (order,) = asked(state, "SELECT conversion_id FROM conversions WHERE reason = 'orphan' LIMIT 1")
     missing = {"missing": True, "order": order["conversion_id"]}
     asks = [{"id": found, "question": {}} for found in ids.values()]
-    asks += [{"id": ids["visits"], "question": {"with_identity": True}}]
     asks += [{"id": "", "question": missing}]
     brief = [short(state, "explain", **words) for words in asks]
     assert brief == [long(state, "explain", **words) for words in asks]
-    whats = [link["what"] for link in json.loads(brief[-2])]
-    assert whats[-1] == "identity"
     rule = [link for link in json.loads(brief[0]) if link["what"] == "rule"]
     assert "rules/partners/" in rule[0]["text"]
 

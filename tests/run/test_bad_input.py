@@ -6,6 +6,7 @@ import shutil
 
 import pytest
 
+from pipeline.run.failures import explain_failure
 from tests.commands import FIRST_DAY, asked, done, mirrorpoint, replayed
 from tests.need import REPOSITORY
 
@@ -180,3 +181,51 @@ def test_points_cannot_be_minted_by_sql(tmp_path):
     ):
         quiet(mirrorpoint("sql", "--state", state, query), 2)
     assert asked(state, "SELECT count() > 0 AS some FROM entries")[0]["some"]
+
+
+def test_files_that_are_no_case_are_replayed_under_a_seed_that_nobody_can_derive(tmp_path):
+    words = ("--parse-for", "listed")
+    files = [FIRST_DAY / name for name in ("circle.tsv", "signins.tsv")]
+    for state in ("a", "b"):
+        first = mirrorpoint("replay", *files, "--state", tmp_path / state, *words, "--json")
+        again = mirrorpoint("replay", *files, "--state", tmp_path / state, *words, "--json")
+        assert quiet(again, 0).stdout == quiet(first, 0).stdout, "it goes on under its own seed"
+    seeds = {(tmp_path / state / "keys" / "test").read_text() for state in ("a", "b")}
+    assert len(seeds) == 2
+    assert all(len(seed) == 64 for seed in seeds)
+    given = (*words, "--seed", "mine")
+    quiet(mirrorpoint("replay", *files, "--state", tmp_path / "c", *given), 0)
+    assert (tmp_path / "c" / "keys" / "test").read_text() == "mine"
+    quiet(mirrorpoint("replay", *files, "--state", tmp_path / "a", *given), 2)
+
+
+def test_a_folder_of_somebody_else_is_refused_and_left_as_it_is(tmp_path):
+    folder = tmp_path / "documents"
+    folder.mkdir(mode=0o755)
+    (folder / "letter.txt").write_text("dear reader")
+    folder.chmod(0o755)
+    for words in (("replay", FIRST_DAY), ("run", "--watch", tmp_path, "--parse-for", "listed")):
+        result = quiet(mirrorpoint(*words, "--state", folder), 2)
+        assert "letter.txt" in result.stderr
+    assert [path.name for path in folder.iterdir()] == ["letter.txt"]
+    assert folder.stat().st_mode & 0o777 == 0o755
+
+
+def test_words_and_cases_that_cannot_be_read(tmp_path):
+    state = tmp_path / "s"
+    wrong = ("--subscribers", "foo", "--subscribers", "192.0.2.0/24", "--subscribers", "1/2/3")
+    for words in (("replay", FIRST_DAY / "input.pcap"), ("run", "--watch", tmp_path)):
+        result = mirrorpoint(*words, "--state", state, "--parse-for", "listed", *wrong)
+        assert "foo" in quiet(result, 2).stderr
+        assert "1/2/3" in result.stderr
+    case = tmp_path / "case"
+    shutil.copytree(FIRST_DAY, case)
+    (case / "case.toml").write_bytes(b'title = "caf\xe9"\n')
+    assert "UTF-8" in quiet(mirrorpoint("replay", case, "--state", state), 2).stderr
+
+
+def test_a_failure_of_the_system_without_a_file_is_told():
+    assert explain_failure(OSError(28, "No space left on device")) == (
+        1, "the system says: No space left on device",
+    )  # fmt: skip
+    assert explain_failure(OSError()) is None

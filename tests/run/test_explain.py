@@ -197,3 +197,42 @@ def test_bad_questions_are_told(state):
         result = mirrorpoint("explain", *words, "--state", state)
         assert result.returncode == 2, words
         assert "Traceback" not in result.stderr
+
+
+def shown(state):
+    return asked(
+        state, "SELECT count() AS n FROM commands_log WHERE kind = 'identity_shown' AND actor != ''"
+    )[0]["n"]
+
+
+def test_whose_login_was_shown_to_whom_is_on_record(tmp_path):
+    state = tmp_path / "state"
+    first = replayed(FIRST_DAY, state=state)
+    (row,) = asked(state, "SELECT visit_id, subscriber_id FROM visits LIMIT 1")
+    assert "login" not in done("explain", row["visit_id"], "--state", state)
+    assert shown(state) == 0
+    assert "is login" in done("explain", row["visit_id"], "--with-identity", "--state", state)
+    assert shown(state) == 1
+    (command,) = asked(state, "SELECT subscriber_id, actor FROM commands_log"
+                              " WHERE kind = 'identity_shown'")  # fmt: skip
+    assert command["subscriber_id"] == row["subscriber_id"]
+    again = replayed(FIRST_DAY, state=state)
+    assert again["ledger_hash"] == first["ledger_hash"]
+    assert again["journal_hash"] != first["journal_hash"], "one row more"
+    assert "is login" in done("explain", row["visit_id"], "--with-identity", "--state", state)
+    assert shown(state) == 2
+    done("job", "audit", "--state", state)
+
+
+def test_a_replay_that_is_not_done_shows_no_login(tmp_path):
+    state = tmp_path / "state"
+    killed = mirrorpoint(
+        "replay", FIRST_DAY, "--state", state, env={"MIRRORPOINT_CRASH": "accrue.before_done"}
+    )
+    assert killed.returncode < 0
+    (row,) = asked(state, "SELECT visit_id FROM visits_log LIMIT 1")
+    refused = mirrorpoint("explain", row["visit_id"], "--with-identity", "--state", state)
+    assert refused.returncode == 1
+    assert "put on record" in refused.stderr
+    assert "login" not in refused.stdout
+    replayed(FIRST_DAY, state=state)

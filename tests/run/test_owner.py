@@ -75,6 +75,20 @@ def test_work_is_done_in_the_thread_that_polls(server, folder):
     assert set(server.acted) == {threading.get_ident()}
 
 
+def test_whoever_is_shown_a_login_is_answered_by_the_owner_itself(server, folder):
+    """It writes, so a thread of the socket may not do it."""
+    question = {"do": "explain", "n": 7, "question": {"with_identity": True}}
+    answers = []
+    thread = threading.Thread(target=lambda: answers.append(ask_owner(folder, question)))
+    thread.start()
+    while not answers:
+        server.poll(0.05)
+    thread.join()
+    assert answers == [b"done 7"]
+    plain = question | {"question": {"with_identity": False}}
+    assert json.loads(ask_owner(folder, plain)) == plain
+
+
 def test_only_the_owner_may_connect(server, folder):
     mode = stat.S_IMODE((folder / SOCKET).lstat().st_mode)
     assert mode & 0o077 == 0

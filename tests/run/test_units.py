@@ -7,17 +7,17 @@ import pytest
 
 from pipeline.model.settings import EngineSettings
 from pipeline.model.words import ParkReason, ParseFor
-from pipeline.rulebook.read import from_texts, load
+from pipeline.rulebook.read import from_texts
 from pipeline.run import units as module
 from pipeline.run.cases import parse_prefix
 from pipeline.run.state import State, StateError
 from pipeline.run.units import Units
 from pipeline.store.keys import create_live_keys, load_keys
 from tests.forge.texts import write_rows
-from tests.run.test_watch import MEMBER, T0, capture, moment, people, purchase
+from tests.run.test_watch import MEMBER, T0, capture, moment, old_rules, people, purchase
 
 SETTINGS = EngineSettings(ParseFor.CONSENTED, (parse_prefix("198.51.100.0/24"),))
-RULES = load()
+RULES = from_texts(old_rules())
 
 
 class Crash(Exception):

@@ -10,12 +10,13 @@ from pathlib import Path
 
 import pytest
 
+from pipeline.rulebook.read import load
 from tests.commands import asked, done, mirrorpoint
 from tests.forge.heads import document
 from tests.forge.texts import write_rows
 from tests.forge.wire import Wire
 
-T0 = 1_772_352_000_000_000_000
+T0 = 1_583_020_800_000_000_000  # 2020-03-01: long ago by any clock, so that no hold lies ahead
 SECOND = 1_000_000_000
 MEMBER, SHOP = "198.51.100.77", "203.0.113.10"
 WORDS = ("--parse-for", "consented", "--subscribers", "198.51.100.0/24")
@@ -47,15 +48,28 @@ def purchase(folder, name, click, number):
     write_rows(folder / name, "purchases", [row | {"status": "approved", "amount": "50.00"}])
 
 
+def old_rules():
+    """The shipped rules, in force since long before T0."""
+    return {name: text.replace("2026-01-01", "2020-01-01") for name, text in load().files.items()}
+
+
 @pytest.fixture
 def drop(tmp_path):
+    for name, text in old_rules().items():
+        path = tmp_path / "rules" / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text)
     folder = tmp_path / "drop"
     folder.mkdir()
     return folder
 
 
 def once(drop, state, env=None):
-    return mirrorpoint("run", "--watch", drop, "--state", state, *WORDS, "--once", env=env)
+    return mirrorpoint(*running(drop, state), "--once", env=env)
+
+
+def running(drop, state):
+    return ["run", "--watch", drop, "--state", state, "--rules", drop.parent / "rules", *WORDS]
 
 
 def test_units_continue_where_the_last_one_ended(drop, tmp_path):
@@ -76,7 +90,7 @@ def test_units_continue_where_the_last_one_ended(drop, tmp_path):
     purchase(drop, "purchases.tsv", clicks[0]["click_id"], 1)
     assert once(drop, state).returncode == 0
     told = json.loads(
-        done("job", "accrue", "--state", state, "--now", "2026-06-01T00:00:00Z", "--json")
+        done("job", "accrue", "--state", state, "--now", "2020-06-01T00:00:00Z", "--json")
     )
     assert told["results"] == {"ok": 1}
     proven = asked(state, "SELECT delivery, toTypeName(delivery) AS type FROM clicks")
@@ -84,9 +98,13 @@ def test_units_continue_where_the_last_one_ended(drop, tmp_path):
     assert proven[0]["type"].startswith("Enum8(")
     rows = asked(state, "SELECT state, points FROM conversions")
     assert rows == [{"state": "available", "points": 250}]
-    back = mirrorpoint("job", "accrue", "--state", state, "--now", "2026-05-01T00:00:00Z")
+    back = mirrorpoint("job", "accrue", "--state", state, "--now", "2020-05-01T00:00:00Z")
     assert back.returncode == 2
     assert "never goes back" in back.stderr
+    ahead = mirrorpoint("job", "accrue", "--state", state, "--now", "2262-01-01T00:00:00Z")
+    assert ahead.returncode == 2
+    assert "ahead of the clock" in ahead.stderr
+    assert asked(state, "SELECT count() AS n FROM cuts") == [{"n": 1}]
     done("job", "audit", "--state", state)
 
 
@@ -136,7 +154,7 @@ def test_questions_are_answered_while_it_runs(drop, tmp_path):
     people(drop)
     capture(drop, "one.pcap", 100)
     process = subprocess.Popen(
-        [sys.executable, "-m", "pipeline.cli", "run", "--watch", drop, "--state", state, *WORDS],
+        [sys.executable, "-m", "pipeline.cli", *running(drop, state)],
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
@@ -145,16 +163,19 @@ def test_questions_are_answered_while_it_runs(drop, tmp_path):
     try:
         until(lambda: (state / "owner.sock").exists())
         until(lambda: counted(state, "clicks") == 1)
-        second = mirrorpoint("run", "--watch", drop, "--state", state, *WORDS, "--once")
+        second = once(drop, state)
         assert second.returncode == 1
         assert str(process.pid) in second.stderr
         (click,) = asked(state, "SELECT click_id FROM clicks")
         purchase(drop, "purchases.tsv", click["click_id"], 1)
         until(lambda: counted(state, "purchases_log") == 1)
-        done("job", "accrue", "--state", state, "--now", "2026-06-01T00:00:00Z")
+        done("job", "accrue", "--state", state, "--now", "2020-06-01T00:00:00Z")
         assert "acme-shop" in done("explain", click["click_id"], "--state", state)
         entries = asked(state, "SELECT entry_id FROM entries")
         assert "one.pcap" in done("explain", entries[0]["entry_id"], "--state", state)
+        shown = done("explain", click["click_id"], "--with-identity", "--state", state)
+        assert "is login wren" in shown
+        assert recorded(state) == [{"asked": click["click_id"], "known": 1, "named": 1}]
         done("job", "audit", "--state", state)
     finally:
         process.send_signal(signal.SIGTERM)
@@ -169,6 +190,16 @@ def counted(state, table):
     result = mirrorpoint("sql", "--state", state, "--json", f"SELECT count() AS n FROM {table}")
     assert "Traceback" not in result.stderr
     return None if result.returncode else json.loads(result.stdout)["data"][0]["n"]
+
+
+def recorded(state):
+    """Who was shown a login, as the journal has it."""
+    return asked(
+        state,
+        "SELECT JSONExtractString(body, 'asked') AS asked, actor != '' AS named, subscriber_id IN"
+        " (SELECT subscriber_id FROM visits) AS known FROM commands_log"
+        " WHERE kind = 'identity_shown' ORDER BY stream_offset",
+    )
 
 
 def until(holds, seconds=120):
