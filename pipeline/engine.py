@@ -39,7 +39,7 @@ from pipeline.model.identifiers import Keys, words_of
 from pipeline.model.settings import EngineSettings
 from pipeline.model.stage import END_OF_TIME, Snapshot
 from pipeline.model.tally import Tally
-from pipeline.model.words import Basis
+from pipeline.model.words import ParseFor, outside
 from pipeline.rulebook.model import Rulebook
 from pipeline.score.decide import Decide
 from pipeline.score.intake import Intake
@@ -47,7 +47,6 @@ from pipeline.score.orders import order_commands
 
 Rows = list[tuple[str, Batch]]
 SESSIONS_AT_ONCE = 1024
-WITHDRAWN = (int(Basis.REFUSED), int(Basis.LEFT))
 
 
 class Engine:
@@ -69,6 +68,11 @@ class Engine:
         self.classify = self._fresh_classify()
         self._waiting: list[SessionBatch] = []
 
+    @property
+    def parse_for(self) -> ParseFor:
+        """Whose payload may be read."""
+        return self._settings.parse_for
+
     def _fresh_classify(self) -> Classify:
         return Classify(
             circle=self.circle,
@@ -78,11 +82,13 @@ class Engine:
         )
 
     def circle_changes(self, batch: CircleBatch) -> Rows:
-        """Take changes of the circle; who withdrew is forgotten at once where bytes are held."""
+        """Take changes of the circle; whoever leaves the parse set is forgotten at once where bytes
+        are held.
+        """
         rows = self._hand_on()
         basis = self.directory.push_circle(batch, self.tally)
         self.circle.set_basis(basis)
-        gone = np.unique(basis.subscriber[np.isin(basis.state, WITHDRAWN)])
+        gone = np.unique(basis.subscriber[np.isin(basis.state, outside(self.parse_for))])
         if len(gone):
             self.classify.forget(gone)
         return [*rows, ("basis", basis)]

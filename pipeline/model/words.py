@@ -70,6 +70,16 @@ class ParseFor(IntEnum):
     EVERYONE = 3
 
 
+def outside(parse_for: ParseFor) -> tuple[int, ...]:
+    """Each standing whose payload may not be read: taking it on is a withdrawal."""
+    allowed = {
+        ParseFor.CONSENTED: (Basis.CONSENTED,),
+        ParseFor.LISTED: (Basis.CONSENTED, Basis.LISTED),
+        ParseFor.EVERYONE: tuple(Basis),
+    }[parse_for]
+    return tuple(int(basis) for basis in Basis if basis not in allowed)
+
+
 class VisitTrigger(IntEnum):
     """Why a version of a visit was written."""
 

@@ -11,6 +11,8 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
+import numpy as np
+
 from pipeline.capture.recognise import InputKind
 from pipeline.engine import Engine, Rows, join_rows
 from pipeline.model.stage import END_OF_TIME
@@ -30,11 +32,9 @@ class Barrier:
     cuts: tuple[Cut, ...] = ()
 
 
-def barriers(facts: Facts, cuts: tuple[Cut, ...]) -> list[Barrier]:
-    """Withdrawals and cuts of an input in order, but for cuts `after = "end"`."""
-    found = [
-        Barrier(int(place), int(facts.received_ns[place])) for place in facts.withdrawals().tolist()
-    ]
+def barriers(facts: Facts, cuts: tuple[Cut, ...], withdrawals: np.ndarray) -> list[Barrier]:
+    """Withdrawals (their places) and cuts of an input in order, but for cuts `after = "end"`."""
+    found = [Barrier(place, int(facts.received_ns[place])) for place in withdrawals.tolist()]
     problems = []
     latest: tuple[int, ...] = ()
     for cut in cuts:
@@ -54,9 +54,11 @@ def barriers(facts: Facts, cuts: tuple[Cut, ...]) -> list[Barrier]:
     return sorted(found, key=lambda b: (b.index, [order[c.name] for c in b.cuts]))
 
 
-def plan(facts: Facts, cuts: tuple[Cut, ...]) -> tuple[list[Barrier], tuple[Cut, ...]]:
+def plan(
+    facts: Facts, cuts: tuple[Cut, ...], withdrawals: np.ndarray
+) -> tuple[list[Barrier], tuple[Cut, ...]]:
     """Barriers, with repeats behind the cut they follow, and the cuts after the end."""
-    fixed = barriers(facts, cuts)
+    fixed = barriers(facts, cuts, withdrawals)
     placed: list[Barrier] = []
     last: list[Cut] = []
     where = {c.name: number for number, b in enumerate(fixed) for c in b.cuts}
@@ -88,7 +90,9 @@ def ingest(
 
     With `last` the input ends for good and open visits are closed; without it they are paused.
     """
-    places, at_end = plan(facts, cuts)
+    known = engine.directory.subscriber_of
+    withdrawals = facts.withdrawals(engine.parse_for, lambda login: known(login) >= 0)
+    places, at_end = plan(facts, cuts, withdrawals)
     at = 0
     for barrier in [*places, Barrier(len(facts), END_OF_TIME)]:
         while (taken := feed.take_before(barrier.key_ns)) is not None:

@@ -8,7 +8,7 @@ order. At equal times facts come before messages and messages before packets.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
@@ -30,7 +30,7 @@ from pipeline.model.columns import Batch, concat
 from pipeline.model.faults import Fault
 from pipeline.model.stage import END_OF_TIME
 from pipeline.model.tally import Tally
-from pipeline.model.words import Basis
+from pipeline.model.words import Basis, ParseFor, outside
 
 # The order of kinds at equal times; the numbers are ranks.
 READERS = {
@@ -43,7 +43,6 @@ KINDS = tuple(READERS)
 CAPTURES = (InputKind.PCAP, InputKind.PCAPNG, InputKind.GZIP)
 JUMP_NS = 24 * 3_600_000_000_000
 BELIEVED_AFTER = 8
-WITHDRAWN = (int(Basis.REFUSED), int(Basis.LEFT))
 
 
 class InputError(ValueError):
@@ -78,14 +77,27 @@ class Facts:
         found = np.flatnonzero(here)
         return int(found[0]) + 1 if len(found) else None
 
-    def withdrawals(self) -> np.ndarray:
-        """The places of rows by which somebody leaves the parse set."""
+    def withdrawals(self, parse_for: ParseFor, known: Callable[[str], bool]) -> np.ndarray:
+        """The places of rows by which somebody leaves the parse set.
+
+        Whoever is listed where consent is asked for leaves it only if they may have been in it: by
+        an earlier row, or because they were `known` before these inputs. A circle that is brought
+        in for the first time is thousands of such rows, and packets need not be cut at each.
+        """
         rank = KINDS.index(InputKind.CIRCLE)
         if rank not in self.batches:
             return np.zeros(0, np.int64)
-        places = np.flatnonzero(self.rank == rank)
-        state = np.asarray(getattr(self.batches[rank], "state"))  # noqa: B009
-        return places[np.isin(state, WITHDRAWN)]
+        circle: Any = self.batches[rank]
+        inside: dict[str, bool] = {}
+        leaves = []
+        for login, state in zip(circle.login.to_list(), circle.state.tolist(), strict=True):
+            gone = state in outside(parse_for)
+            if state == Basis.LISTED:
+                leaves.append(gone and (inside[login] if login in inside else known(login)))
+            else:
+                leaves.append(gone)
+            inside[login] = not gone
+        return np.flatnonzero(self.rank == rank)[np.array(leaves, np.bool_)]
 
     def runs(self, start: int, stop: int) -> Iterator[tuple[InputKind, Batch]]:
         """Rows `start` to `stop` of the merged order as batches of one kind each.

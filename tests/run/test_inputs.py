@@ -10,8 +10,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pipeline.capture.recognise import InputKind
+from pipeline.engine import Engine
+from pipeline.kernels.circle import in_parse_set
+from pipeline.model.identifiers import Keys
+from pipeline.model.settings import EngineSettings
 from pipeline.model.stage import END_OF_TIME
 from pipeline.model.tally import Tally
+from pipeline.model.words import Basis, ParseFor, outside
+from pipeline.rulebook.read import load
+from pipeline.run.ingest import ingest
 from pipeline.run.inputs import (
     InputError,
     PacketFeed,
@@ -19,7 +26,10 @@ from pipeline.run.inputs import (
     read_facts,
     sort_files,
 )
+from tests.forge.heads import document
+from tests.forge.wire import Conversation, Wire
 
+KEYS = Keys.from_seed("inputs")
 CIRCLE = "# mirrorpoint circle v1\nevent_ns\treceived_ns\tlogin\tstate\tterms\n"
 SIGNINS = "# mirrorpoint sign-ins v1\nevent_ns\treceived_ns\tkind\tlogin\taddress\n"
 ORDERS = "# mirrorpoint orders v1\nevent_ns\treceived_ns\tlogin\tref\tpoints\n"
@@ -65,7 +75,8 @@ def facts(tmp_path):
 def test_merged_by_received_kind_and_row(facts):
     assert (facts.received_ns - T0).tolist() == [10, 10, 20, 30, 30, 31, 35, 40]
     assert facts.rank.tolist() == [0, 1, 1, 0, 3, 1, 3, 0]
-    assert facts.withdrawals().tolist() == [3]
+    for parse_for in (ParseFor.CONSENTED, ParseFor.LISTED):
+        assert facts.withdrawals(parse_for, lambda _: False).tolist() == [3]
 
 
 def test_nothing_moves_across_a_change_of_the_circle(facts):
@@ -114,6 +125,59 @@ def facts_of_many(tmp_path_factory):
         write(folder / "o.tsv", ORDERS, orders),
     ]
     return read_facts(sort_files(paths).texts, Tally())
+
+
+def test_whoever_leaves_the_parse_set_is_a_withdrawal(tmp_path):
+    rows = [
+        (0, 0, "wren", "consented", "1"),
+        (1, 1, "robin", "listed", "1"),
+        (2, 2, "robin", "consented", "1"),
+        (3, 3, "wren", "listed", "1"),
+        (4, 4, "wren", "listed", "1"),
+        (5, 5, "robin", "listed", "1"),
+        (6, 6, "known", "listed", "1"),
+        (7, 7, "known", "left", "1"),
+    ]
+    facts = read_facts(sort_files([write(tmp_path / "c.tsv", CIRCLE, rows)]).texts, Tally())
+    known = {"known"}.__contains__
+    assert facts.withdrawals(ParseFor.CONSENTED, known).tolist() == [3, 5, 6, 7]
+    assert facts.withdrawals(ParseFor.CONSENTED, lambda _: False).tolist() == [3, 5, 7]
+    assert facts.withdrawals(ParseFor.LISTED, known).tolist() == [7]
+
+
+def test_the_parse_set_is_the_one_that_the_gate_knows():
+    for parse_for in ParseFor:
+        inside = {int(b) for b in Basis} - set(outside(parse_for))
+        if parse_for is not ParseFor.EVERYONE:  # of whom no gate is asked
+            assert inside == {int(b) for b in Basis if in_parse_set(int(b), int(parse_for))}
+
+
+def visits_of(folder, state):
+    """Visits of a member whose standing is `state` for a while in the middle of a request."""
+    folder.mkdir()
+    second = 1_000_000_000
+    changes = ((0, "consented"), (2 * second, state), (2 * second + 1, "consented"))
+    rows = [(at, at, "wren", standing, "1") for at, standing in changes]
+    texts = [
+        write(folder / "c.tsv", CIRCLE, rows),
+        write(folder / "s.tsv", SIGNINS, [(0, 0, "start", "wren", "198.51.100.77")]),
+    ]
+    wire, head = Wire("two segments"), document("acme.example")
+    talk = Conversation(wire, T0 + second, "198.51.100.77", "203.0.113.10", 80, ())
+    talk.say(head, cuts=(len(head) - 2,), wait_ns=2 * second)
+    wire.write(folder / "a.pcap")
+    engine = Engine(load(None), KEYS, b"x", EngineSettings(ParseFor.CONSENTED, ()))
+    streams = []
+    feed = PacketFeed([folder / "a.pcap"], Tally())
+    facts = read_facts(sort_files(texts).texts, Tally())
+    ingest(engine, facts, feed, streams.extend, lambda _: None)
+    feed.close()
+    return sum(len(batch) for stream, batch in streams if stream == "visits")
+
+
+def test_held_bytes_go_when_consent_becomes_a_mere_listing(tmp_path):
+    assert visits_of(tmp_path / "a", "listed") == visits_of(tmp_path / "b", "left") == 0
+    assert visits_of(tmp_path / "c", "consented") == 2, "opened and closed"
 
 
 def test_a_row_of_a_file_is_found(facts, tmp_path):

@@ -16,6 +16,7 @@ from pipeline.model import words
 from pipeline.model.batches import STREAMS
 from pipeline.model.columns import stored_columns
 from pipeline.store import clickhouse_schema as schema
+from pipeline.store import connections
 from pipeline.store.clickhouse import ClickHouse, QueryError, SinkError
 from pipeline.store.clickhouse_schema import (
     FLAGS,
@@ -186,6 +187,29 @@ def test_a_wrong_question_says_what_is_wrong_in_one_line(shared):
 def test_reading_cannot_write(shared, way, sql):
     with pytest.raises(SinkError):
         getattr(shared, way)(sql)
+
+
+@pytest.mark.parametrize(
+    ("asked", "given", "sql"),
+    [
+        (connections.QUESTION_SECONDS_MAX, 1, "SELECT count() FROM numbers(1000000000000000000)"
+                                             " WHERE number % 7 = 3"),
+        (connections.QUESTION_BYTES_MAX, 50_000_000, "SELECT length(groupArray(number))"
+                                                    " FROM numbers(1000000000)"),
+    ],
+)  # fmt: skip
+def test_a_question_has_bounds(new_store, monkeypatch, asked, given, sql):
+    """The tightest there are, so that the test does not wait for those of every day."""
+    questions = connections.SETTINGS["questions"]
+    changed = tuple(s.replace(f"= {asked}", f"= {given}") for s in questions)
+    assert changed != questions
+    monkeypatch.setitem(connections.SETTINGS, "questions", changed)
+    store = new_store()
+    with pytest.raises(QueryError, match=r"TIMEOUT_EXCEEDED|MEMORY_LIMIT_EXCEEDED"):
+        store.ask(sql)
+    assert b"1" in store.ask("SELECT 1", "CSV")
+    with pytest.raises(QueryError):
+        store.ask(f"{sql} SETTINGS max_execution_time = 0, max_memory_usage = 0")
 
 
 def test_steps_are_kept_only_meanwhile(shared):
