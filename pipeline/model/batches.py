@@ -279,8 +279,10 @@ class RulebookBatch(Batch):
 class CommandBatch(Batch):
     """Stream `commands`: what people and systems asked of us. `body` is JSON, by `kind`.
 
-    Kinds now: `order` (a member spends points), `ingest_begin` and `ingest_end` (a unit of input),
-    `erase`. `ref` is the asker's own reference: the same (kind, ref) is the same command.
+    Kinds now: `order` (a member spends points); `ingest_begin`, then `ingest_end` or
+    `ingest_abandoned` (a unit of input); `settings` (a live owner starts); `identity_shown` (whose
+    login `explain --with-identity` showed to whom). `ref` is the asker's own reference: the same
+    (kind, ref) is the same command.
     """
 
     command_id: ID

@@ -149,6 +149,31 @@ def test_a_unit_that_was_killed_is_completed(drop, tmp_path, point):
 
 
 @pytest.mark.slow
+def test_a_unit_whose_capture_is_gone_is_given_up_on_request(drop, tmp_path):
+    state = tmp_path / "state"
+    people(drop)
+    assert once(drop, state).returncode == 0
+    capture(drop, "one.pcap", 100)
+    killed = once(drop, state, env={"MIRRORPOINT_CRASH": "ingest.after_packets"})
+    assert killed.returncode == -signal.SIGKILL
+    (drop / "one.pcap").unlink()
+    stuck = once(drop, state)
+    assert stuck.returncode == 2
+    assert "one.pcap" in stuck.stderr
+    assert "--abandon-unit" in stuck.stderr
+    freed = mirrorpoint(*running(drop, state), "--once", "--abandon-unit")
+    assert freed.returncode == 0, freed.stderr
+    capture(drop, "two.pcap", 400)
+    assert once(drop, state).returncode == 0
+    assert asked(state, "SELECT count() AS n FROM clicks") == [{"n": 1}]
+    kinds = asked(state, "SELECT kind FROM commands_log WHERE kind LIKE 'ingest%'"
+                         " ORDER BY stream_offset")  # fmt: skip
+    words = [row["kind"].removeprefix("ingest_") for row in kinds]
+    assert words == ["begin", "end", "begin", "abandoned", "begin", "end"]
+    done("job", "audit", "--state", state)
+
+
+@pytest.mark.slow
 def test_questions_are_answered_while_it_runs(drop, tmp_path):
     state = tmp_path / "state"
     people(drop)
