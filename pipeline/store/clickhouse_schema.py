@@ -135,7 +135,7 @@ WORDS: Mapping[str, Mapping[str, type[IntEnum]]] = {
     },
     "runs": {"state": RunState},
 }
-FLAGS = {("visits", "ambiguous"), ("runs", "whole")}
+FLAGS = {("visits", "ambiguous"), ("purchases", "id_given"), ("runs", "whole")}
 
 # Texts of which there are few: a dictionary serves them better.
 FEW = {
