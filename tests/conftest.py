@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import sys
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -21,9 +22,11 @@ hypothesis.settings.register_profile(
     "ci", derandomize=True, deadline=None, database=None, max_examples=60, print_blob=True
 )
 hypothesis.settings.register_profile("dev", deadline=None, max_examples=60, print_blob=True)
-hypothesis.settings.register_profile(
-    "small", derandomize=True, deadline=None, database=None, max_examples=10
-)
+# For a run in another mode of the compiler; without it each example takes a hundred times as long.
+for name, examples in (("bounds-checked", 50), ("without-jit", 10)):
+    hypothesis.settings.register_profile(
+        name, derandomize=needs.in_ci(), deadline=None, database=None, max_examples=examples
+    )
 hypothesis.settings.load_profile(
     os.environ.get("HYPOTHESIS_PROFILE") or ("ci" if needs.in_ci() else "dev")
 )
@@ -44,11 +47,20 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     items.sort(key=lambda item: not any(part in item.nodeid for part in LONG))
 
 
-def uses_twins(module: object) -> bool:
-    """Does a test module import anything from `tests/naive`?"""
+def uses_twins(module: object, through: bool = True) -> bool:
+    """Does a test module import from `tests/naive`, or (`through`) from another one that does?
+
+    The stories of a stage are compared by a function that stands beside the tests of a kernel.
+    """
     for value in vars(module).values() if module else ():
         name = getattr(value, "__module__", None) or getattr(value, "__name__", None)
-        if isinstance(name, str) and name.startswith("tests.naive"):
+        if not isinstance(name, str) or not name.startswith("tests."):
+            continue
+        if name.startswith("tests.naive"):
+            return True
+        helper = sys.modules.get(name)
+        tells = through and helper is not module and ".test_" in name
+        if tells and uses_twins(helper, through=False):
             return True
     return False
 

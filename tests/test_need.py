@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import importlib
+
 import pytest
 
 from tests import need as needs
@@ -69,3 +71,9 @@ def test_modules_that_compare_with_twins_are_known():
     assert not uses_twins(plain)
     assert not uses_twins(None)
     assert uses_twins(comparing)
+    helper, telling = lambda: None, Module()
+    helper.__module__ = "tests.classify.test_track"  # compares; its stories are told elsewhere
+    importlib.import_module(helper.__module__)
+    telling.helper = helper
+    assert uses_twins(telling)
+    assert not uses_twins(telling, through=False)
