@@ -5,6 +5,8 @@ from __future__ import annotations
 import io
 import json
 import struct
+import subprocess
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -16,6 +18,7 @@ from pipeline.run import inspect as module
 from pipeline.run.inspect import address_text, inspect
 from tests.classify import frames
 from tests.classify.frames import SYN
+from tests.need import REPOSITORY
 
 START = 1_700_000_000
 
@@ -179,3 +182,37 @@ def test_addresses_are_written_as_everybody_writes_them(address):
     text = address_text(value >> 64, value & (2**64 - 1))
     mapped = address.version == 6 and address.ipv4_mapped
     assert text == str(mapped or address)
+
+
+# Waits for the command and prints its greatest size in kilobytes: a process of its own that has
+# nothing loaded, because a child starts with the size of its parent.
+PEAK = """
+import resource, subprocess, sys
+subprocess.run(sys.argv[1:], check=True, stdout=subprocess.DEVNULL)
+print(resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss)
+"""
+
+
+def capture_of_holes(path: Path, packets: int, length: int) -> int:
+    """A capture whose packets are holes in the file (zeros, of no known type); gives its size."""
+    with open(path, "wb") as file:
+        file.write(struct.pack("<IHHiIII", 0xA1B2C3D4, 2, 4, 0, 0, 65535, 1))
+        for number in range(packets):
+            file.write(struct.pack("<IIII", START, number, length, length))
+            file.seek(length, io.SEEK_CUR)
+        file.truncate()
+    return path.stat().st_size
+
+
+def test_memory_does_not_grow_with_the_file(tmp_path):
+    sizes, peaks = [], []
+    for number, packets in enumerate((500, 10_000)):
+        path = tmp_path / f"{number}.pcap"
+        sizes.append(capture_of_holes(path, packets, 30_000))
+        command = [sys.executable, "-m", "pipeline.cli", "inspect", str(path), "--format", "count"]
+        words = [sys.executable, "-c", PEAK, *command]
+        printed = subprocess.run(words, check=True, capture_output=True, text=True, cwd=REPOSITORY)
+        peaks.append(int(printed.stdout) * 1024)
+    grown = sizes[1] - sizes[0]
+    assert grown > 250 << 20
+    assert peaks[1] - peaks[0] < grown / 10, (sizes, peaks)
