@@ -17,6 +17,8 @@ from pipeline.run.shipped import shipped_case
 from tests.need import REPOSITORY, in_ci, missing
 from tests.packaging.conftest import Installation, run
 
+NOBODY = 65534
+AS_NOBODY = {"user": NOBODY, "group": NOBODY, "extra_groups": ()}
 # Compiles one kernel that calls others, and says where its code came from.
 KERNEL = textwrap.dedent("""
     import json
@@ -34,7 +36,8 @@ def run_read_only(place: Path, *command: object, **options) -> subprocess.Comple
     """Run a command that sees `place` as read-only.
 
     Root may write anywhere whatever the modes say, so for root the folder is mounted over itself,
-    read-only, in a mount namespace that only the command sees.
+    read-only, in a mount namespace that only the command sees. Where root may not mount, as in many
+    containers, the command runs as nobody, for whom the modes count.
     """
     if os.geteuid() != 0:
         before = {p: p.stat().st_mode for p in [place, *place.rglob("*")] if not p.is_symlink()}
@@ -46,11 +49,43 @@ def run_read_only(place: Path, *command: object, **options) -> subprocess.Comple
             for path, mode in before.items():
                 path.chmod(mode)
     mount = f"mount --bind {place} {place} && mount -o remount,bind,ro {place}"
-    unshare = shutil.which("unshare")
-    if not unshare or subprocess.run([unshare, "-m", "sh", "-c", mount], check=False).returncode:
-        missing("needs unshare and the right to mount, to make a folder read-only for root")
+    if not may_mount(mount):
+        python = ("sh", "-c", 'test -x "$0"', sys.executable)
+        if subprocess.run(python, **AS_NOBODY, check=False).returncode:
+            missing("as root needs the right to mount, or a Python that nobody may run")
+        return run_as_nobody(place, *command, **options)
     line = shlex.join(str(c) for c in command)
     return run("unshare", "-m", "sh", "-c", f"{mount} && exec {line}", **options)
+
+
+def may_mount(mount: str) -> bool:
+    """May this process mount, in a namespace of its own?"""
+    unshare = shutil.which("unshare")
+    command = [str(unshare), "-m", "sh", "-c", mount]
+    return (
+        bool(unshare) and not subprocess.run(command, capture_output=True, check=False).returncode
+    )
+
+
+def run_as_nobody(place: Path, *command: object, **options) -> subprocess.CompletedProcess[str]:
+    """For root: run a command as a user who may read `place`, and write its own `cwd` only."""
+    for path in [place, *place.rglob("*")]:
+        if not path.is_symlink():
+            mode = path.stat().st_mode
+            path.chmod(mode & ~0o022 | (0o055 if mode & 0o100 else 0o044))
+    home = Path(options["cwd"])
+    for path in [home, *home.rglob("*")]:
+        os.chown(path, NOBODY, NOBODY, follow_symlinks=False)
+    # pytest's folders are for one user; for as long as it takes others may pass through them.
+    above = {p for p in {*place.parents, *home.parents} if p.stat().st_uid == 0}
+    private = {p: mode for p in above if not (mode := p.stat().st_mode) & 0o001}
+    for path, mode in private.items():
+        path.chmod(mode | 0o011)
+    try:
+        return run(*command, **AS_NOBODY, **options)
+    finally:
+        for path, mode in private.items():
+            path.chmod(mode)
 
 
 def files(folder: Path) -> set[str]:
@@ -91,6 +126,21 @@ def test_it_runs_from_a_read_only_place(installation: Installation, tmp_path, el
     for command in (("rules", "check"), ("rules", "test")):
         run_read_only(place, installation.command, *command, cwd=tmp_path, env=elsewhere)
     assert files(place) == before
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can run a command as nobody")
+def test_for_nobody_the_place_is_read_only(installation: Installation, tmp_path, elsewhere):
+    """What stands in for a mount where root may not mount."""
+    before = files(installation.folder)
+    tries = 'id -u; cat "$0/pyvenv.cfg" > "$HOME/copy" && echo read; touch "$0/x" || echo refused'
+    shell = ("sh", "-c", f"{tries}; touch {installation.package}/x 2>&1 || echo refused")
+    told = run_as_nobody(
+        installation.folder, *shell, installation.folder, cwd=tmp_path, env=elsewhere
+    )
+    words = told.stdout.split()
+    assert (words[0], words[1], words.count("refused")) == (str(NOBODY), "read", 2)
+    assert (Path(elsewhere["HOME"]) / "copy").stat().st_size > 0
+    assert files(installation.folder) == before
 
 
 def test_kernels_are_cached_elsewhere(installation: Installation, tmp_path, elsewhere):
