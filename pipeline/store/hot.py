@@ -71,7 +71,10 @@ class HotState:
             try:
                 parts.append(self._key.unseal(sealed, place))
             except SealingError as error:
-                raise SealingError(f"{self._path(name)}: {error}") from None
+                raise SealingError(
+                    f"{self._path(name)}: {error}. Take it from your backup, or remove it: what it "
+                    "held then begins anew"
+                ) from None
             at, start = at + sealed.size, start + len(parts[-1])
         with np.load(io.BytesIO(b"".join(parts)), allow_pickle=False) as arrays:
             return dict(arrays)
