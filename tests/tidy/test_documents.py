@@ -9,6 +9,8 @@ import pytest
 
 from pipeline.cli import main
 from pipeline.model.faults import Fault, Skip
+from pipeline.rulebook.fields import Fields
+from pipeline.run import cases
 from tests.need import REPOSITORY
 from tests.tidy.pages import PAGES
 from tests.tidy.sources import modules, short, text_files, tracked, tree
@@ -16,6 +18,9 @@ from tests.tidy.sources import modules, short, text_files, tracked, tree
 ROW = re.compile(r"^\| (\d+) \| `(\w+)` \| (.+) \|$", re.MULTILINE)
 LINK = re.compile(r"\]\(([^)#:\s]+)(?:#[^)]*)?\)")
 PAGE_LINES = 100
+
+# Variables that are not ours to tell of.
+OF_THE_SYSTEM = {"CI", "HOME", "TMPDIR", "XDG_CACHE_HOME", "PATH"}
 
 # Folders whose files need no words beyond their own.
 NO_README = {".ci", "."}
@@ -66,8 +71,49 @@ def test_every_folder_says_what_it_is_for():
 
 
 def covered(folder: str) -> bool:
-    """Is a folder one of many of a kind, told of in the README above it?"""
-    return folder.startswith(("rules/", "tests/", "replay_pcaps/", "docs/", "requirements"))
+    """Is a folder told of in a README above it, or the mirror of one that has its own?"""
+    path = REPOSITORY / folder
+    if folder.startswith("tests/") and (REPOSITORY / "pipeline" / path.name).is_dir():
+        return True
+    above = [p / "README.md" for p in path.parents if p.is_relative_to(REPOSITORY)]
+    told = "".join(page.read_text() for page in above if page.exists())
+    return re.search(rf"[`\[/ ]{re.escape(path.name)}[`\]/]", told) is not None
+
+
+def test_every_setting_is_documented():
+    """Variables of the environment, keys of a case, keys of the rules."""
+    pages = {name: text for name, text in text_files() if name.endswith(".md")}
+    everything = "\n".join(pages.values())
+    sources = [path.read_text() for path in (*modules(), *modules(REPOSITORY / "tests"))]
+    asked = {n for text in sources for n in re.findall(r"environ\.get\(\s*\"(\w+)\"", text)}
+    ours = {name for name in asked if name not in OF_THE_SYSTEM}
+    ours |= {n for text in sources for n in re.findall(r"\"(MIRRORPOINT_[A-Z]+)\"", text)}
+    assert {"MIRRORPOINT_CACHE", "MIRRORPOINT_CRASH", "DAY_VISITS"} <= ours
+    assert not [name for name in sorted(ours) if name not in everything]
+    models = (cases.CaseText, cases.SettingsText, cases.InputsText, cases.CutText)
+    keys = {key for model in models for key in model.model_fields}
+    page = pages["replay_pcaps/README.md"]
+    assert not [key for key in sorted(keys) if not re.search(rf"\b{key}\b", page)]
+    page = pages["rules/README.md"]
+    assert len(rule_keys()) > 30
+    words = ({f"`{key}`", f"[{key}]"} for key in sorted(rule_keys()))  # a key, or a table's head
+    assert not [sorted(word) for word in words if not any(w in page for w in word)]
+
+
+def rule_keys() -> set[str]:
+    """Every key that the reader of rules asks for, by its word in the source."""
+    kinds = tree(REPOSITORY / "pipeline" / "rulebook" / "kinds.py")
+    readers = {name for name in dir(Fields) if not name.startswith("_")}
+    return {
+        node.args[0].value
+        for node in ast.walk(kinds)
+        if isinstance(node, ast.Call)
+        and isinstance(node.func, ast.Attribute)
+        and node.func.attr in readers
+        and node.args
+        and isinstance(node.args[0], ast.Constant)
+        and isinstance(node.args[0].value, str)
+    }
 
 
 def test_a_readme_is_one_page():
