@@ -24,6 +24,8 @@ from tests.forge.texts import write_rows
 from tests.forge.wire import Wire
 from tests.need import REPOSITORY
 
+pytestmark = pytest.mark.slow
+
 T0 = 1_772_352_000_000_000_000
 SECOND = 1_000_000_000
 SHOP, ELSEWHERE = "203.0.113.10", "203.0.113.99"

@@ -11,6 +11,8 @@ import pytest
 
 from tests.commands import FIRST_DAY, asked, done, hashes, mirrorpoint, replayed
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture(scope="module")
 def whole(tmp_path_factory):

@@ -60,6 +60,7 @@ def chains(state, ids):
     return json.loads(done.stdout)
 
 
+@pytest.mark.slow
 def test_every_entry_has_a_chain(state):
     entries = asked(state, "SELECT entry_id AS id, transfer_id, cause_kind AS cause FROM entries")
     assert len({row["transfer_id"] for row in entries}) > 10
@@ -103,6 +104,7 @@ def test_an_id_that_nobody_has(state):
     assert result.returncode == 2
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("reason", "words"),
     [

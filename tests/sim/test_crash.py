@@ -16,6 +16,8 @@ from pipeline.store.crash import CRASH_POINTS
 from tests.commands import hashes, mirrorpoint, replayed
 from tests.forge.generated_day import write_day
 
+pytestmark = pytest.mark.slow
+
 VISITS = int(os.environ.get("DAY_VISITS", "2000"))
 SEED = int(os.environ.get("CRASH_SEED", "7"))
 RANDOM_POINTS = 20
@@ -52,7 +54,6 @@ def test_the_day_passes_every_point(undisturbed):
     assert report["entries"] > 0
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("point", CRASH_POINTS)
 def test_named_points(day, undisturbed, tmp_path, point):
     report, passes = undisturbed
@@ -62,7 +63,6 @@ def test_named_points(day, undisturbed, tmp_path, point):
     assert again["entries"] == report["entries"]
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("number", range(RANDOM_POINTS))
 def test_random_steps(day, undisturbed, tmp_path, number):
     report, passes = undisturbed
