@@ -10,7 +10,8 @@ from pipeline.model.words import ParkReason, ParseFor
 from pipeline.rulebook.read import from_texts
 from pipeline.run import units as module
 from pipeline.run.cases import parse_prefix
-from pipeline.run.state import State, StateError
+from pipeline.run.folder import StateError
+from pipeline.run.state import State
 from pipeline.run.units import Units
 from pipeline.store.keys import create_live_keys, load_keys
 from tests.forge.texts import write_rows
