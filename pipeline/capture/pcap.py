@@ -36,6 +36,7 @@ from pipeline.model.tally import Tally
 STAGE = "capture"
 FILE_HEADER_BYTES = RECORD_HEADER_BYTES_MAX = 24
 CAPTURED_LENGTH_MAX = 1 << 18
+BLOCK_BYTES = 1 << 20
 LINK_TYPE_MASK = 0xFFFF  # above it: length of the frame check sequence, and a class
 
 UNREADABLE = {
@@ -70,7 +71,7 @@ class PcapReader:
         source_id: int,
         tally: Tally,
         rows: int = 4096,
-        block_bytes: int = 1 << 21,
+        block_bytes: int = BLOCK_BYTES,
     ) -> None:
         assert rows >= 1
         assert block_bytes >= 1

@@ -23,7 +23,7 @@ from pipeline.capture.facts import (
     read_purchases,
     read_signins,
 )
-from pipeline.capture.pcap import PcapReader
+from pipeline.capture.pcap import BLOCK_BYTES, PcapReader
 from pipeline.capture.recognise import InputKind, recognise
 from pipeline.model.batches import PacketBatch
 from pipeline.model.columns import Batch, concat
@@ -43,6 +43,7 @@ KINDS = tuple(READERS)
 CAPTURES = (InputKind.PCAP, InputKind.PCAPNG, InputKind.GZIP)
 JUMP_NS = 24 * 3_600_000_000_000
 BELIEVED_AFTER = 8
+BLOCKS_BYTES = 64 << 20  # of all captures together; many of them are read in smaller blocks
 
 
 class InputError(ValueError):
@@ -164,8 +165,9 @@ class PacketFeed:
     """
 
     def __init__(self, paths: Sequence[Path], tally: Tally, rows: int = 4096) -> None:
+        block_bytes = min(BLOCK_BYTES, max(BLOCKS_BYTES // max(len(paths), 1), BLOCK_BYTES // 16))
         self._lanes = [
-            _Lane(path.open("rb"), path.name, number, tally, rows)
+            _Lane(path.open("rb"), path.name, number, tally, rows, block_bytes)
             for number, path in enumerate(paths)
         ]
 
@@ -190,9 +192,24 @@ class PacketFeed:
 class _Lane:
     """One capture: its current batch, how far it was given out, and the running maximum time."""
 
-    def __init__(self, file: BinaryIO, name: str, number: int, tally: Tally, rows: int) -> None:
+    def __init__(
+        self,
+        file: BinaryIO,
+        name: str,
+        number: int,
+        tally: Tally,
+        rows: int,
+        block_bytes: int = BLOCK_BYTES,
+    ) -> None:
         self.file = file
-        reader = PcapReader(file, source=name, source_id=number, tally=tally, rows=rows)
+        reader = PcapReader(
+            file,
+            source=name,
+            source_id=number,
+            tally=tally,
+            rows=rows,
+            block_bytes=block_bytes,
+        )
         self._batches = _without_strays(reader, tally)
         self._batch: PacketBatch | None = None
         self._keys = np.zeros(0, np.int64)
