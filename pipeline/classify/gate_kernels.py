@@ -44,7 +44,7 @@ def _is_subscribers(prefixes, lengths, hi, lo):
 
 @kernel
 def pass_gate(
-    key, lengths4, lengths6, prefixes, facts, standings, basis_facts,
+    key, lengths4, lengths6, near4, near6, prefixes, facts, standings, basis_facts,
     parse_for, own_prefixes, own_lengths, heads, time_ns, subscriber, basis,
 ):  # fmt: skip
     """Fill `subscriber` (int32) and `basis` (uint8) of packets that may be read, the skip of
@@ -53,7 +53,9 @@ def pass_gate(
     The first line of arguments is CircleArrays, `heads` are HEADERs. `own_prefixes` (uint64, (n,
     2)) and `own_lengths` (int64) tell the subscribers' side; none given: all.
     """
-    circle = CircleArrays(key, lengths4, lengths6, prefixes, facts, standings, basis_facts)
+    circle = CircleArrays(
+        key, lengths4, lengths6, near4, near6, prefixes, facts, standings, basis_facts
+    )
     for i in range(len(time_ns)):
         subscriber[i] = -1
         basis[i] = 0

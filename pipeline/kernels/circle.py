@@ -10,10 +10,11 @@ that is bound at t wins. Each prefix has a chain of facts, newest event first; a
 whatever was before. Each subscriber has such a chain of basis facts.
 
 Nearly every question is answered by the newest fact, so that one stands in the table itself, with
-the time since which it is both true and known. Sketch: a member's packet reads a prefix of 40 bytes
-and a standing of 16, an outsider's mostly one empty prefix; chains only where something changed
-lately. Measured in the gate: 17 ns a packet with 200 members, 60 to 75 with 20,000 (75 to 110 when
-each field was a column of its own). Capacity doubles when a table is half full.
+the time since which it is both true and known; and most addresses of servers are told apart by one
+bit, of 64 ki that stay in the first-level cache. Sketch: a member's packet reads a bit, a prefix of
+40 bytes and a standing of 16, a server's mostly the bit; chains only where something changed
+lately. Measured in the gate: 17 ns a packet with 200 members, 45 with 20,000. Capacity doubles when
+a table is half full.
 """
 
 from __future__ import annotations
@@ -33,6 +34,8 @@ I64 = np.int64
 NOBODY = -1
 CONSENTED, LISTED = int(Basis.CONSENTED), int(Basis.LISTED)
 EVERYONE = 3
+NEAR_BYTES = 1 << 13
+WIDE4, WIDE6 = 120, 48  # a prefix of fewer bits is near everything
 
 # Where an index may be none, 1 + the index is stored and 0 is none: zeroed memory is empty memory.
 PREFIX = np.dtype(
@@ -59,6 +62,8 @@ class CircleArrays(NamedTuple):
     key: np.ndarray  # uint64 (2,)
     lengths4: np.ndarray  # int64: prefix lengths in use for IPv4, longest first
     lengths6: np.ndarray
+    near4: np.ndarray  # uint8: a bit for each /24 that may hold a prefix, see `_near`
+    near6: np.ndarray  # the same for each /48
     prefixes: np.ndarray  # PREFIX, a power of two
     facts: np.ndarray  # FACT
     standings: np.ndarray  # STANDING, by subscriber
@@ -79,6 +84,29 @@ def mask_high(length):
 def mask_low(length):
     """The mask of the lower word of a prefix of `length` bits."""
     return mask_high(length - 64)
+
+
+@primitive
+def _near(hi, lo, v4):
+    """The bit of an address: by the last 16 bits of its /24, or of its /48."""
+    return (lo >> U64(8)) & U64(0xFFFF) if v4 else (hi >> U64(16)) & U64(0xFFFF)
+
+
+@primitive
+def _mark_near(near, bit, wide):
+    """A prefix is there, or one so wide that it may be anywhere."""
+    if wide:
+        for i in range(len(near)):
+            near[i] = 0xFF
+    else:
+        at = I64(bit >> U64(3))
+        near[at] = I64(near[at]) | (1 << I64(bit & U64(7)))
+
+
+@primitive
+def _is_near(near, bit):
+    """May a prefix around this address be there?"""
+    return (I64(near[I64(bit >> U64(3))]) >> I64(bit & U64(7))) & 1 == 1
 
 
 @primitive
@@ -110,6 +138,8 @@ def holder_at(circle, hi, lo, t, known_ns):
     lengths4, lengths6 = circle.lengths4, circle.lengths6
     v4 = hi == U64(0) and (lo >> U64(32)) == U64(0xFFFF)
     found = I64(-1)
+    if not _is_near(circle.near4 if v4 else circle.near6, _near(hi, lo, v4)):
+        return found  # most addresses of servers
     i, count = 0, len(lengths4) if v4 else len(lengths6)
     while found < 0 and i < count:
         length = lengths4[i] if v4 else lengths6[i]
@@ -178,6 +208,9 @@ def add_bindings(circle, first_fact, hi, lo, length, holder, event_ns, received_
         if prefix.newest == 0:
             prefix.hi, prefix.lo, prefix.bits = high, low, bits
             taken += 1
+            v4 = high == U64(0) and (low >> U64(32)) == U64(0xFFFF)
+            wide = bits < WIDE4 if v4 else bits < WIDE6
+            _mark_near(circle.near4 if v4 else circle.near6, _near(high, low, v4), wide)
         prefix.newest = _chain(facts, prefix.newest, fact)
         newest = facts[prefix.newest - 1]
         prefix.since_ns = max(newest.event_ns, newest.received_ns)
@@ -230,6 +263,8 @@ class Circle:
             key,
             np.zeros(0, np.int64),
             np.zeros(0, np.int64),
+            np.zeros(NEAR_BYTES, np.uint8),
+            np.zeros(NEAR_BYTES, np.uint8),
             records(PREFIX, capacity),
             records(FACT, capacity),
             records(STANDING, capacity),

@@ -22,11 +22,13 @@ V6 = 0x2001_0DB8 << 32
 # Prefixes that lie in each other, and addresses in and beside them.
 PREFIXES = st.sampled_from([
     (0, 0xFFFF_C000_0201, 128), (0, 0xFFFF_C000_0202, 128), (0, 0xFFFF_C000_0200, 120), (0, 0xFFFF_C000_0280, 121),
-    (V6, 0, 64), (V6, 1, 128), (V6 + 1, 0, 64), (V6, 0, 48), (V6, 5 << 32, 96),
+    (V6, 0, 64), (V6, 1, 128), (V6 + 1, 0, 64), (V6, 0, 48), (V6, 5 << 32, 96), (V6, 0, 40),
+    (0, 0xFFFF_C000_0000, 112), (V6 + (1 << 16), 0, 64),
 ])  # fmt: skip
 ADDRESSES = st.sampled_from([
     (0, 0xFFFF_C000_0201), (0, 0xFFFF_C000_0202), (0, 0xFFFF_C000_02FF), (0, 0xFFFF_C000_0301), (V6, 1), (V6, 2),
     (V6, (5 << 32) + 9), (V6 + 1, 7), (V6 + 2, 7), (V6 + (1 << 20), 0), (0, 1),
+    (V6 + (1 << 16), 3), (V6 + (1 << 32), 0), (0, 0xFFFF_C001_0201),
 ])  # fmt: skip
 BINDINGS = st.lists(st.tuples(PREFIXES, st.integers(-1, 3), TIMES, TIMES), max_size=30)
 BASIS = st.lists(st.tuples(st.integers(0, 3), st.integers(1, 4), TIMES, TIMES), max_size=20)
@@ -34,9 +36,12 @@ BASIS = st.lists(st.tuples(st.integers(0, 3), st.integers(1, 4), TIMES, TIMES), 
 
 @kernel
 def holders(
-    key, lengths4, lengths6, prefixes, facts, standings, basis_facts, hi, lo, t, known, out
-):
-    circle = CircleArrays(key, lengths4, lengths6, prefixes, facts, standings, basis_facts)
+    key, lengths4, lengths6, near4, near6, prefixes, facts, standings, basis_facts,
+    hi, lo, t, known, out,
+):  # fmt: skip
+    circle = CircleArrays(
+        key, lengths4, lengths6, near4, near6, prefixes, facts, standings, basis_facts
+    )
     for i in range(len(hi)):
         out[i] = holder_at(circle, hi[i], lo[i], t[i], known[i])
 
