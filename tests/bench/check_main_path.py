@@ -43,7 +43,7 @@ PER_POINT = Fraction(1, 100)
 PACKETS_PER_SECOND, MADE_PER_SECOND = 3_000_000, 1_000_000
 CRASH_VISITS, CRASH_TESTS = 100_000, 1 + len(CRASH_POINTS) + RANDOM_POINTS
 SKIPPED = re.compile(r"^SKIPPED \[(?P<times>\d+)\] [^ ]+ (?P<why>.*)$", re.MULTILINE)
-COMMAND_SECONDS = 7200
+COMMAND_SECONDS, FAST_TESTS_SECONDS = 7200, 120
 
 
 @dataclass(frozen=True, slots=True)
@@ -120,12 +120,17 @@ class Check:
         yield Point("make demo", "exit 0", f"exit 0, {seconds:.0f} s", True)
 
     def tests(self) -> Iterator[Point]:
-        """`make test`, and what it had to leave out on this machine."""
+        """`make test`, what it had to leave out on this machine, and the two-minute subset."""
         began = time.perf_counter()
         printed = run("make", "test", "ARGS=-rs")
         seconds = time.perf_counter() - began
         yield Point("make test", "exit 0", f"exit 0, {seconds:.0f} s", True)
         yield skipped_tests(printed)
+        began = time.perf_counter()
+        run("make", "test-fast")
+        seconds = time.perf_counter() - began
+        asked, reached = f"<= {FAST_TESTS_SECONDS} s", f"exit 0, {seconds:.0f} s"
+        yield Point("make test-fast", asked, reached, seconds <= FAST_TESTS_SECONDS)
 
     def crash(self) -> Iterator[Point]:
         """kill -9 at every named point and at random steps of a large day; order and blocks."""
@@ -353,7 +358,9 @@ def arguments() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="python -m tests.bench.check_main_path", description=(__doc__ or "").split("\n")[0]
     )
-    parser.add_argument("--with-tests", action="store_true", help="also `make test`")
+    parser.add_argument(
+        "--with-tests", action="store_true", help="also `make test` and `make test-fast`"
+    )
     parser.add_argument("--only", action="append", metavar="PART", help="only these parts")
     parser.add_argument("--packets", type=int, default=4_000_000)
     parser.add_argument("--runs", type=int, default=5)

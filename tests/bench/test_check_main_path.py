@@ -118,6 +118,24 @@ def test_a_small_day_is_not_enough(monkeypatch: pytest.MonkeyPatch) -> None:
     assert not any(point.good for point in check.Check(Path(), 0, 0, 2000).crash())
 
 
+@pytest.mark.parametrize(("seconds", "good"), [(110.0, True), (130.0, False)])
+def test_the_two_minute_subset_is_judged_by_the_clock(
+    monkeypatch: pytest.MonkeyPatch, seconds: float, good: bool
+) -> None:
+    clock = [0.0]
+
+    def run(*command: str) -> str:
+        clock[0] += {"test": 900.0, "test-fast": seconds}[command[1]]
+        return "12 passed"
+
+    monkeypatch.setattr(check, "run", run)
+    monkeypatch.setattr(check.time, "perf_counter", lambda: clock[0])
+    whole, skipped, fast = check.Check(Path(), 0, 0).tests()
+    assert whole.good
+    assert skipped.good
+    assert fast == Point("make test-fast", "<= 120 s", f"exit 0, {seconds:.0f} s", good)
+
+
 def test_skipped_tests_are_told_with_their_reasons() -> None:
     tail = "SKIPPED [2] tests/second_opinion/test_tshark.py:24: needs tshark, which is no program"
     other = "SKIPPED [1] tests/corpus/test_corpus.py:9: the corpus is not here"

@@ -17,6 +17,8 @@ from pipeline.run.shipped import shipped_case
 from tests.need import REPOSITORY, in_ci, missing
 from tests.packaging.conftest import Installation, run
 
+pytestmark = pytest.mark.slow  # builds the wheel, and a process for each test
+
 NOBODY = 65534
 AS_NOBODY = {"user": NOBODY, "group": NOBODY, "extra_groups": ()}
 # Compiles one kernel that calls others, and says where its code came from.
@@ -169,7 +171,6 @@ def test_kernels_run_where_nothing_at_all_can_be_written(installation, tmp_path,
     assert told["hits"] == 0
 
 
-@pytest.mark.slow
 @pytest.mark.timeout(900)
 def test_the_bundled_day_runs_from_a_read_only_place_and_warm(installation, tmp_path, elsewhere):
     """`warm` compiles everything once, outside the package; what comes after compiles nothing."""
@@ -191,7 +192,6 @@ def test_the_bundled_day_runs_from_a_read_only_place_and_warm(installation, tmp_
     assert files(place) == before
 
 
-@pytest.mark.slow
 @pytest.mark.timeout(1200)
 def test_a_clean_environment_installs_it_by_pip(tmp_path, elsewhere):
     """`pip install .` as a stranger does it: isolated build, dependencies from the registry.

@@ -471,6 +471,7 @@ def sent(world: World, number: int, message) -> None:
     world.buy(key, status=status, amount_minor=amount, **told)
 
 
+@pytest.mark.slow
 @FEW
 @given(messages, st.data())
 def test_in_any_order_over_any_cuts_the_ledger_ends_the_same(

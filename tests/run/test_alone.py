@@ -16,6 +16,8 @@ from pipeline.store.lock import OwnerLock
 from tests.commands import FIRST_DAY, asked, done, mirrorpoint, replayed
 from tests.need import REPOSITORY
 
+pytestmark = pytest.mark.slow  # a process, or several, for each test
+
 # Asks the client in a process of its own; tells the answer and whether the state was opened whole.
 ASK = """
 import json, sys

@@ -10,6 +10,8 @@ from pipeline.run.failures import explain_failure
 from tests.commands import FIRST_DAY, asked, done, mirrorpoint, replayed
 from tests.need import REPOSITORY
 
+pytestmark = pytest.mark.slow  # a process, or several, for each test
+
 
 def quiet(result, code):
     """The run ended with this code, and nobody saw a traceback."""

@@ -7,6 +7,8 @@ import pytest
 
 from tests.commands import done, mirrorpoint
 
+pytestmark = pytest.mark.slow  # a process, or several, for each test
+
 MARK = "Three queries worth trying:"
 
 

@@ -10,6 +10,8 @@ import pytest
 from tests.commands import FIRST_DAY, asked, done, mirrorpoint, replayed
 from tests.need import REPOSITORY
 
+pytestmark = pytest.mark.slow  # a process, or several, for each test
+
 
 @pytest.fixture(scope="module")
 def state(tmp_path_factory):
@@ -60,7 +62,6 @@ def chains(state, ids):
     return json.loads(done.stdout)
 
 
-@pytest.mark.slow
 def test_every_entry_has_a_chain(state):
     entries = asked(state, "SELECT entry_id AS id, transfer_id, cause_kind AS cause FROM entries")
     assert len({row["transfer_id"] for row in entries}) > 10
@@ -104,7 +105,6 @@ def test_an_id_that_nobody_has(state):
     assert result.returncode == 2
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize(
     ("reason", "words"),
     [

@@ -16,6 +16,8 @@ from tests.forge.heads import document
 from tests.forge.texts import write_rows
 from tests.forge.wire import Wire
 
+pytestmark = pytest.mark.slow  # a process, or several, for each test
+
 T0 = 1_583_020_800_000_000_000  # 2020-03-01: long ago by any clock, so that no hold lies ahead
 SECOND = 1_000_000_000
 MEMBER, SHOP = "198.51.100.77", "203.0.113.10"
@@ -130,7 +132,6 @@ def test_a_test_state_is_refused(drop, tmp_path):
     assert "test keys" in result.stderr
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize(
     "point", ["journal.half_frame:2", "ingest.after_packets", "journal.after_seal:3", "step:12"]
 )
@@ -148,7 +149,6 @@ def test_a_unit_that_was_killed_is_completed(drop, tmp_path, point):
     done("job", "audit", "--state", state)
 
 
-@pytest.mark.slow
 def test_a_unit_whose_capture_is_gone_is_given_up_on_request(drop, tmp_path):
     state = tmp_path / "state"
     people(drop)
@@ -173,7 +173,6 @@ def test_a_unit_whose_capture_is_gone_is_given_up_on_request(drop, tmp_path):
     done("job", "audit", "--state", state)
 
 
-@pytest.mark.slow
 def test_questions_are_answered_while_it_runs(drop, tmp_path):
     state = tmp_path / "state"
     people(drop)

@@ -54,6 +54,7 @@ def asked(rules, private=None):
     return json.loads(done(*words, env=env, cwd=private / "here"))
 
 
+@pytest.mark.slow
 def test_the_same_rules_make_no_difference(rules):
     found = asked(rules)
     assert found["changes"] == found["decisions"] == found["conversions"] == []
@@ -61,6 +62,7 @@ def test_the_same_rules_make_no_difference(rules):
     assert "Nothing would be different" in done("whatif", FIRST_DAY, "--rules", rules)
 
 
+@pytest.mark.slow
 def test_two_percent_more_for_one_partner(rules, private):
     edit(rules / "partners" / "acme-shop.toml", '"5%"', '"7%"')
     inputs = [*FIRST_DAY.rglob("*"), *rules.rglob("*")]
@@ -88,6 +90,7 @@ def test_two_percent_more_for_one_partner(rules, private):
     assert sorted((p, p.stat().st_mtime_ns) for p in inputs) == before
 
 
+@pytest.mark.slow
 def test_a_contract_without_referral_changes_decisions(rules):
     path = rules / "partners" / "bolt-mobile.toml"
     (line,) = [text for text in path.read_text().splitlines() if text.startswith("referral")]
@@ -104,6 +107,7 @@ def test_a_contract_without_referral_changes_decisions(rules):
     assert {row["partner"] for row in lost} == {"bolt-mobile"}
 
 
+@pytest.mark.slow
 def test_broken_rules_are_refused(rules, private):
     edit(rules / "partners" / "acme-shop.toml", '"5%"', '"five"')
     env = {"TMPDIR": str(private / "tmp")}
@@ -113,6 +117,7 @@ def test_broken_rules_are_refused(rules, private):
     assert "Traceback" not in result.stderr
 
 
+@pytest.mark.slow
 def test_what_is_no_case_is_refused(rules, tmp_path):
     result = mirrorpoint("whatif", tmp_path, "--rules", rules)
     assert result.returncode == 2

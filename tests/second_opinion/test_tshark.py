@@ -13,6 +13,8 @@ from tests.corpus.reading import read
 from tests.need import need
 from tests.second_opinion.forged import CAPTURES, forge, forge_mixed
 
+pytestmark = pytest.mark.slow  # a dissector started for each capture
+
 WANTED = "tls.handshake.extensions_server_name || http.request"
 PREFERENCES = {
     "tcp.reassemble_out_of_order": "TRUE",

@@ -17,6 +17,8 @@ import pytest
 from pipeline.store.book import Book
 from tests.ledger.stories import KEYS, rulebook
 
+pytestmark = pytest.mark.slow  # processes that are killed
+
 DAY = """
 import sys
 from pipeline.store import book as book_module
@@ -70,7 +72,6 @@ def test_a_killed_book_goes_on(tmp_path: Path, undisturbed: tuple, point: str, n
     assert contents(url) == undisturbed
 
 
-@pytest.mark.slow
 def test_killed_again_and_again(tmp_path: Path, undisturbed: tuple) -> None:
     """Each start gets one transaction further; the third of each kind is its last."""
     url = f"sqlite:///{tmp_path / 'book.sqlite'}"

@@ -458,6 +458,7 @@ def test_the_sql_folds_as_the_twin_does(filled, streams, purchases, data):
     assert as_rows(filled.store.folds(at, None, NOON, 1)) == naive.fold_all(filled.streams, at)
 
 
+@pytest.mark.slow
 @FEW
 @given(world, st.lists(senders, min_size=2, max_size=30), st.data())
 def test_the_order_of_arrival_does_not_matter_to_messages_with_sender_time(

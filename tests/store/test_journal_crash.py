@@ -20,6 +20,8 @@ from tests.need import REPOSITORY
 from tests.store.making import KEYS, same_rows
 from tests.store.write_rows import ROWS, SEGMENT_ROWS, write
 
+pytestmark = pytest.mark.slow  # processes that are killed
+
 POINTS = (
     "journal.before_write",
     "journal.half_frame",
@@ -76,9 +78,7 @@ def go_on(folder: Path, expected: str, monkeypatch) -> None:
         assert reader.verify() == []
 
 
-@pytest.mark.parametrize(
-    "nth", ["first", *(pytest.param(n, marks=pytest.mark.slow) for n in ("middle", "last"))]
-)
+@pytest.mark.parametrize("nth", ["first", "middle", "last"])
 @pytest.mark.parametrize("point", POINTS)
 def test_killed_at_a_crash_point(tmp_path, undisturbed, monkeypatch, point, nth):
     expected, passes = undisturbed
@@ -89,7 +89,6 @@ def test_killed_at_a_crash_point(tmp_path, undisturbed, monkeypatch, point, nth)
     go_on(tmp_path / "j", expected, monkeypatch)
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("seed", range(4))
 def test_killed_again_and_again(tmp_path, undisturbed, monkeypatch, seed):
     """Three crashes in a row, each in the run that goes on from the one before."""
@@ -103,7 +102,6 @@ def test_killed_again_and_again(tmp_path, undisturbed, monkeypatch, seed):
     go_on(tmp_path / "j", expected, monkeypatch)
 
 
-@pytest.mark.slow
 def test_the_points_leave_what_they_say(tmp_path):
     """Half a frame is half a frame, and before the first write there is no row."""
     assert run(tmp_path / "a", "journal.before_write")[0] == -signal.SIGKILL
