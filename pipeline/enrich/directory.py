@@ -2,18 +2,20 @@
 
 Given changes of the circle and sign-ins as they arrive, the directory gives the rows of the streams
 `basis` and `bindings`. Only the circle makes subscribers; a login it does not name is an outsider,
-and of an outsider nothing is kept: not the login, not its hash, not the address.
+and of an outsider no row is written and neither login nor address is kept (`outsiders.py` tells
+what is remembered for a while).
 
     who signs in       says                          gives
     a member           START, INTERIM on a prefix    BIND, unless the member holds it already
-    a member           STOP                          END, if the member holds it
+    a member           STOP                          END, unless somebody else holds it
     an outsider        START, INTERIM on a prefix    END of every member's prefix it overlaps
     an outsider        STOP                          nothing
 
 A member is a subscriber whose latest known basis is listed or consented; one who refused or left
 signs in as an outsider. INTERIM counts as START, because it is the first we hear of an interval
 that began before the subscriber joined the circle. Who holds a prefix is asked at the sign-in's
-event time, so a late message ends what was then, not what is now. A BIND ends whatever was on the
+event time, so a late message ends what was then, not what is now; and a late START that an outsider
+has overtaken is ended, as it is bound, at the outsider's time. A BIND ends whatever was on the
 same prefix; a wider one also ends the narrower prefixes of others, which would otherwise win as the
 longer match.
 
@@ -24,11 +26,12 @@ logins. A sign-in takes 25 to 55 microseconds, which is enough for an operator's
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
 from pipeline.enrich.directory_kernels import prefix_fact
+from pipeline.enrich.outsiders import Outsiders
 from pipeline.kernels.circle import NOBODY, Circle, bases
 from pipeline.model.addresses import MAPPED, WORD, cut_prefix, prefix_hash
 from pipeline.model.batches import BasisBatch, BindingBatch, CircleBatch, SignInBatch
@@ -66,6 +69,7 @@ class Directory:
         self._logins: dict[bytes, int] = {}  # by keyed hash: ids may come from earlier seeds
         self._tokens: dict[str, dict[str, int]] = {}
         self._column = np.zeros(0, ID_DTYPE)
+        self._outsiders = Outsiders(keys.address)
 
     @property
     def subscriber_ids(self) -> np.ndarray:
@@ -136,6 +140,7 @@ class Directory:
             index = self.subscriber_of(row.login)
             member = index >= 0 and _basis(circle, index, row) in MEMBER
             before = len(out.rows)
+            self._outsiders.learn(row.prefix[2])
             if row.kind == SignIn.STOP:
                 # A member's counts even when nobody is known to hold the address: it may have
                 # overtaken its start, which would bind without an end.
@@ -143,14 +148,22 @@ class Directory:
                 if index >= 0 and (holder == index or (member and holder == NOBODY)):
                     out.end(row, row.prefix)
             elif member:
-                out.begin(row, index)
+                if out.begin(row, index):
+                    self._end_overtaken(out, row, index)
             else:
+                self._outsiders.note(row.prefix, row.event_ns)
                 for prefix in out.overlapping(row.prefix, row.event_ns):
                     out.end(row, prefix)
             if len(out.rows) == before:
                 skip = Skip.UNCHANGED if member else Skip.OUTSIDER_SIGN_IN
                 tally.add(STAGE, f"skip:{skip.name.lower()}")
         return out.batch(self.subscriber_ids, tally)
+
+    def _end_overtaken(self, out: _Bindings, row: _Row, index: int) -> None:
+        """End what was just bound where an outsider has come to it since."""
+        since = self._outsiders.next_after(row.prefix, row.event_ns)
+        if since is not None and out.holder(row.prefix, since) == index:
+            out.end(replace(row, event_ns=since), row.prefix)
 
     def restore(self, bindings: BindingBatch, basis: BasisBatch) -> tuple[BindingBatch, BasisBatch]:
         """Learn the subscribers anew from the journal; gives the rows back with their indexes.
@@ -195,17 +208,18 @@ class _Bindings:
         self.fresh: dict[Prefix, list[tuple[int, int, int]]] = {}  # event, received, subscriber
         self.fresh_lengths: dict[bool, set[int]] = {True: set(), False: set()}  # by is_v4
 
-    def begin(self, row: _Row, index: int) -> None:
-        """The member holds this prefix from now on, unless that is no news."""
+    def begin(self, row: _Row, index: int) -> bool:
+        """The member holds this prefix from now on; False where that is no news."""
         held = self.holder(row.prefix, row.event_ns) == index
         if held and row.kind == SignIn.INTERIM:
-            return
+            return False
         for prefix in self.overlapping(row.prefix, row.event_ns):
             narrower = prefix[2] > row.prefix[2]
             if narrower and self.holder(prefix, row.event_ns) != index:
                 self.end(row, prefix)
         if not held:
             self._add(row, row.prefix, index)
+        return not held
 
     def end(self, row: _Row, prefix: Prefix) -> None:
         """Whoever held this prefix does so no longer."""

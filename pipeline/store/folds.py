@@ -11,8 +11,10 @@ it came. Messages without sender time or sequence are in the order of their arri
 where a conversion has both kinds, those stand at the time they were received. Walking in that
 order:
 
-- A message that says what the one before it said, at the same place, is that message again, unless
-  the sender gave both an id: two refunds of ten are twenty.
+- A message under an id that came before is that message again, wherever it stands: a line without
+  an id of the sender's, read once more, neither undoes a decline nor refunds twice.
+- Of neighbours that say the same, those count that the sender gave an id: two refunds of ten are
+  twenty. Where none has one, they are one message.
 - A `pending` after a confirmation that still stands says nothing new; a `declined` does.
 - Of the others, the last one's status holds. The amount is the last absolute one and the sum of the
   deltas behind it. All of them may name a click or a member, and the last that does so counts.
@@ -40,39 +42,54 @@ Position = Mapping[str, int]
 NO_ID = "toUUID('00000000-0000-0000-0000-000000000000')"
 READ = ("bindings", "clicks", "purchases", "rulebooks", "visits")
 
-# Messages with their place in the fold order. `said` is what makes two messages the same fact.
+# Messages with their place in the fold order. `said` is what makes two messages the same fact; a
+# message that comes again under its id (the digest of its line and when it was received, where the
+# sender gave none) is the same message, wherever it stands.
 MESSAGES = """
 SELECT *, row_number() OVER fold_order AS place,
   lagInFrame(said) OVER (PARTITION BY conversion_key ORDER BY {order}
     ROWS BETWEEN 1 PRECEDING AND CURRENT ROW) AS said_before,
-  lagInFrame(id_given) OVER (PARTITION BY conversion_key ORDER BY {order}
-    ROWS BETWEEN 1 PRECEDING AND CURRENT ROW) AS given_before,
+  place > 1 AND said = said_before AS again,
   anyLast(if(status = 'pending', NULL, status)) OVER (PARTITION BY conversion_key ORDER BY {order}
     ROWS BETWEEN UNBOUNDED PRECEDING AND CURRENT ROW) AS standing
 FROM (
-  SELECT conversion_key, partner, conversion_id, kind, click_id, member_id, match_hash, match_ns,
-    status, amount_mode, amount_minor, commission_minor, currency, event_ns, message_id, id_given,
-    row_hash,
+  SELECT *,
     tuple(status_ns, sequence, status, amount_mode, amount_minor, commission_minor, currency,
-      event_ns, click_id) AS said,
+      event_ns, click_id, kind, member_id, match_hash, match_ns) AS said,
     min(order_by) OVER (PARTITION BY conversion_key) AS first_kind,
     multiIf(order_by = 'sender', status_ns, first_kind = 'sender', received_ns, 0) AS at_ns,
-    order_by, sequence, if(order_by = 'sender', 0, stream_offset) AS arrival
-  FROM purchases_log
-  WHERE stream_offset < {purchases} AND parked = 'none' {chosen}
+    if(order_by = 'sender', 0, stream_offset) AS arrival
+  FROM (
+    SELECT conversion_key, partner, conversion_id, kind, click_id, member_id, match_hash, match_ns,
+      status, amount_mode, amount_minor, commission_minor, currency, event_ns, message_id, id_given,
+      row_hash, status_ns, sequence, received_ns, order_by, stream_offset
+    FROM purchases_log
+    WHERE stream_offset < {purchases} AND parked = 'none' {chosen}
+    ORDER BY stream_offset LIMIT 1 BY conversion_key, message_id
+  )
 )
 WINDOW fold_order AS (PARTITION BY conversion_key ORDER BY {order})
 """
 ORDER = "at_ns, order_by, arrival, sequence, status, said, id_given DESC, message_id"
 
+# Runs of neighbours that say the same, and whether the sender gave any of a run an id.
+RUNS = """
+SELECT *, sum(NOT again) OVER (PARTITION BY conversion_key ORDER BY place
+    ROWS BETWEEN UNBOUNDED PRECEDING AND CURRENT ROW) AS run
+FROM messages
+"""
+NUMBERED = """
+SELECT *, max(id_given) OVER (PARTITION BY conversion_key, run) AS numbered FROM runs
+"""
+
 # Which messages count, and where the last absolute amount stands.
 COUNTED = """
 SELECT *,
-  NOT (place > 1 AND said = said_before AND NOT (id_given AND given_before))
+  if(numbered, id_given, NOT again)
     AND NOT (status = 'pending' AND standing IS NOT NULL AND standing != 'declined') AS counts,
   maxIf(place, counts AND amount_mode = 'absolute') OVER (PARTITION BY conversion_key) AS base,
   counts AND (place = base OR place > base AND amount_mode = 'delta') AS adds
-FROM messages
+FROM numbered
 """
 
 CONVERSIONS = f"""
@@ -232,7 +249,9 @@ def steps(position: Position, previous: Position | None, now_ns: int, fold: int)
         found["chosen"] = _happened(at, previous, now_ns, fold)
         chosen = "AND conversion_key IN (SELECT conversion_key FROM chosen)"
     messages = MESSAGES.format(order=ORDER, purchases=at["purchases"], chosen=chosen)
-    found["conversions"] = f"WITH messages AS ({messages}), counted AS ({COUNTED}) {CONVERSIONS}"
+    parts = {"messages": messages, "runs": RUNS, "numbered": NUMBERED, "counted": COUNTED}
+    named = ", ".join(f"{name} AS ({sql})" for name, sql in parts.items())
+    found["conversions"] = f"WITH {named} {CONVERSIONS}"
     for name, sql in JOINED.items():
         found[name] = sql.format(**at)
     return found

@@ -10,6 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pipeline.enrich.directory import Directory
+from pipeline.enrich.outsiders import Outsiders
 from pipeline.kernels.circle import Circle, holder_at
 from pipeline.model.addresses import cut_prefix, parse_prefix, prefix_hash
 from pipeline.model.batches import BasisBatch, BindingBatch
@@ -90,6 +91,47 @@ def test_an_outsider_ends_a_members_interval_without_identity(desk):
     assert end.subscriber_id.tobytes() == bytes(16)
     assert end.address_hash.tobytes() == prefix_hash(KEYS.address, *ONE)
     assert [desk.holder(ONE, t) for t in (19, 20)] == [0, -1]
+
+
+def test_a_start_that_an_outsider_overtook_is_ended_where_the_outsider_came(desk):
+    assert desk.sign_in((START, "eve", ONE, 20, 20)) == []
+    assert desk.sign_in((START, "ann", ONE, 10, 30)) == [BIND_ANN, END]
+    end = desk.bindings[-1].slice(1, 2)
+    assert (end.event_ns[0], end.received_ns[0], end.login.to_list()) == (20, 30, [""])
+    assert [desk.holder(ONE, t) for t in (9, 10, 19, 20, 99)] == [-1, 0, 0, -1, -1]
+
+
+@pytest.mark.parametrize("in_order", [True, False])
+def test_messages_of_a_start_stop_and_outsiders_in_any_order_hold_the_same(desk, in_order):
+    rows = [(START, "ann", ONE, 10), (START, "eve", ONE, 20), (START, "ann", ONE, 30),
+            (START, "eve", ONE, 40)]  # fmt: skip
+    order = rows if in_order else [rows[3], rows[1], rows[2], rows[0]]
+    for now, row in enumerate(order, start=50):
+        desk.sign_in((*row, now))
+    assert [desk.holder(ONE, t) for t in (10, 20, 30, 40, 99)] == [0, -1, 0, -1, -1]
+
+
+def test_outsiders_that_overlap_and_no_others_end_a_late_start(desk):
+    wide, inside = parse_prefix("2001:db8:0:100::/56"), parse_prefix("2001:db8:0:105::/64")
+    beside = parse_prefix("2001:db8:0:205::/64")
+    desk.sign_in((STOP, "eve", wide, 1, 1))
+    desk.sign_in((START, "eve", beside, 15, 15), (START, "eve", inside, 20, 20))
+    assert desk.sign_in((START, "ann", wide, 10, 30)) == [BIND_ANN, END]
+    assert desk.bindings[-1].event_ns.tolist() == [10, 20]
+    desk.sign_in((START, "eve", wide, 50, 50))
+    assert desk.sign_in((START, "ben", inside, 40, 60)) == [BIND_BEN, END]
+    assert desk.bindings[-1].event_ns.tolist() == [40, 50]
+
+
+def test_only_so_many_outsiders_are_remembered():
+    outsiders = Outsiders(b"k" * 16, most=2)
+    for when in (10, 20, 30):
+        outsiders.note(ONE, when)
+    assert [outsiders.next_after(ONE, t) for t in (5, 19, 20, 30)] == [20, 20, 30, None]
+    assert outsiders.next_after(TWO, 5) is None
+    for when in (40, 50):
+        outsiders.note(TWO, when)
+    assert outsiders.next_after(ONE, 5) is None
 
 
 def test_an_outsider_alone_leads_to_nothing(desk):

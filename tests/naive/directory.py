@@ -23,6 +23,8 @@ class NaiveDirectory:
         self.basis: list[tuple[int, int, int, int]] = []  # subscriber, event, received, state
         self.facts: list[tuple[str, int, int, int]] = []  # bits, event, received, subscriber
         self.prefixes: dict[str, Prefix] = {}
+        self.outsiders: list[tuple[str, int, set[int]]] = []  # bits, event, lengths known then
+        self.lengths: set[int] = set()
 
     def circle(self, login: str, state: int, event: int, received: int) -> None:
         if login not in self.logins:
@@ -51,6 +53,7 @@ class NaiveDirectory:
     def sign_in(self, kind: int, login: str, prefix: Prefix, event: int, received: int) -> list:
         mine = bits(prefix)
         self.prefixes[mine] = prefix
+        self.lengths.add(prefix[2])
         held = {p: who for p in self.prefixes if (who := self.holder(p, event)) >= 0}
         index = self.logins.index(login) if login in self.logins else -1
         ends: list[str] = []
@@ -64,6 +67,7 @@ class NaiveDirectory:
                 ends = [p for p in held if p != mine and p.startswith(mine) and held[p] != index]
         else:
             ends = [p for p in held if p.startswith(mine) or mine.startswith(p)]
+            self.outsiders.append((mine, event, set(self.lengths)))
         rows = []
         for p in sorted(ends, key=lambda p: (len(p), p)):
             rows.append((END, -1, self.prefixes[p], event, received))
@@ -71,4 +75,17 @@ class NaiveDirectory:
         if bind:
             rows.append((BIND, index, prefix, event, received))
             self.facts.append((mine, event, received, index))
+            since = min(self.came_after(mine, event), default=None)
+            if since is not None and self.holder(mine, since) == index:
+                rows.append((END, -1, prefix, since, received))
+                self.facts.append((mine, since, received, -1))
         return rows
+
+    def came_after(self, mine: str, event: int) -> list[int]:
+        """When outsiders came to what overlaps; a narrower prefix than any before is not known."""
+        return [
+            when
+            for where, when, lengths in self.outsiders
+            if when > event
+            and (mine.startswith(where) or (where.startswith(mine) and len(mine) in lengths))
+        ]

@@ -20,12 +20,14 @@ def fold_all(streams: Streams, at: Position, wanted: set[bytes] | None = None) -
     known = {name: [r for r in rows if r["offset"] < at[name]] for name, rows in streams.items()}
     conversions: dict[bytes, list[Row]] = {}
     for row in known["purchases"]:
-        if row["parked"] == ParkReason.NONE:
-            conversions.setdefault(row["conversion_key"], []).append(row)
+        messages = conversions.setdefault(row["conversion_key"], [])
+        came = {message["message_id"] for message in messages}
+        if row["parked"] == ParkReason.NONE and row["message_id"] not in came:
+            messages.append(row)
     found = [
         {**fold(rows), **joined(fold(rows), named(rows), known)}
         for key, rows in conversions.items()
-        if wanted is None or key in wanted
+        if rows and (wanted is None or key in wanted)
     ]
     return sorted(found, key=lambda row: (row["event_ns"], row["conversion_key"]))
 
@@ -57,6 +59,10 @@ def said(row: Row) -> tuple[Any, ...]:
         row["currency"].encode(),
         row["event_ns"],
         uuid_order(row["click_id"]),
+        row["kind"].encode(),
+        uuid_order(row["member_id"]),
+        uuid_order(row["match_hash"]),
+        row["match_ns"],
     )
 
 
@@ -69,12 +75,9 @@ def fold(rows: list[Row]) -> Row:
     """Walk the messages of one conversion."""
     rows = in_fold_order(rows)
     amount = commission = status = 0
-    before, before_given = None, False
-    for row in rows:
-        again = said(row) == before and not (row["id_given"] and before_given)
-        before, before_given = said(row), bool(row["id_given"])
-        late_pending = row["status"] == Status.PENDING and _confirmed(rows[: rows.index(row)])
-        if again or late_pending:
+    for number, row in enumerate(rows):
+        late_pending = row["status"] == Status.PENDING and _confirmed(rows[:number])
+        if late_pending or not _counts(rows, number):
             continue
         status = row["status"]
         if row["amount_mode"] == AmountMode.ABSOLUTE:
@@ -98,6 +101,18 @@ def fold(rows: list[Row]) -> Row:
         "event_ns": min(row["event_ns"] for row in rows),
         "click_id": last(rows, "click_id", NONE),
     }
+
+
+def _counts(rows: list[Row], number: int) -> bool:
+    """Is this one of a run of neighbours that say the same to be taken for a message of its own?"""
+    first = last = number
+    while first > 0 and said(rows[first - 1]) == said(rows[number]):
+        first -= 1
+    while last < len(rows) - 1 and said(rows[last + 1]) == said(rows[number]):
+        last += 1
+    if any(row["id_given"] for row in rows[first : last + 1]):
+        return bool(rows[number]["id_given"])
+    return number == first
 
 
 def _confirmed(rows: list[Row]) -> bool:

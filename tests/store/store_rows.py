@@ -73,8 +73,13 @@ KINDS: dict[str, tuple[type[Batch], dict[str, Any]]] = {
 
 
 def batch_of_rows(stream: str, rows: list[dict[str, Any]]) -> Any:
-    """A batch of a stream; ids by name or as bytes, what is left out as above."""
+    """A batch of a stream; ids by name or as bytes, what is left out as above.
+
+    A purchase message that is given no id gets one of its own.
+    """
     batch_class, defaults = KINDS[stream]
+    if stream == "purchases":
+        rows = [{"message_id": f"message {next(NUMBERS)}", **row} for row in rows]
     return make(batch_class, rows, defaults)
 
 

@@ -33,7 +33,7 @@ def story(filled):
 
 def at(minutes: int) -> dict[str, int]:
     """A message whose sender says when its status came about."""
-    return {"status_ns": NOON + minutes * 60 * SECOND, "message_id": f"m{minutes}"}
+    return {"status_ns": NOON + minutes * 60 * SECOND}
 
 
 def fold_of(story: Filled, **position: int):
@@ -134,6 +134,43 @@ def test_equal_deltas_that_the_sender_numbered_are_as_many_as_there_are(story, o
         for n, name in enumerate(order)
     ]
     assert told(story, {"amount_minor": 100, **at(0)}, *refunds) == ("APPROVED", 90)
+
+
+@pytest.mark.parametrize("order", ["1n2", "n12", "12n", "21"])
+def test_numbered_deltas_that_came_without_a_time_are_as_many_as_there_are(story, order):
+    row = {"amount_minor": -5, "amount_mode": DELTA, "order_by": ARRIVAL}
+    refunds = [row | {"message_id": name, "id_given": int(name != "n")} for name in order]
+    story.add("purchases", {"amount_minor": 100, "order_by": ARRIVAL})
+    assert told(story, *refunds) == ("APPROVED", 90)
+
+
+def test_a_line_that_is_read_again_undoes_nothing(story):
+    """A report dropped twice, or a unit read again: its lines come under the ids they had."""
+    lines = [
+        {"status": Status.APPROVED, "order_by": ARRIVAL, "message_id": "line 1"},
+        {"status": Status.DECLINED, "order_by": ARRIVAL, "message_id": "line 2"},
+    ]
+    assert told(story, *lines)[0] == "DECLINED"
+    before = fold_of(story)
+    assert told(story, lines[0])[0] == "DECLINED"
+    assert told(story, *lines, {**lines[0], "conversion_key": "C-1"})[0] == "DECLINED"
+    assert fold_of(story) == before
+
+
+def test_deltas_that_are_read_again_count_once(story):
+    lines = [
+        {"amount_mode": DELTA, "order_by": ARRIVAL, "amount_minor": n, "message_id": f"line {n}"}
+        for n in (10, 5)
+    ]
+    assert told(story, *lines, *lines, *reversed(lines)) == ("APPROVED", 15)
+
+
+@pytest.mark.parametrize("names", ["xy", "yx"])
+def test_which_of_two_kinds_at_one_place_holds_is_not_the_ids_to_say(story, names):
+    kinds = dict(zip(names, ("lead", "sale"), strict=True))
+    rows = [{**at(1), "message_id": name, "kind": kind} for name, kind in kinds.items()]
+    story.add("purchases", *rows)
+    assert fold_of(story)["kind"] == "sale"
 
 
 @pytest.mark.parametrize("names", ["xy", "yx"])
@@ -465,6 +502,7 @@ def test_the_order_of_arrival_does_not_matter_to_messages_with_sender_time(
     filled, streams, purchases, data
 ):
     """Ids of messages whose sender gave none contain the time of arrival, so they change, too."""
+    purchases = [{**row, "message_id": f"first {n}"} for n, row in enumerate(purchases)]
     first = as_rows(build(filled, streams, purchases).store.folds(filled.position(), None, 0, 1))
     shuffled = data.draw(st.permutations(purchases))
     again = [
