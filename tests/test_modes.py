@@ -16,6 +16,7 @@ import pytest
 
 from tests.need import REPOSITORY
 
+AT_LEAST = 300  # comparisons there are to make; there were 734 of them when this was written
 MODES = {"bounds-checked": "NUMBA_BOUNDSCHECK", "without-jit": "NUMBA_DISABLE_JIT"}
 
 
@@ -36,4 +37,4 @@ def test_kernels_equal_their_twins(mode):
     assert done.returncode == 0, done.stdout[-6000:]
     passed = re.search(r"(\d+) passed", done.stdout)
     assert passed
-    assert int(passed[1]) > 10
+    assert int(passed[1]) >= AT_LEAST

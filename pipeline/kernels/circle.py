@@ -26,7 +26,6 @@ import numpy as np
 from pipeline.kernels.compile import kernel, primitive, records
 from pipeline.kernels.hashing import address_hash
 from pipeline.model.batches import BasisBatch, BindingBatch
-from pipeline.model.stage import Snapshot
 from pipeline.model.words import Basis, BindingKind
 
 U64 = np.uint64
@@ -327,15 +326,3 @@ class Circle:
             new = records(old.dtype, capacity)
             new[: len(old)] = old
             self.arrays = self.arrays._replace(**{name: new})
-
-    def snapshot(self) -> dict[str, np.ndarray]:
-        """All tables as arrays (the key is not among them)."""
-        state = {n: getattr(self.arrays, n).copy() for n in CircleArrays._fields if n != "key"}
-        state["counts"] = np.array([self.facts, self.basis_facts, self.prefixes], np.int64)
-        return state
-
-    def restore(self, snapshot: Snapshot) -> None:
-        """Take the tables of a snapshot made with the same key."""
-        named = {n: snapshot[n].copy() for n in CircleArrays._fields if n != "key"}
-        self.arrays = CircleArrays(key=self.arrays.key, **named)
-        self.facts, self.basis_facts, self.prefixes = (int(n) for n in snapshot["counts"])

@@ -41,7 +41,7 @@ from pipeline.model.columns import TextColumn, concat, ids
 from pipeline.model.identifiers import id_text
 from pipeline.model.words import Result, TargetReason
 from pipeline.rulebook.model import Rulebook
-from pipeline.score.rate import rate
+from pipeline.score.rate import kinds_of, rate
 from pipeline.store.book import Book
 from pipeline.store.book_register import Run
 from pipeline.store.clickhouse import ClickHouse
@@ -134,6 +134,7 @@ class _Job:
         folds = self.clickhouse.folds(self.position, previous, self.now_ns, self.fold)
         targets = rate(folds, self.rulebook, self.now_ns, fold=self.fold)
         targets, results, rerated = self._post(folds, targets)
+        folds = folds.with_columns(kind=kinds_of(folds, self.rulebook))
         self.clickhouse.deliver_conversions(
             outcomes(self.cut, folds, targets, results), self.number, self.run_id
         )

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import getpass
 import sys
 import time
 from pathlib import Path
 from typing import Any
 
+from pipeline.run.actors import own_actor
 from pipeline.run.alone import closed_state
 from pipeline.run.folder import StateError, lock_state
 from pipeline.run.owner import Request, ask_owner
@@ -38,7 +38,7 @@ def ask(folder: Path, request: Request) -> bytes:
             time.sleep(0.1)
             continue
         with lock:
-            return _answer_alone(folder, request)
+            return _answer_alone(folder, request | {"actor": own_actor()})
 
 
 def _answer_alone(folder: Path, request: Request) -> bytes:
@@ -56,7 +56,7 @@ def _answer_alone(folder: Path, request: Request) -> bytes:
     try:
         state.use_last_rulebook()
         if request["do"] == "job":
-            state.complete_cuts(getpass.getuser())
+            state.complete_cuts(own_actor())
         return answer(state, request)
     finally:
         state.close()
@@ -71,13 +71,13 @@ def sql_command(folder: Path, query: str, as_json: bool) -> int:
 def explain_command(folder: Path, identifier: str, as_json: bool, question: dict[str, Any]) -> int:
     """`mirrorpoint explain`."""
     request = {"do": "explain", "id": identifier, "json": as_json, "question": question}
-    _print(ask(folder, request | {"actor": getpass.getuser()}))
+    _print(ask(folder, request))
     return 0
 
 
 def job_command(folder: Path, name: str, options: dict[str, Any], as_json: bool) -> int:
     """`mirrorpoint job NAME`."""
-    request = {"do": "job", "name": name, "json": as_json, "actor": getpass.getuser()}
+    request = {"do": "job", "name": name, "json": as_json}
     _print(ask(folder, request | options))
     return 0
 

@@ -46,9 +46,8 @@ def demo(keep: bool, folder: Path | None) -> int:
 
 
 def _show(folder: Path, keep: bool) -> int:
-    progress = terminal_progress()
     plan = plan_of([shipped_case()], None)
-    with open_case_state(folder, plan) as (state, poll):
+    with terminal_progress() as progress, open_case_state(folder, plan) as (state, poll):
         report = replay(plan, state, progress, poll)
         if progress:
             progress("")

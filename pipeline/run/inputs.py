@@ -8,7 +8,7 @@ order. At equal times facts come before messages and messages before packets.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
@@ -27,10 +27,10 @@ from pipeline.capture.pcap import BLOCK_BYTES, PcapReader
 from pipeline.capture.recognise import InputKind, recognise
 from pipeline.model.batches import PacketBatch
 from pipeline.model.columns import Batch, concat
-from pipeline.model.faults import Fault
 from pipeline.model.stage import END_OF_TIME
 from pipeline.model.tally import Tally
 from pipeline.model.words import Basis, ParseFor, outside
+from pipeline.run.strays import cut_packets, without_strays
 
 # The order of kinds at equal times; the numbers are ranks.
 READERS = {
@@ -41,8 +41,6 @@ READERS = {
 }
 KINDS = tuple(READERS)
 CAPTURES = (InputKind.PCAP, InputKind.PCAPNG, InputKind.GZIP)
-JUMP_NS = 24 * 3_600_000_000_000
-BELIEVED_AFTER = 8
 BLOCKS_BYTES = 64 << 20  # of all captures together; many of them are read in smaller blocks
 
 
@@ -82,7 +80,8 @@ class Facts:
         """The places of rows by which somebody leaves the parse set.
 
         Whoever is listed where consent is asked for leaves it only if they may have been in it: by
-        an earlier row, or because they were `known` before these inputs. A circle that is brought
+        any earlier row, since rows may come late and the last one need not be the latest, or
+        because they were `known` before these inputs. A circle that is brought
         in for the first time is thousands of such rows, and packets need not be cut at each.
         """
         rank = KINDS.index(InputKind.CIRCLE)
@@ -94,10 +93,10 @@ class Facts:
         for login, state in zip(circle.login.to_list(), circle.state.tolist(), strict=True):
             gone = state in outside(parse_for)
             if state == Basis.LISTED:
-                leaves.append(gone and (inside[login] if login in inside else known(login)))
+                leaves.append(gone and (inside.get(login) or known(login)))
             else:
                 leaves.append(gone)
-            inside[login] = not gone
+            inside[login] = inside.get(login, False) or not gone
         return np.flatnonzero(self.rank == rank)[np.array(leaves, np.bool_)]
 
     def runs(self, start: int, stop: int) -> Iterator[tuple[InputKind, Batch]]:
@@ -210,7 +209,7 @@ class _Lane:
             rows=rows,
             block_bytes=block_bytes,
         )
-        self._batches = _without_strays(reader, tally)
+        self._batches = without_strays(reader, tally)
         self._batch: PacketBatch | None = None
         self._keys = np.zeros(0, np.int64)
         self._at = 0
@@ -234,52 +233,6 @@ class _Lane:
         stop = int(np.searchsorted(self._keys, limit_ns, "left"))
         start, self._at = self._at, stop
         return cut_packets(self._batch, start, stop), int(self._keys[stop - 1])
-
-
-def _without_strays(batches: Iterable[PacketBatch], tally: Tally) -> Iterator[PacketBatch]:
-    """The batches without packets from the future, which are counted."""
-    highest: int | None = None
-    ahead = 0  # how many in a row
-    for batch in batches:
-        if len(batch) == 0:
-            continue
-        latest = int(batch.time_ns.max())
-        highest = int(batch.time_ns[0]) if highest is None else highest
-        if latest <= highest + JUMP_NS:
-            highest, ahead = max(highest, latest), 0
-            yield batch
-            continue
-        start = 0
-        for row, time_ns in enumerate(batch.time_ns.tolist()):
-            ahead = ahead + 1 if time_ns > highest + JUMP_NS else 0
-            if 0 < ahead < BELIEVED_AFTER:
-                tally.add("capture", f"fault:{Fault.TIME_BAD.name.lower()}")
-                if row > start:
-                    yield cut_packets(batch, start, row)
-                start = row + 1
-            else:
-                highest, ahead = max(highest, time_ns), 0
-        if len(batch) > start:
-            yield cut_packets(batch, start, len(batch))
-
-
-def cut_packets(batch: PacketBatch, start: int, stop: int) -> PacketBatch:
-    """Rows `start` to `stop` over the same buffer, numbered as before."""
-    if start == 0 and stop == len(batch):
-        return batch
-    return PacketBatch(
-        batch.source,
-        batch.source_id,
-        batch.first_packet + start,
-        batch.data,
-        batch.offset[start:stop],
-        batch.captured_length[start:stop],
-        batch.wire_length[start:stop],
-        batch.time_ns[start:stop],
-        batch.interface[start:stop],
-        batch.link_type[start:stop],
-        batch.stripped_vlan[start:stop],
-    )
 
 
 @dataclass(frozen=True, slots=True)

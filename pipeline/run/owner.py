@@ -3,8 +3,9 @@ meanwhile.
 
 One request is one line of JSON; the answer is a line of JSON (`ok`, `length`, and `code` of a
 failure) followed by `length` bytes. The socket is for the operating-system user who owns the folder
-(mode 0600). Questions are answered by threads with a read-only connection each. What writes is
-queued for the thread that owns the journal, which takes it between two batches (`poll`).
+(mode 0600), and who asks is whom the system says is at its other end. Questions are answered by
+threads with a read-only connection each. What writes is queued for the thread that owns the
+journal, which takes it between two batches (`poll`).
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ from concurrent.futures import Future
 from pathlib import Path
 from typing import Any
 
+from pipeline.run.actors import peer_actor
 from pipeline.run.failures import RequestError, explain_failure
 
 SOCKET = "owner.sock"
@@ -44,7 +46,7 @@ class OwnerServer:
             def handle(self) -> None:
                 line = self.rfile.readline(1 << 20)
                 if line:
-                    header, body = outer._answer(line)
+                    header, body = outer._answer(line, peer_actor(self.connection))
                     with contextlib.suppress(BrokenPipeError, ConnectionResetError):
                         self.wfile.write(json.dumps(header).encode() + b"\n" + body)
 
@@ -85,9 +87,9 @@ class OwnerServer:
             self._path.unlink()
         os.close(self._folder)
 
-    def _answer(self, line: bytes) -> tuple[dict[str, Any], bytes]:
+    def _answer(self, line: bytes, actor: str) -> tuple[dict[str, Any], bytes]:
         try:
-            request = json.loads(line)
+            request = json.loads(line) | {"actor": actor}
             if _acts(request):
                 future: Future[bytes] = Future()
                 self._tasks.put((request, future))

@@ -226,26 +226,34 @@ def replay_command(
     options: dict[str, Any],
 ) -> int:
     """`mirrorpoint replay`: plan, own the folder, run, print."""
-    source = paths[0] if len(paths) == 1 and (paths[0] / "journal").is_dir() else None
-    progress = terminal_progress()
-    if source is not None:
-        keys = load_keys(source, allow_test=True)
-        rulebook = first_rulebook(source, keys)
-        with lock_state(folder):
-            copy_keys(source, folder)
-            state = State(folder, keys, rulebook)
-            with _owned(state):
-                report = replay_journal(source, state, keys, progress)
-    else:
-        plan = plan_of(paths, rules, options.get("rows") or 4096, options)
-        with open_case_state(folder, plan) as (state, poll):
-            report = replay(plan, state, progress, poll)
-            if options.get("update"):
-                expected.write(case_folder(paths), expected.tables(state))
-    if progress:
-        progress("")
+    with terminal_progress() as progress:
+        report = _replayed(paths, folder, rules, options, progress)
     click.echo(json.dumps(report.as_dict(), indent=2) if as_json else show_report(report))
     return 0
+
+
+def _replayed(
+    paths: tuple[Path, ...],
+    folder: Path,
+    rules: Path | None,
+    options: dict[str, Any],
+    progress: Progress | None,
+) -> ReplayReport:
+    """Replay a journal, or a case or files, into a state folder."""
+    if len(paths) == 1 and (paths[0] / "journal").is_dir():
+        keys = load_keys(paths[0], allow_test=True)
+        rulebook = first_rulebook(paths[0], keys)
+        with lock_state(folder):
+            copy_keys(paths[0], folder)
+            state = State(folder, keys, rulebook)
+            with _owned(state):
+                return replay_journal(paths[0], state, keys, progress)
+    plan = plan_of(paths, rules, options.get("rows") or 4096, options)
+    with open_case_state(folder, plan) as (state, poll):
+        report = replay(plan, state, progress, poll)
+        if options.get("update"):
+            expected.write(case_folder(paths), expected.tables(state))
+    return report
 
 
 @contextlib.contextmanager
@@ -321,19 +329,26 @@ def first_rulebook(source: Path, keys: Keys) -> Rulebook:
     raise StateError(f"{source}: the journal names no rulebook; nothing has been ingested there")
 
 
-def terminal_progress() -> Progress | None:
-    """Progress on the last line of standard error, if that is a terminal; an empty text ends it."""
+@contextlib.contextmanager
+def terminal_progress() -> Iterator[Progress | None]:
+    """Progress on the last line of standard error, if that is a terminal. The line is gone, and the
+    cursor back, before anything else is said; an empty text ends it early.
+    """
     if not sys.stderr.isatty():
-        return None
+        yield None
+        return
     from rich.console import Console  # only a terminal pays for loading it
 
     status = Console(stderr=True).status("starting")
-    status.start()
 
     def show(text: str) -> None:
         if text:
+            status.start()
             status.update(text)
         else:
             status.stop()
 
-    return show
+    try:
+        yield show
+    finally:
+        status.stop()

@@ -6,7 +6,6 @@ answer is given.
 
 from __future__ import annotations
 
-import getpass
 import json
 from collections import Counter
 from datetime import datetime
@@ -57,8 +56,7 @@ def _record_shown(state: State, request: dict[str, Any], who: bytes, replaying: 
             "input until it is done; ask again then"
         )
     asked, now = str(request["id"]), now_ns()
-    actor = str(request.get("actor") or getpass.getuser())
-    state.command("identity_shown", f"{asked} {now}", {"asked": asked}, actor, now, who)
+    state.command("identity_shown", f"{asked} {now}", {"asked": asked}, request["actor"], now, who)
     state.deliver()
 
 
@@ -79,6 +77,11 @@ def _accrue(state: State, request: dict[str, Any], replaying: bool) -> bytes:
         if not cuts:
             raise RequestError("this replay has made no cut yet; its cuts are listed in its case")
         cut = cuts[-1]
+    elif _replay_is_open(state):
+        raise RequestError(
+            "the replay of this state was stopped before its end, and a further cut would make it "
+            "another replay; run the same `mirrorpoint replay` again, which completes it"
+        )
     else:
         now = _time(request["now"]) if request.get("now") else now_ns()
         if now > now_ns() and not state.keys.test:
@@ -91,7 +94,7 @@ def _accrue(state: State, request: dict[str, Any], replaying: bool) -> bytes:
                 WRONG,
             )
         cut = state.make_cut(len(cuts) + 1, f"cut-{len(cuts) + 1}", now, None)
-    report = state.accrue(cut, str(request.get("actor") or getpass.getuser()))
+    report = state.accrue(cut, request["actor"])
     told: dict[str, Any] = {
         "cut": int(cut.number[0]),
         "name": cut.name.text(0),

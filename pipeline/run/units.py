@@ -90,6 +90,7 @@ class Units:
         self.hot = HotState(state.folder / "hot", state.keys)
         self.seen: dict[str, About] = {}
         self.passed: dict[str, About] = {}  # files that are done with, or were refused
+        self.refused: dict[str, int] = {}  # of them those the system did not let us read
         self.done: set[tuple[str, str]] = set()
         self.units = 0
         self.open_unit: dict[str, Any] | None = None
@@ -124,10 +125,18 @@ class Units:
                 continue
             found[path.name] = about
             settled_now = settled or self.seen.get(path.name) == about
-            if settled_now and self.passed.get(path.name) != about:
+            if settled_now and not self._is_passed(path, about):
                 ready.append(path)
         self.seen = found
         return ready
+
+    def _is_passed(self, path: Path, about: About) -> bool:
+        """Is it done with, or refused and as it was then? Rights that were mended are a change."""
+        refused = self.refused.get(path.name)
+        if refused is not None and refused != _inode_changed(path):
+            del self.refused[path.name]
+            self.passed.pop(path.name, None)
+        return self.passed.get(path.name) == about
 
     def ingest_ready(self, paths: list[Path], poll: Poll) -> int:
         """Ingest a unit of these files; gives how many were new.
@@ -254,7 +263,10 @@ class Units:
             self._read_texts(good, unit)
 
     def _refuse(self, path: Path, unit: _Unit, error: Exception) -> None:
+        """Leave a file alone until it, or what hindered reading it, has changed."""
         self.passed[path.name] = unit.about[path.name]
+        if isinstance(error, OSError):
+            self.refused[path.name] = _inode_changed(path)
         for problem in str(error).splitlines():
             click.echo(f"left alone: {problem}", err=True)
 
@@ -387,12 +399,22 @@ def _snapshot(unit: int) -> str:
 
 
 def _about(path: Path) -> About | None:
-    """Size and time of change of a plain file; None for anything else, or where it has gone."""
+    """Size and time of change of a plain file; None for anything else, or where it is not to be
+    found: gone meanwhile, or a link that leads nowhere or in circles.
+    """
     try:
         found = path.stat()
-    except FileNotFoundError:
+    except OSError:
         return None
     return (found.st_size, found.st_mtime_ns) if stat.S_ISREG(found.st_mode) else None
+
+
+def _inode_changed(path: Path) -> int:
+    """When its rights, owner or content were last changed (ns); 0 where nobody can say."""
+    try:
+        return path.stat().st_ctime_ns
+    except OSError:
+        return 0
 
 
 def _sha256(path: Path) -> str:

@@ -7,7 +7,6 @@ a second net, a file that grew between two looks is left for the next.
 
 from __future__ import annotations
 
-import getpass
 import hashlib
 import json
 import signal
@@ -19,6 +18,7 @@ import click
 
 from pipeline.model.settings import EngineSettings
 from pipeline.rulebook.read import load
+from pipeline.run.actors import own_actor
 from pipeline.run.cases import parse_for, parse_prefixes
 from pipeline.run.folder import lock_state
 from pipeline.run.owner import OwnerServer
@@ -68,7 +68,7 @@ def _watch(
     options: dict[str, Any],
     stopped: list[int],
 ) -> None:
-    actor = getpass.getuser()
+    actor = own_actor()
     rulebook = state.rulebook
     state.use_last_rulebook()
     units = Units(folder, state, settings, actor)

@@ -132,9 +132,11 @@ def compare(case: Path, rules: Path) -> Comparison:
     new = load(rules)
     plan = plan_of([case], None)
     old = plan.rulebook
-    progress = terminal_progress()
     # The folder is for the owner's eyes only and goes with everything in it.
-    with tempfile.TemporaryDirectory(prefix="mirrorpoint-whatif-") as private:
+    with (
+        terminal_progress() as progress,
+        tempfile.TemporaryDirectory(prefix="mirrorpoint-whatif-") as private,
+    ):
         sides: list[State] = []
         try:
             for name, rulebook in zip(SIDES, (old, new), strict=True):
@@ -157,8 +159,6 @@ def compare(case: Path, rules: Path) -> Comparison:
         finally:
             for state in sides:
                 state.close()
-            if progress:
-                progress("")
     return found
 
 
@@ -321,31 +321,35 @@ def show(found: Comparison) -> str:
         lines.append(f"  and {len(found.changes) - 12} more changed keys")
     if not found.visits and not found.conversions:
         return "\n".join([*lines, "", "Nothing would be different."])
+    sums: list[str] = []  # money is never cut off, wide as it may be
+    changed: list[str] = []
     if found.conversions:
         lines += ["", f"{'':<36}{'points':>9} {'receivable':>10} {'cost':>9} {'margin':>9}"]
         for name in ("partner", "subscriber"):
-            for who, sums in found.by(name).items():
-                lines += _sum_lines(who or "(nobody)", sums)
-        lines += ["", "conversions that would change"]
+            for who, amounts in found.by(name).items():
+                sums += _sum_lines(who or "(nobody)", amounts)
+        changed += ["", "conversions that would change"]
         for row in found.conversions:
-            lines.append(f"  {row.partner} {row.id}: {row.points:+} points")
+            changed.append(f"  {row.partner} {row.id}: {row.points:+} points")
             if row.old != row.new:
-                lines.append(f"    {row.old} -> {row.new}")
-            lines.append(f"    {row.rule}")
+                changed.append(f"    {row.old} -> {row.new}")
+            changed.append(f"    {row.rule}")
     if found.visits:
-        lines += ["", "decisions that would change"]
+        changed += ["", "decisions that would change"]
         for row in found.visits:
-            lines += [
+            changed += [
                 f"  {row.partner} visit {row.id}",
                 f"    {row.old} -> {row.new}",
                 f"    {row.rule}",
             ]
-    return "\n".join(line[:80] for line in lines)
+    before, after = ([line[:80] for line in part] for part in (lines, changed))
+    return "\n".join([*before, *sums, *after])
 
 
 def _sum_lines(who: str, sums: Sums) -> list[str]:
     """Points and money in one line, or one more for each further currency."""
-    head = f"{who:<36}{sums.points:>+9}"
+    name = who if len(who) <= 36 else who[:35] + "…"
+    head = f"{name:<36}{sums.points:>+9}"
     lines = []
     for currency, amounts in sorted(sums.money.items()):
         receivable, cost, margin = (

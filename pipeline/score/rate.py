@@ -29,7 +29,7 @@ from typing import NamedTuple
 import numpy as np
 
 from pipeline.model.batches import FoldBatch, TargetBatch
-from pipeline.model.columns import ids
+from pipeline.model.columns import TextColumn, ids
 from pipeline.model.money import INT64_MAX
 from pipeline.model.words import Status, TargetReason, TargetState
 from pipeline.rulebook.model import Accrual, Rulebook
@@ -49,6 +49,12 @@ class Worth(NamedTuple):
     points: np.ndarray
     receivable_minor: np.ndarray
     cost_minor: np.ndarray
+
+
+def kinds_of(folds: FoldBatch, rulebook: Rulebook) -> TextColumn:
+    """What was done, for each fold; where no message says it, what is usual at the partner."""
+    terms = Terms(rulebook.partners)
+    return terms.kinds(terms.partner_numbers(folds.partner), folds.kind)
 
 
 def rate(folds: FoldBatch, rulebook: Rulebook, now_ns: int, *, fold: int = 0) -> TargetBatch:

@@ -228,6 +228,9 @@ def main(argv: list[str] | None = None) -> int:
     result = score(corpus)
     text = json.dumps(result.as_dict(), indent=2) + "\n" if given.json else ""
     sys.stdout.write(text or show(result, given.misses))
+    if not any(score.hits + score.missed for score in result.scores.values()):
+        sys.stderr.write("the corpus names no session: nothing was measured\n")
+        return 1
     scope = result.scores.get(SCOPE)
     if scope is not None and scope.recall < LEAST:
         sys.stderr.write(f"{SCOPE}: recall {scope.recall:.1%}, asked: >= {LEAST:.0%}\n")

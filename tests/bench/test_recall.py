@@ -131,6 +131,16 @@ def test_the_program_prints_scores_and_fails_below_what_is_asked(
     assert ("asked: >= 85%" in told.err) == bool(code)
 
 
+def test_a_corpus_that_names_nobody_measures_nothing(
+    small_corpus: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for file in (small_corpus / "truth").iterdir():
+        file.write_text("")
+    (small_corpus / "MANIFEST.tsv").write_text("file\tlinktype\n")
+    assert recall.main(["--corpus", str(small_corpus)]) == 1
+    assert "nothing was measured" in capsys.readouterr().err
+
+
 def test_a_folder_that_is_no_corpus_is_refused(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -119,14 +119,6 @@ def test_bases_equal_the_twin(rows, questions):
     assert out.tolist() == [twin.bases(*question) for question in questions]
 
 
-@given(BINDINGS, st.lists(st.tuples(ADDRESSES, TIMES, TIMES), min_size=1, max_size=20))
-def test_a_snapshot_answers_alike(rows, questions):
-    circle, other = Circle(KEY, capacity=4), Circle(KEY, capacity=4)
-    circle.bind(binding_batch(rows))
-    other.restore(circle.snapshot())
-    assert ask(other, questions) == ask(circle, questions)
-
-
 def test_a_full_table_grows_and_forgets_nobody():
     circle = Circle(KEY, capacity=4)
     rows = [((V6 + n, 0, 64), n, 0, 0) for n in range(500)]

@@ -33,6 +33,11 @@ PAYLOAD_TAKEN_MAX = 65536
 SYN, ACK = 2, 16
 
 
+def forget(owners: list[int], gone: set[int]) -> list[int]:
+    """The flows, by their number, that stay when all of these subscribers are taken out."""
+    return [flow for flow, who in enumerate(owners) if who not in gone]
+
+
 class NaiveClassify:
     """`Classify` without a gate: `push` takes (time_ns, number, what the header walk gave)."""
 

@@ -7,8 +7,6 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 
-from pipeline.classify.http_kernels import PARTS_OF_PAGES
-
 NOT_YET, NEVER, BAD = "not yet", "never", "bad"
 METHODS = {
     b"GET": 1,
@@ -20,7 +18,11 @@ METHODS = {
     b"CONNECT": 7,
     b"PATCH": 8,
 }
-PARTS = set(PARTS_OF_PAGES.tobytes().split())
+# Endings of scripts, styles and data, pictures, letters, sound and film, and what is downloaded.
+PARTS = set(
+    b"""js mjs css map json xml txt wasm png jpg jpeg gif svg ico webp avif bmp woff woff2 ttf otf eot
+    mp3 mp4 m4a m4s m4v webm ogg ts m3u8 mpd swf zip gz apk exe msi bin dat pdf crl crt""".split()
+)
 PREFETCH_FIELDS = (b"purpose", b"sec-purpose", b"x-moz")
 LABEL = rb"[a-z0-9_-]{1,63}"
 

@@ -73,7 +73,11 @@ def build(folder):
     write_rows(
         folder / "circle.tsv",
         "circle",
-        [start | {"login": MEMBERS["login"], "state": "consented", "terms": "t1"}],
+        [
+            start | {"login": MEMBERS["login"], "state": "consented", "terms": "t1"},
+            {"event_ns": moment(600), "received_ns": moment(600), "login": MEMBERS["login"]}
+            | {"state": "left", "terms": "t1"},
+        ],
     )
     write_rows(
         folder / "signins.tsv",
@@ -96,14 +100,22 @@ def build(folder):
             | {"partner": "corner-books", "conversion_id": "b1", "order_ref": "r1"}
             | {"address": BUYER, "port": "4711", "at_ns": moment(300), "amount": "10.00"},
             purchase | {"partner": "acme-shop", "conversion_id": "a1", "amount": MEMBERS["raw"]},
+            purchase
+            | {"partner": "acme-shop", "conversion_id": "a2", "amount": "5.00"}
+            | {"reason": f"for {MEMBERS['raw']}"}
+            | {"items": f'[{{"sku": "s1", "name": "{MEMBERS["raw"]}"}}]'},
             f"{moment(300)}\tthis line is broken: {MEMBERS['raw']}",
         ],
     )
+    order = {"event_ns": moment(500), "received_ns": moment(500), "points": "1"}
+    logins = (MEMBERS["login"], NEVER["outsider login"])
+    rows = [order | {"login": login, "ref": f"o{n}"} for n, login in enumerate(logins)]
+    write_rows(folder / "orders.tsv", "orders", rows)
     (folder / "case.toml").write_text(
         'title = "Canaries"\nseed = "canary"\n[settings]\nparse_for = "listed"\n'
         'subscribers = ["198.51.100.0/24", "2001:db8:77::/48"]\n[inputs]\n'
         'captures = ["input.pcap"]\nsignins = ["signins.tsv"]\ncircle = ["circle.tsv"]\n'
-        'purchases = ["purchases.tsv"]\n'
+        'purchases = ["purchases.tsv"]\norders = ["orders.tsv"]\n'
         '[[cut]]\nname = "end"\nafter = "end"\nnow = 2026-04-30T00:00:00Z\n'
     )
     return folder

@@ -328,6 +328,14 @@ def test_a_message_that_is_silent_about_the_action_leaves_it(world, cut_between)
     assert world.points() == (0, 0, 0)
 
 
+def test_what_was_done_is_told_where_no_message_says_it(world):
+    world.use(a_rulebook(a_partner(accruals=(an_accrual(action="sale"),))))
+    world.arrive()
+    world.buy(kind="")
+    world.cut(HELD)
+    assert world.store.rows("SELECT kind FROM conversions") == [("sale",)]
+
+
 def test_a_rulebook_that_is_not_known_is_named(world):
     world.arrive()
     world.buy()

@@ -13,7 +13,7 @@ import pytest
 
 from pipeline.run.folder import CLOSED, lock_state
 from pipeline.store.lock import OwnerLock
-from tests.commands import FIRST_DAY, asked, done, mirrorpoint, replayed
+from tests.commands import FIRST_DAY, asked, done, hashes, mirrorpoint, replayed
 from tests.need import REPOSITORY
 
 pytestmark = pytest.mark.slow  # a process, or several, for each test
@@ -161,6 +161,20 @@ def test_an_owner_that_was_killed_leaves_no_mark(copy):
     assert killed.returncode == -9
     assert not (copy / CLOSED).exists()
     assert ask(copy, "sql", query="SELECT 1")[1]
+
+
+def test_a_replay_that_was_stopped_takes_no_cut_of_anothers(tmp_path, state):
+    stopped = tmp_path / "stopped"
+    crash = {"MIRRORPOINT_CRASH": "accrue.before_done:2"}
+    assert mirrorpoint("replay", FIRST_DAY, "--state", stopped, env=crash).returncode == -9
+    words = ("job", "accrue", "--state", stopped, "--now", "2031-01-01T00:00:00Z")
+    refused = mirrorpoint(*words)
+    assert refused.returncode == 1
+    assert "run the same `mirrorpoint replay` again" in refused.stderr
+    undisturbed = replayed(FIRST_DAY, state=tmp_path / "undisturbed")
+    assert hashes(replayed(FIRST_DAY, state=stopped)) == hashes(undisturbed)
+    (made,) = asked(stopped, "SELECT max(number) AS n FROM cuts")
+    assert done(*words).startswith(f"cut {made['n'] + 1} ")
 
 
 def test_a_damaged_journal_is_still_refused(copy):

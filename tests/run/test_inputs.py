@@ -1,6 +1,7 @@
 """Inputs come in one order, whatever the files and however packets are cut."""
 
 import io
+import itertools
 import struct
 from itertools import pairwise
 
@@ -12,6 +13,7 @@ from hypothesis import strategies as st
 from pipeline.capture.recognise import InputKind
 from pipeline.engine import Engine
 from pipeline.kernels.circle import in_parse_set
+from pipeline.model.batches import PacketBatch
 from pipeline.model.identifiers import Keys
 from pipeline.model.settings import EngineSettings
 from pipeline.model.stage import END_OF_TIME
@@ -26,6 +28,7 @@ from pipeline.run.inputs import (
     read_facts,
     sort_files,
 )
+from pipeline.run.strays import without_strays
 from tests.forge.heads import document
 from tests.forge.wire import Conversation, Wire
 
@@ -140,9 +143,17 @@ def test_whoever_leaves_the_parse_set_is_a_withdrawal(tmp_path):
     ]
     facts = read_facts(sort_files([write(tmp_path / "c.tsv", CIRCLE, rows)]).texts, Tally())
     known = {"known"}.__contains__
-    assert facts.withdrawals(ParseFor.CONSENTED, known).tolist() == [3, 5, 6, 7]
-    assert facts.withdrawals(ParseFor.CONSENTED, lambda _: False).tolist() == [3, 5, 7]
+    assert facts.withdrawals(ParseFor.CONSENTED, known).tolist() == [3, 4, 5, 6, 7]
+    assert facts.withdrawals(ParseFor.CONSENTED, lambda _: False).tolist() == [3, 4, 5, 7]
     assert facts.withdrawals(ParseFor.LISTED, known).tolist() == [7]
+
+
+def test_a_withdrawal_is_one_whatever_came_late_before_it(tmp_path):
+    """The second row is older than the first: who was let in by that is so until the third."""
+    rows = [(10, 11, "wren", "consented", "1"), (5, 12, "wren", "listed", "1")]
+    rows += [(20, 21, "wren", "listed", "1")]
+    facts = read_facts(sort_files([write(tmp_path / "c.tsv", CIRCLE, rows)]).texts, Tally())
+    assert facts.withdrawals(ParseFor.CONSENTED, lambda _: False).tolist() == [1, 2]
 
 
 def test_the_parse_set_is_the_one_that_the_gate_knows():
@@ -221,15 +232,20 @@ def times_kept(times, rows):
 
 
 def stray_packets(times):
-    """The same, told slowly."""
-    kept, highest, ahead = [], None, 0
-    for number, time_ns in enumerate(times, start=1):
-        highest = time_ns if highest is None else highest
-        ahead = ahead + 1 if time_ns > highest + DAY else 0
-        if 0 < ahead < 8:
+    """The same, told slowly: look ahead from each packet as far as it takes."""
+    kept, opening = [], sorted(times[:8])
+    highest = opening[(len(opening) - 1) // 2] if times else 0
+    at = 0
+    while at < len(times):
+        ahead = list(itertools.takewhile(lambda t: t > highest + DAY, times[at : at + 8]))  # noqa: B023
+        fell_back = len(ahead) < 8 and at + len(ahead) < len(times)
+        if ahead and fell_back:
+            at += len(ahead)
             continue
-        ahead, highest = 0, max(highest, time_ns)
-        kept.append(number)
+        step = max(len(ahead), 1)
+        kept += range(at + 1, at + 1 + step)
+        highest = ahead[-1] if ahead else max(highest, times[at])
+        at += step
     return kept, len(times) - len(kept)
 
 
@@ -243,8 +259,49 @@ def test_packets_from_the_future_are_left_out_however_they_are_cut(times, rows):
 
 def test_a_clock_that_has_really_moved_on_is_believed():
     kept, left_out = times_kept([0, 5, 9 * DAY, 6, *[3 * DAY] * 10, 7], 4)
-    assert kept == [1, 2, 4, *range(12, 16)]
-    assert left_out == 1 + 7
+    assert kept == [1, 2, *range(4, 16)]
+    assert left_out == 1
+
+
+@pytest.mark.parametrize("rows", [1, 3, 4096])
+@pytest.mark.parametrize(
+    ("times", "strays"),
+    [
+        ([*range(20), *range(2 * DAY, 2 * DAY + 20)], []),  # a quiet day
+        ([*range(20), *range(2 * DAY, 2 * DAY + 5)], []),  # and few packets after it
+        ([0, *range(9 * DAY, 9 * DAY + 20)], []),  # a clock that was not set yet
+        ([90 * DAY, *range(20)], [1]),  # the first one is the stray
+        ([90 * DAY, 0], [1]),
+        ([0, 1, 90 * DAY, 91 * DAY, 2, 95 * DAY, 3], [3, 4, 6]),
+        ([0, 90 * DAY], []),
+    ],
+)
+def test_no_good_packet_is_left_out_for_its_time(times, strays, rows):
+    kept, left_out = times_kept(times, rows)
+    assert sorted({*range(1, len(times) + 1)} - {*kept}) == strays
+    assert left_out == len(strays)
+
+
+def test_packets_that_wait_keep_their_bytes():
+    """The framer's one buffer is written over while they wait."""
+
+    def batches():
+        buffer = np.zeros(8, np.uint8)
+        for number, time_ns in enumerate([0, 0, 0, 0, 0, 0, 0, 0, 5 * DAY, 5 * DAY]):
+            buffer[:] = number
+            zeros = (np.zeros(1, np.uint16), np.ones(1, np.uint16), np.zeros(1, np.int32))
+            lengths = np.full(1, 4, np.uint32)
+            times = np.array([time_ns])
+            yield PacketBatch(
+                "f", 0, number + 1, buffer, np.array([2]), lengths, lengths, times, *zeros
+            )
+
+    found = [
+        (batch.first_packet, batch.data[batch.offset[0]], batch.data[batch.offset[0] + 3])
+        for batch in without_strays(batches(), Tally())
+    ]
+    assert found[-2:] == [(9, 8, 8), (10, 9, 9)]
+    assert [first for first, *_ in found] == list(range(1, 11))
 
 
 @given(

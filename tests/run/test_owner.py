@@ -1,12 +1,15 @@
 """The owner's socket: answers, failures, queued work, and a folder with a long path."""
 
 import json
+import os
+import pwd
 import socket
 import stat
 import threading
 
 import pytest
 
+from pipeline.run.actors import actor_of, own_actor
 from pipeline.run.failures import RequestError
 from pipeline.run.owner import SOCKET, OwnerServer, ask_owner
 
@@ -45,7 +48,8 @@ def test_nobody_there(folder):
 
 
 def test_questions_are_answered(server, folder):
-    assert json.loads(ask_owner(folder, {"do": "sql", "n": 1})) == {"do": "sql", "n": 1}
+    request = {"do": "sql", "n": 1}
+    assert json.loads(ask_owner(folder, request)) == request | {"actor": own_actor()}
 
 
 def test_failures_keep_their_code(server, folder):
@@ -86,7 +90,14 @@ def test_whoever_is_shown_a_login_is_answered_by_the_owner_itself(server, folder
     thread.join()
     assert answers == [b"done 7"]
     plain = question | {"question": {"with_identity": False}}
-    assert json.loads(ask_owner(folder, plain)) == plain
+    assert json.loads(ask_owner(folder, plain)) == plain | {"actor": own_actor()}
+
+
+def test_who_asks_is_whom_the_system_says(server, folder, monkeypatch):
+    monkeypatch.setenv("LOGNAME", "mallory")
+    told = json.loads(ask_owner(folder, {"do": "sql", "actor": "mallory"}))
+    assert told["actor"] == own_actor() == pwd.getpwuid(os.getuid()).pw_name
+    assert actor_of(2**31 - 7) == f"uid {2**31 - 7}"
 
 
 def test_only_the_owner_may_connect(server, folder):
@@ -95,8 +106,6 @@ def test_only_the_owner_may_connect(server, folder):
 
 
 def test_nonsense_on_the_socket_harms_nothing(server, folder):
-    import os
-
     descriptor = os.open(folder, os.O_RDONLY)
     for nonsense in (b"\n", b"{", b"[]\n", b"\xff\xfe\n", b"null\n", b'"do"\n'):
         with socket.socket(socket.AF_UNIX) as client:

@@ -130,6 +130,92 @@ def test_a_file_that_cannot_be_opened_is_left_alone(world, capsys, monkeypatch):
     assert "one.pcap" in capsys.readouterr().err
 
 
+def test_links_that_lead_nowhere_or_in_circles_hinder_nobody(world):
+    people(world.drop)
+    (world.drop / "circle.pcap").symlink_to("circle.pcap")
+    (world.drop / "gone.pcap").symlink_to("nowhere.pcap")
+    capture(world.drop, "one.pcap", 100)
+    assert world.ingest() == 3
+    assert len(world.column("clicks", "click_id")) == 1
+
+
+def test_a_file_whose_rights_were_mended_is_read(world, capsys, monkeypatch):
+    people(world.drop)
+    capture(world.drop, "one.pcap", 100)
+    opened = module._sha256
+
+    def sha(path):
+        if path.name == "one.pcap" and not path.stat().st_mode & 0o004:
+            raise PermissionError(13, "Permission denied", str(path))
+        return opened(path)
+
+    monkeypatch.setattr(module, "_sha256", sha)
+    (world.drop / "one.pcap").chmod(0o600)
+    assert world.ingest() == 2
+    assert world.ingest() == 0
+    assert capsys.readouterr().err.count("left alone") == 1, "told once"
+    (world.drop / "one.pcap").chmod(0o644)
+    assert world.ingest() == 1
+    assert len(world.column("clicks", "click_id")) == 1
+
+
+def standing(folder, name, seconds, state):
+    row = {"event_ns": moment(seconds), "received_ns": moment(seconds), "login": "wren"}
+    write_rows(folder / name, "circle", [row | {"state": state, "terms": "t1"}])
+
+
+def signs_in(folder, name, seconds, login):
+    row = {"event_ns": moment(seconds), "received_ns": moment(seconds), "kind": "start"}
+    write_rows(folder / name, "sign-ins", [row | {"login": login, "address": MEMBER}])
+
+
+@pytest.mark.parametrize("killed", [False, True], ids=["running on", "started again"])
+@pytest.mark.parametrize(
+    "withdraw",
+    [
+        lambda folder: standing(folder, "later.tsv", 1000, "left"),
+        lambda folder: standing(folder, "later.tsv", 1000, "refused"),
+        lambda folder: standing(folder, "later.tsv", 1000, "listed"),
+        lambda folder: signs_in(folder, "later.tsv", 1000, "somebody"),
+    ],
+    ids=["left", "refused", "listed", "address given up"],
+)
+def test_who_left_in_an_earlier_unit_is_read_no_more(world, withdraw, killed):
+    people(world.drop)
+    capture(world.drop, "one.pcap", 100)
+    world.ingest()
+    before = {s: world.state.journal.rows(s) for s in ("decisions", "clicks")}
+    assert before == {"decisions": 1, "clicks": 1}
+    withdraw(world.drop)
+    assert world.ingest() == 1
+    if killed:
+        world.crash()
+        world.serve()
+    visits = set(world.column("visits", "visit_id"))
+    capture(world.drop, "two.pcap", 90_000)
+    assert world.ingest() == 1
+    assert {s: world.state.journal.rows(s) for s in before} == before
+    assert set(world.column("visits", "visit_id")) == visits
+    assert max(world.column("visits", "last_ns")) < T0 + 1000 * 10**9
+
+
+@pytest.mark.parametrize("killed", [False, True], ids=["running on", "started again"])
+def test_who_comes_back_in_a_later_unit_is_read_again(world, killed):
+    people(world.drop)
+    world.ingest()
+    standing(world.drop, "later.tsv", 1000, "left")
+    world.ingest()
+    standing(world.drop, "again.tsv", 2000, "consented")
+    signs_in(world.drop, "in.tsv", 2000, "wren")
+    world.ingest()
+    if killed:
+        world.crash()
+        world.serve()
+    capture(world.drop, "two.pcap", 90_000)
+    world.ingest()
+    assert world.state.journal.rows("clicks") == 1
+
+
 def test_captures_of_a_unit_are_bounded_and_come_in_the_order_of_their_packets(world, monkeypatch):
     monkeypatch.setattr(module, "CAPTURES_MAX", 2)
     people(world.drop)

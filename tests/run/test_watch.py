@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from pipeline.rulebook.read import load
+from pipeline.run.actors import own_actor
 from tests.commands import asked, done, mirrorpoint
 from tests.forge.heads import document
 from tests.forge.texts import write_rows
@@ -199,7 +200,7 @@ def test_questions_are_answered_while_it_runs(drop, tmp_path):
         assert "one.pcap" in done("explain", entries[0]["entry_id"], "--state", state)
         shown = done("explain", click["click_id"], "--with-identity", "--state", state)
         assert "is login wren" in shown
-        assert recorded(state) == [{"asked": click["click_id"], "known": 1, "named": 1}]
+        assert recorded(state) == [{"asked": click["click_id"], "known": 1, "named": own_actor()}]
         done("job", "audit", "--state", state)
     finally:
         process.send_signal(signal.SIGTERM)
@@ -220,7 +221,7 @@ def recorded(state):
     """Who was shown a login, as the journal has it."""
     return asked(
         state,
-        "SELECT JSONExtractString(body, 'asked') AS asked, actor != '' AS named, subscriber_id IN"
+        "SELECT JSONExtractString(body, 'asked') AS asked, actor AS named, subscriber_id IN"
         " (SELECT subscriber_id FROM visits) AS known FROM commands_log"
         " WHERE kind = 'identity_shown' ORDER BY stream_offset",
     )

@@ -152,6 +152,19 @@ def test_money_of_two_currencies_is_never_one_sum():
     assert second == ["1000", "501", "499", "JPY"]
 
 
+def test_money_is_never_cut_off():
+    rows = [side("old", "EUR", 0, 0) | side("new", "EUR", 98_765_432_101, 12_345_678_902)]
+    found = Comparison("wide", [])
+    partner = "a-partner-with-a-name-of-" + "x" * 39
+    found.conversions.append(
+        Difference("conversion", "C-1", "", partner, "", "", 7, _money(rows[0]), "")
+    )
+    lines = show(found).splitlines()
+    (told,) = (line for line in lines if line.startswith("a-partner") and "EUR" in line)
+    assert told.split()[1:] == ["+7", "987654321.01", "123456789.02", "864197531.99", "EUR"]
+    assert all(len(line) <= 80 for line in lines if "EUR" not in line)
+
+
 def test_changes_are_found_by_key_and_line():
     old = {"a.toml": 'x = 1\n[t]\ny = "a" # a\n', "gone.toml": "z = 1\n"}
     new = {

@@ -26,7 +26,7 @@ TWINS = {
     "classify/gate_kernels.py:pass_gate": "circle.NaiveCircle",
     "classify/headers_kernels.py:walk_headers": "headers.walk_headers",
     "classify/track_kernels.py:advance_track": "flows.NaiveClassify",
-    "classify/track_kernels.py:forget_flows": "flows.NaiveClassify",
+    "classify/track_kernels.py:forget_flows": "flows.forget",
     "classify/track_kernels.py:track_packets": "flows.NaiveClassify",
     "enrich/directory_kernels.py:prefix_fact": "directory.NaiveDirectory",
     "enrich/marks_kernels.py:find_marks": "hosts.find_marks",

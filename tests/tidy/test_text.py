@@ -22,6 +22,8 @@ from tests.tidy.sources import short, text_files, tracked
 ABSOLUTE = re.compile(r"(?:^|(?<=[\s\"'`(=:,]))/(?P<top>[A-Za-z][\w.-]*)/(?=\w)", re.MULTILINE)
 SYSTEM_FOLDERS = {"bin", "dev", "etc", "proc", "run", "srv", "sys", "tmp", "usr", "var"}
 TARGETS = {"api", "fonts", "go", "product", "replay_pcaps", "x"}
+# Where people have their files: in nothing that is written here, whatever stands before it.
+HOMES = re.compile(r"/(?:h[o]me|r[o]ot|Us[e]rs)/(?=\w)")
 PACKAGE_ADDRESS = re.compile(
     r"--(?:extra-)?index-u[r]l|--find-l[i]nks|p[y]pi\.|p[y]thonhosted|deb\.d[e]bian"
     r"|\"resolved\": *\"http|^source = \{ *regis[t]ry",
@@ -80,7 +82,8 @@ def prose(name: str, text: str) -> str:
 def machine_paths(text):
     """Absolute paths that do not begin with a folder every system has."""
     tops = SYSTEM_FOLDERS | TARGETS
-    return [found[0] for found in ABSOLUTE.finditer(text) if found["top"] not in tops]
+    found = [found[0] for found in ABSOLUTE.finditer(text) if found["top"] not in tops]
+    return found + HOMES.findall(text)
 
 
 def test_no_path_of_the_machine_it_was_written_on():
@@ -103,6 +106,9 @@ def test_no_address_that_packages_come_from():
         ("see " + "/".join(("", "home", "ann", "x")), True),
         ("path = '" + "/".join(("", "data7", "corpus")) + "'", True),
         ("/".join(("", "Users", "ann")), True),
+        ("chdb://" + "/".join(("", "home", "ann", "x")), True),
+        ("](<" + "/".join(("", "home", "ann", "x")) + ">)", True),
+        ("in " + "/".join(("", "root", "x")) + ".", True),
         ("/tmp/state, /proc/self/fd and rules/partners/acme-shop.toml", False),
         ("and/or, https://shop.example/today/now, ../shared/corpus", False),
     ],
