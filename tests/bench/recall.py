@@ -15,16 +15,16 @@ from __future__ import annotations
 
 import argparse
 import csv
-import ipaddress
 import json
 import os
 import re
 import sys
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from tests.bench.rows import Key, Score, compare, key_of_session, key_of_truth, surplus
 from tests.corpus.reading import read
 
 REPOSITORY = Path(__file__).resolve().parent.parent.parent
@@ -33,38 +33,6 @@ PLAIN_LAYERS = re.compile(r"eth:ethertype(:vlan:ethertype)*:(ip|ipv6|ipv6:ipv6\.
 PROMISED = ("http", "tls")
 LEAST = 0.85  # recall asked of SCOPE
 SCOPE = "classic pcap over Ethernet and IP, http and tls"
-
-Key = tuple[str, str, str, int]
-
-
-@dataclass
-class Score:
-    """Rows of one kind: found, missed, and reported without being in the truth."""
-
-    hits: int = 0
-    missed: int = 0
-    wrong: int = 0
-
-    @property
-    def recall(self) -> float:
-        """Share of the truth that was found; 1 where there was nothing to find."""
-        return self.hits / (self.hits + self.missed) if self.hits + self.missed else 1.0
-
-    @property
-    def precision(self) -> float:
-        """Share of what was reported that is true."""
-        return self.hits / (self.hits + self.wrong) if self.hits + self.wrong else 1.0
-
-    def as_dict(self) -> dict[str, float]:
-        """For JSON."""
-        return {
-            "rows": self.hits + self.missed,
-            "hits": self.hits,
-            "missed": self.missed,
-            "wrong": self.wrong,
-            "recall": self.recall,
-            "precision": self.precision,
-        }
 
 
 @dataclass
@@ -103,52 +71,10 @@ def find_corpus(given: Path | None = None) -> Path | None:
     return None
 
 
-def clean(host: str) -> str:
-    """A host as the truth writes it."""
-    host = host.strip().lower()
-    if host.startswith("["):
-        host = host[1:].split("]")[0]
-    elif re.fullmatch(r"[^:]*:\d*", host):
-        host = host.split(":")[0]
-    return host.rstrip(".")
-
-
-def address(text: str) -> str:
-    """An address in one way of writing."""
-    try:
-        return str(ipaddress.ip_address(text))
-    except ValueError:
-        return text
-
-
-def key_of_truth(row: dict[str, Any]) -> Key:
-    """A row of the truth as a key."""
-    return row["proto"], row["host"], address(row["server_ip"]), int(row["server_port"])
-
-
-def key_of_session(row: dict[str, Any]) -> Key:
-    """A row of `inspect` as a key."""
-    return row["proto"], clean(row["host"]), address(row["server"]), int(row["server_port"])
-
-
 def is_classic(capture: Path) -> bool:
     """Is this a classic pcap file, by its first bytes?"""
     with open(capture, "rb") as file:
         return file.read(4) in CLASSIC
-
-
-def compare(
-    found: Iterable[dict[str, Any]], truth: list[dict[str, Any]]
-) -> tuple[set[Key], dict[Key, dict[str, Any]], set[Key]]:
-    """Hits, misses (with their rows of the truth) and wrong rows."""
-    counted = {
-        key_of_truth(row): row for row in truth if not row.get("odd") and not row.get("partial")
-    }
-    passed_over = {key_of_truth(row) for row in truth} - counted.keys()
-    keys = {key_of_session(row) for row in found if row["host"]}
-    hits = keys & counted.keys()
-    missed = {key: row for key, row in counted.items() if key not in keys}
-    return hits, missed, keys - counted.keys() - passed_over
 
 
 def score_file(result: Recall, capture: Path, truth: list[dict[str, Any]], link: str) -> None:
@@ -160,7 +86,8 @@ def score_file(result: Recall, capture: Path, truth: list[dict[str, Any]], link:
         found: list[dict[str, Any]] = []
     else:
         found = reading.rows()
-    hits, missed, wrong = compare(found, truth)
+    hits, missed, wrong = compare({key_of_session(row) for row in found if row["host"]}, truth)
+    wrong -= surplus().get(capture.name, set())
     layers = {key_of_truth(row): row["layers"] for row in truth}
     for key in hits | missed.keys():
         counted = {"hits": 1} if key in hits else {"missed": 1}

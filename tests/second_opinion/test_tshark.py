@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from tests.bench.recall import clean
+from tests.bench.rows import clean
 from tests.corpus.reading import read
 from tests.need import need
 from tests.second_opinion.forged import CAPTURES, forge, forge_mixed

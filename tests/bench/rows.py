@@ -1,0 +1,99 @@
+"""Rows of truth and of readers as keys, and what becomes of them when they are compared.
+
+A key is (protocol, host, server address, server port). Rows of the truth marked `odd` or `partial`
+count neither as missed nor, where they are found, as wrong. What we hold for right although the
+truth does not list it stands in `surplus.tsv` with its evidence, and counts neither way as well.
+"""
+
+from __future__ import annotations
+
+import csv
+import ipaddress
+import re
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+SURPLUS = Path(__file__).with_name("surplus.tsv")
+Key = tuple[str, str, str, int]
+
+
+@dataclass
+class Score:
+    """Rows of one kind: found, missed, and reported without being in the truth."""
+
+    hits: int = 0
+    missed: int = 0
+    wrong: int = 0
+
+    @property
+    def recall(self) -> float:
+        """Share of the truth that was found; 1 where there was nothing to find."""
+        return self.hits / (self.hits + self.missed) if self.hits + self.missed else 1.0
+
+    @property
+    def precision(self) -> float:
+        """Share of what was reported that is true."""
+        return self.hits / (self.hits + self.wrong) if self.hits + self.wrong else 1.0
+
+    def as_dict(self) -> dict[str, float]:
+        """For JSON."""
+        return {
+            "rows": self.hits + self.missed,
+            "hits": self.hits,
+            "missed": self.missed,
+            "wrong": self.wrong,
+            "recall": self.recall,
+            "precision": self.precision,
+        }
+
+
+def clean(host: str) -> str:
+    """A host as the truth writes it."""
+    host = host.strip().lower()
+    if host.startswith("["):
+        host = host[1:].split("]")[0]
+    elif re.fullmatch(r"[^:]*:\d*", host):
+        host = host.split(":")[0]
+    return host.rstrip(".")
+
+
+def address(text: str) -> str:
+    """An address in one way of writing."""
+    try:
+        return str(ipaddress.ip_address(text))
+    except ValueError:
+        return text
+
+
+def key_of_truth(row: dict[str, Any]) -> Key:
+    """A row of the truth as a key."""
+    return row["proto"], row["host"], address(row["server_ip"]), int(row["server_port"])
+
+
+def key_of_session(row: dict[str, Any]) -> Key:
+    """A row of `inspect` as a key."""
+    return row["proto"], clean(row["host"]), address(row["server"]), int(row["server_port"])
+
+
+def compare(
+    keys: set[Key], truth: list[dict[str, Any]]
+) -> tuple[set[Key], dict[Key, dict[str, Any]], set[Key]]:
+    """Hits, misses (with their rows of the truth) and wrong rows."""
+    counted = {
+        key_of_truth(row): row for row in truth if not row.get("odd") and not row.get("partial")
+    }
+    passed_over = {key_of_truth(row) for row in truth} - counted.keys()
+    missed = {key: row for key, row in counted.items() if key not in keys}
+    return keys & counted.keys(), missed, keys - counted.keys() - passed_over
+
+
+def surplus(file: Path = SURPLUS) -> dict[str, set[Key]]:
+    """What is right without being in the truth, by the name of the capture."""
+    found: dict[str, set[Key]] = {}
+    with open(file, newline="", encoding="utf-8") as rows:
+        for row in csv.DictReader(rows, delimiter="\t"):
+            assert row["evidence"], "without evidence nothing is right"
+            key = row["proto"], row["host"], address(row["server"]), int(row["port"])
+            found.setdefault(row["file"], set()).add(key)
+    return found
