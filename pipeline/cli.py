@@ -85,7 +85,7 @@ def replay(
 
 
 @main.command()
-@click.argument("paths", nargs=-1, required=True, type=click.Path(path_type=Path))
+@click.argument("paths", nargs=-1, required=True, type=click.Path(path_type=Path, allow_dash=True))
 @click.option(
     "--format",
     "shape",
@@ -96,6 +96,8 @@ def replay(
 @JSON
 def inspect(paths: tuple[Path, ...], shape: str, as_json: bool) -> None:
     """One line per session of a capture. Stores nothing.
+
+    Reads pcap and pcapng, also inside gzip or zstd; - is standard input.
 
     A diagnostic for the operator's own captures: it prints what other people looked at.
     """

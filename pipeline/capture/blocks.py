@@ -1,8 +1,10 @@
-"""A file's bytes in blocks; those of a long regular file are fetched ahead, by a thread of its own.
+"""A source's bytes in blocks; those of a long regular file are fetched ahead, by a thread of its
+own.
 
-Copying 800 bytes out of the page cache costs as much as walking the packet that they are. So while
-one block is worked on, the next is fetched into another buffer on another core. What comes out is
-the same either way: the thread is never asked what to read, only whether it is there.
+Copying 800 bytes out of the page cache costs as much as walking the packet that they are, and
+unpacking them several times that. So while one block is worked on, the next is fetched, and
+unpacked where it is compressed, into another buffer on another core. What comes out is the same
+either way: the thread is never asked what to read, only whether it is there.
 
 The first blocks are read where they are asked for: short files, pipes (whose blocks are seldom
 full) and whatever is no file of the system's are never read ahead, and nobody waits for bytes that
@@ -16,11 +18,68 @@ import os
 import stat
 from queue import SimpleQueue
 from threading import Thread
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, Protocol
 
 import numpy as np
 
 BUFFERS = 3  # one being worked on, one waiting, one being filled
+
+
+class Source(Protocol):
+    """Where bytes come from. `regular` says that they are all there already: nobody sends them."""
+
+    regular: bool
+
+    def readinto(self, room: memoryview) -> int:
+        """Fill `room` from its start; how many bytes came, 0 at the end. Raises OSError."""
+        ...
+
+    def apart(self) -> Source:
+        """What a thread may read from by itself, from here on. Only of a regular one."""
+        ...
+
+    def close(self) -> None:
+        """Give up what `apart` took."""
+        ...
+
+
+class FileBytes:
+    """The bytes of any binary file with `readinto`, from where it stands; the file stays open."""
+
+    def __init__(self, file: BinaryIO) -> None:
+        self._file: Any = file
+        self.regular = _is_regular(file)
+
+    def readinto(self, room: memoryview) -> int:
+        """What one read gives: of a pipe, what is there."""
+        return self._file.readinto(room) or 0
+
+    def apart(self) -> Source:
+        """The same file by a descriptor and an offset of its own."""
+        return _Descriptor(os.dup(self._file.fileno()), self._file.tell())
+
+    def close(self) -> None:
+        """Nothing: the file is its opener's."""
+
+
+class _Descriptor:
+    """A regular file by offset; whoever has it closes it."""
+
+    regular = True
+
+    def __init__(self, descriptor: int, offset: int) -> None:
+        self._descriptor, self._offset = descriptor, offset
+
+    def readinto(self, room: memoryview) -> int:
+        count = os.preadv(self._descriptor, [room], self._offset)
+        self._offset += count
+        return count
+
+    def apart(self) -> Source:
+        return self
+
+    def close(self) -> None:
+        os.close(self._descriptor)
 
 
 class Blocks:
@@ -28,9 +87,9 @@ class Blocks:
     that a packet that straddles two is whole. At most `room` bytes may be left.
     """
 
-    def __init__(self, file: BinaryIO, block_bytes: int, room: int) -> None:
+    def __init__(self, source: Source, block_bytes: int, room: int) -> None:
         assert block_bytes >= 1
-        self._file: Any = file
+        self._source = source
         self._block_bytes, self._room = block_bytes, room
         self._buffers = [np.zeros(room + block_bytes, np.uint8) for _ in range(BUFFERS)]
         self._in_use = self._buffers[0]
@@ -43,9 +102,9 @@ class Blocks:
         The new ones begin at `room`; at the end of the file there are none. The buffer that was
         given before may be written over from now on.
         """
-        if self._ahead is None and self._full and _is_regular(self._file):
+        if self._ahead is None and self._full and self._source.regular:
             free = [buffer for buffer in self._buffers if buffer is not self._in_use]
-            self._ahead = _Ahead(self._file, free, self._room)
+            self._ahead = _Ahead(self._source.apart(), free, self._room)
         buffer, count = self._read() if self._ahead is None else self._ahead.next()
         start = self._room - len(left)
         buffer[start : self._room] = left
@@ -57,7 +116,7 @@ class Blocks:
     def _read(self) -> tuple[np.ndarray, int]:
         """The next block, read here, into the other one of two buffers."""
         buffer = self._buffers[1 if self._in_use is self._buffers[0] else 0]
-        count = self._file.readinto(buffer[self._room :].data) or 0
+        count = self._source.readinto(buffer[self._room :].data)
         self._full = count == self._block_bytes
         return buffer, count
 
@@ -68,15 +127,15 @@ class Blocks:
 
 
 class _Ahead:
-    """The thread, what it may fill and what it filled, and a descriptor that the thread closes."""
+    """The thread, what it may fill and what it filled; the thread closes its source."""
 
-    def __init__(self, file: BinaryIO, free: list[np.ndarray], room: int) -> None:
+    def __init__(self, source: Source, free: list[np.ndarray], room: int) -> None:
         self._free: SimpleQueue[np.ndarray | None] = SimpleQueue()
         self._filled: SimpleQueue[tuple[np.ndarray, int] | OSError] = SimpleQueue()
         self._end: tuple[np.ndarray, int] | None = None
         for buffer in free:
             self.give_back(buffer)
-        arguments = (os.dup(file.fileno()), file.tell(), room, self._free, self._filled)
+        arguments = (source, room, self._free, self._filled)
         Thread(target=_fetch, args=arguments, name="read-ahead", daemon=True).start()
 
     def next(self) -> tuple[np.ndarray, int]:
@@ -100,8 +159,7 @@ class _Ahead:
 
 
 def _fetch(
-    descriptor: int,
-    offset: int,
+    source: Source,
     room: int,
     free: SimpleQueue[np.ndarray | None],
     filled: SimpleQueue[tuple[np.ndarray, int] | OSError],
@@ -109,15 +167,14 @@ def _fetch(
     """Fill buffers until the file ends or nobody wants more."""
     try:
         while (buffer := free.get()) is not None:
-            count = os.preadv(descriptor, [buffer[room:].data], offset)
-            offset += count
+            count = source.readinto(buffer[room:].data)
             filled.put((buffer, count))
             if count == 0:
                 break
     except OSError as error:
         filled.put(error)
     finally:
-        os.close(descriptor)
+        source.close()
 
 
 def _is_regular(file: BinaryIO) -> bool:

@@ -18,6 +18,7 @@ from pipeline.kernels.compile import kernel
 
 # How a call ended.
 FULL, STARVED, LYING = 0, 1, 2
+SECOND_NS = 1_000_000_000
 
 
 @kernel
@@ -27,11 +28,13 @@ def frame_pcap(
     """Frame whole packets of `data[start:stop]` into the columns, as many as these hold.
 
     `big` says big-endian, `tick_ns` is 1 or 1000, `longest` the captured length above which a
-    record is a lie. `ended` (int64, 3) gets how it ended, the number of rows and where the next
-    record starts.
+    record is a lie. A fraction that is no fraction becomes the last nanosecond of its second, so
+    that no packet leaves it. `ended` (int64, 4) gets how it ended, the number of rows, where the
+    next record starts, and how many fractions were none.
     """
     at = np.int64(start)
     rows = np.int64(0)
+    strange = np.int64(0)
     how = FULL
     while rows < len(offset):
         if at + header_length > stop:
@@ -49,12 +52,17 @@ def frame_pcap(
         if at + header_length + length > stop:
             how = STARVED
             break
+        within = fraction * tick_ns
+        if within >= SECOND_NS:
+            within = SECOND_NS - 1
+            strange += 1
         offset[rows] = at + header_length
         captured[rows] = length
         wire[rows] = on_wire
-        time_ns[rows] = seconds * 1_000_000_000 + fraction * tick_ns
+        time_ns[rows] = seconds * SECOND_NS + within
         at += header_length + length
         rows += 1
     ended[0] = how
     ended[1] = rows
     ended[2] = at
+    ended[3] = strange

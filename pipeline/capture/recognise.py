@@ -1,8 +1,8 @@
 """What a file is, by its first bytes and never by its name.
 
 Captures start with a magic number (classic pcap in either byte order with micro- or nanoseconds, or
-Kuznetzov's variant; pcapng; gzip around either). Our text inputs say on their first line what they
-are: `# mirrorpoint sign-ins v1`.
+Kuznetzov's variant; pcapng; gzip or zstd around either). Our text inputs say on their first line
+what they are: `# mirrorpoint sign-ins v1`.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ class InputKind(Enum):
     PCAP = "pcap"
     PCAPNG = "pcapng"
     GZIP = "gzip"
+    ZSTD = "zstd"
     SIGNINS = "sign-ins"
     CIRCLE = "circle"
     PURCHASES = "purchases"
@@ -28,6 +29,10 @@ class InputKind(Enum):
 CLASSIC_MAGICS = (0xA1B2C3D4, 0xA1B23C4D, 0xA1B2CD34)
 PCAPNG_MAGIC = b"\x0a\x0d\x0d\x0a"
 GZIP_MAGIC = b"\x1f\x8b"
+ZSTD_MAGIC = b"\x28\xb5\x2f\xfd"
+SKIPPABLE_MAGIC = b"\x2a\x4d\x18"  # behind a byte 0x50 to 0x5f (RFC 8878, 3.1.2)
+CAPTURES = (InputKind.PCAP, InputKind.PCAPNG)
+COMPRESSED = (InputKind.GZIP, InputKind.ZSTD)
 TEXT_KINDS = (InputKind.SIGNINS, InputKind.CIRCLE, InputKind.PURCHASES, InputKind.ORDERS)
 FIRST_LINES = {f"# mirrorpoint {kind.value} v1".encode(): kind for kind in TEXT_KINDS}
 HEAD_BYTES = 64
@@ -47,6 +52,8 @@ def recognise_bytes(head: bytes) -> InputKind:
         return InputKind.PCAPNG
     if head.startswith(GZIP_MAGIC):
         return InputKind.GZIP
+    if head.startswith(ZSTD_MAGIC) or is_skippable(head):
+        return InputKind.ZSTD
     first_line = head.removeprefix(b"\xef\xbb\xbf").split(b"\n", 1)[0].rstrip()
     return FIRST_LINES.get(first_line, InputKind.UNKNOWN)
 
@@ -58,3 +65,8 @@ def byte_order(head: bytes) -> Literal["big", "little"] | None:
     if int.from_bytes(head[:4], "little") in CLASSIC_MAGICS:
         return "little"
     return None
+
+
+def is_skippable(head: bytes) -> bool:
+    """Do these bytes begin a zstd frame to be passed over? Some tools put one first."""
+    return head[1:4] == SKIPPABLE_MAGIC and head[0] >> 4 == 5

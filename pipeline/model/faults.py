@@ -15,7 +15,7 @@ class Fault(IntEnum):
     NONE = 0
     FILE_NOT_RECOGNISED = 1
     FILE_TRUNCATED = 2  # ends inside a header or a packet
-    RECORD_HEADER_BAD = 3  # a length no capture can have; the rest of the file is not read
+    RECORD_HEADER_BAD = 3  # a length that cannot be; the rest of the file is not read
     LINK_TYPE_UNKNOWN = 4
     PACKET_TRUNCATED = 5  # captured less than a header it announces
     ETHERTYPE_UNKNOWN = 6
@@ -43,9 +43,14 @@ class Fault(IntEnum):
     ADDRESS_BAD = 28
     STATE_UNKNOWN = 29
     LOGIN_MISSING = 30
-    SECTION_UNSUPPORTED = 31  # pcapng, gzip: not read yet
+    SECTION_UNSUPPORTED = 31  # a pcapng section of another major version
     LATE_FACT = 32  # a sign-in or basis change older than what it would change
     STREAM_GAP = 33  # bytes at the place of a hello or head never came
+    COMPRESSION_BAD = 34  # gzip or zstd that contradicts itself; the rest is not read
+    COMPRESSION_NESTED = 35  # compressed twice
+    BLOCK_BAD = 36  # a pcapng block that contradicts itself; it alone is passed over
+    INTERFACE_UNKNOWN = 37  # a packet of an interface that nothing describes
+    TIME_MISSING = 38  # a packet without a time of its own; it gets that of the one before
 
 
 class Skip(IntEnum):

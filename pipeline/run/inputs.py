@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import closing
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
@@ -23,8 +24,8 @@ from pipeline.capture.facts import (
     read_purchases,
     read_signins,
 )
-from pipeline.capture.pcap import BLOCK_BYTES, PcapReader
-from pipeline.capture.recognise import InputKind, recognise
+from pipeline.capture.reader import BLOCK_BYTES, CaptureReader
+from pipeline.capture.recognise import CAPTURES, COMPRESSED, InputKind, recognise
 from pipeline.model.batches import PacketBatch
 from pipeline.model.columns import Batch, concat
 from pipeline.model.stage import END_OF_TIME
@@ -40,7 +41,6 @@ READERS = {
     InputKind.ORDERS: read_orders,
 }
 KINDS = tuple(READERS)
-CAPTURES = (InputKind.PCAP, InputKind.PCAPNG, InputKind.GZIP)
 BLOCKS_BYTES = 64 << 20  # of all captures together; many of them are read in smaller blocks
 
 
@@ -201,7 +201,7 @@ class _Lane:
         block_bytes: int = BLOCK_BYTES,
     ) -> None:
         self.file = file
-        reader = PcapReader(
+        reader = CaptureReader(
             file,
             source=name,
             source_id=number,
@@ -249,7 +249,10 @@ class InputFiles:
 
 
 def sort_files(paths: Sequence[Path]) -> InputFiles:
-    """Tell captures from text inputs by content; raises InputError naming every unknown file."""
+    """Tell captures, packed or not, from text inputs by content.
+
+    Raises InputError naming every unknown file.
+    """
     captures: list[Path] = []
     texts: list[tuple[Path, InputKind]] = []
     problems: list[str] = []
@@ -259,13 +262,14 @@ def sort_files(paths: Sequence[Path]) -> InputFiles:
         except OSError as error:
             problems.append(f"{path}: {error.strerror or error}")
             continue
-        if kind in CAPTURES:
+        if kind in CAPTURES or (kind in COMPRESSED and _holds_capture(path)):
             captures.append(path)
         elif kind in READERS:
             texts.append((path, kind))
         else:
             problems.append(
-                f"{path}: not a capture and not one of our text inputs "
+                f"{path}: {'compressed, and ' * (kind in COMPRESSED)}"
+                "not a capture and not one of our text inputs "
                 "(their first line is '# mirrorpoint sign-ins v1', '# mirrorpoint circle v1', "
                 "'# mirrorpoint purchases v1' or '# mirrorpoint orders v1')"
             )
@@ -276,11 +280,22 @@ def sort_files(paths: Sequence[Path]) -> InputFiles:
 
 def first_time(path: Path) -> int:
     """The time of a capture's first packet, the end of time where it has none. Raises OSError."""
+    batch = _first_packet(path)[0]
+    return END_OF_TIME if batch is None else int(batch.time_ns[0])
+
+
+def _holds_capture(path: Path) -> bool:
+    return _first_packet(path)[1].is_capture
+
+
+def _first_packet(path: Path) -> tuple[PacketBatch | None, CaptureReader]:
+    """A batch of one packet, if there is one, and what its reader found the file to be."""
     with path.open("rb") as file:
-        reader = PcapReader(
+        reader = CaptureReader(
             file, source=path.name, source_id=0, tally=Tally(), rows=1, block_bytes=1 << 12
         )
-        return next((int(batch.time_ns[0]) for batch in reader if len(batch)), END_OF_TIME)
+        with closing(iter(reader)) as batches:
+            return next(batches, None), reader
 
 
 def _sha256(path: Path) -> str:

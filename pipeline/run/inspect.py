@@ -4,6 +4,9 @@ There is no gate here, so it prints what other people looked at; on a terminal i
 is read by itself, with flows and keys of its own. A session is a name that a flow gave for the
 first time: one line for each, in the order in which they became whole. What cannot be read is
 counted, by kind, and a sentence on standard error says what is wrong with a file as a whole.
+
+`-` is standard input: `tcpdump -U -w - | mirrorpoint inspect -`. What is known is printed before
+more bytes are waited for, and an interrupt there is an end like any other.
 """
 
 from __future__ import annotations
@@ -18,11 +21,11 @@ import time
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import TextIO
+from typing import BinaryIO, TextIO
 
 import numpy as np
 
-from pipeline.capture.pcap import PcapReader
+from pipeline.capture.reader import CaptureReader
 from pipeline.classify.stage import Classify
 from pipeline.model.batches import PacketBatch, SessionBatch
 from pipeline.model.identifiers import Keys
@@ -34,6 +37,7 @@ DONE, FAILED, WRONG_CALL = 0, 1, 2
 COLUMNS_MIN = 80
 MAPPED = 0xFFFF
 NOTICE = "inspect prints what other people looked at. It stores nothing."
+STANDARD_INPUT = Path("-")
 PROTOCOLS = {int(p): p.name.lower() for p in Protocol}
 
 
@@ -42,7 +46,8 @@ def inspect(
 ) -> int:
     """Print the sessions of captures as `jsonl` or `table`, or what there is of them (`count`).
 
-    A folder stands for the files in it. 0 done, 1 a file was no capture, 2 a file cannot be opened.
+    A folder stands for the files in it, `-` for standard input. 0 done, 1 a file was no capture,
+    2 a file cannot be opened.
     """
     if sys.stderr.isatty():
         print(NOTICE, file=sys.stderr)
@@ -80,21 +85,26 @@ class _Inspection:
             keys=Keys.from_seed(secrets.token_hex(16)),
         )
         classify.push(_no_packets(), Tally())  # kernels are loaded before the clock starts
+        name = "standard input" if path == STANDARD_INPUT else str(path)
         try:
-            with open(path, "rb", buffering=0) as file:
+            with _opened(path) as file:
                 started = time.perf_counter()
-                reader = PcapReader(
+                reader = CaptureReader(
                     file, source=path.name, source_id=0, tally=self.tally, rows=self.rows
                 )
-                for packets in reader:
-                    self.show(classify.push(packets, self.tally))
+                try:
+                    for packets in reader:
+                        self.show(classify.push(packets, self.tally))
+                except KeyboardInterrupt:
+                    if path != STANDARD_INPUT:
+                        raise
                 self.show(classify.advance(END_OF_TIME, self.tally))
                 self.seconds += time.perf_counter() - started
         except OSError as error:
-            print(f"{path}: {error.strerror or error}", file=sys.stderr)
+            print(f"{name}: {error.strerror or error}", file=sys.stderr)
             return WRONG_CALL
         if reader.problem:
-            print(f"{path}: {reader.problem}", file=sys.stderr)
+            print(f"{name}: {reader.problem}", file=sys.stderr)
         return FAILED if reader.problem and not reader.is_capture else DONE
 
     def show(self, sessions: SessionBatch) -> None:
@@ -109,6 +119,7 @@ class _Inspection:
                 self.out.write(_table_line(("TIME", "PROTO", "CLIENT", "HOST"), self.width))
             self.out.write("".join(_table_lines(sessions, self.width)))
         self.printed += len(sessions)
+        self.out.flush()  # whoever captures into this command sees what is there
 
     def finish(self, json_output: bool) -> None:
         """Print the counts where they were asked for."""
@@ -135,6 +146,15 @@ class _Inspection:
             "seconds": round(self.seconds, 6),
             "packets_per_second": round(packets / self.seconds) if self.seconds else 0,
         }
+
+
+def _opened(path: Path) -> BinaryIO:
+    """The file, unbuffered: what one read gives is looked at before there is another."""
+    if path != STANDARD_INPUT:
+        return open(path, "rb", buffering=0)
+    if sys.stdin is None or sys.stdin.isatty():
+        raise OSError("give a file, or send a capture: tcpdump -U -w - | mirrorpoint inspect -")
+    return open(sys.stdin.fileno(), "rb", buffering=0, closefd=False)
 
 
 def _no_packets() -> PacketBatch:

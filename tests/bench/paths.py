@@ -15,7 +15,7 @@ from pathlib import Path
 
 import numpy as np
 
-from pipeline.capture.pcap import PcapReader
+from pipeline.capture.reader import CaptureReader
 from pipeline.classify.headers import walk as walk_headers
 from pipeline.classify.stage import Classify
 from pipeline.engine import Engine, Rows
@@ -81,10 +81,10 @@ class Found:
 
 
 @contextmanager
-def reader(path: Path, tally: Tally, rows: int = 4096) -> Iterator[PcapReader]:
+def reader(path: Path, tally: Tally, rows: int = 4096) -> Iterator[CaptureReader]:
     """The capture's reader, as `inspect` opens it."""
     with open(path, "rb", buffering=0) as file:
-        yield PcapReader(file, source=path.name, source_id=0, tally=tally, rows=rows)
+        yield CaptureReader(file, source=path.name, source_id=0, tally=tally, rows=rows)
 
 
 def frame(path: Path) -> Found:

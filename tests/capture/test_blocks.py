@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pipeline.capture.blocks import Blocks
+from pipeline.capture.blocks import Blocks, FileBytes
 
 ROOM = 16
 READ_AHEAD = "read-ahead"
@@ -53,13 +53,13 @@ def wait_until(true) -> None:
 )
 def test_every_byte_comes_once_and_in_order(tmp_path_factory, size, block_bytes, used, start):
     raw = bytes(n % 251 for n in range(size))
-    assert take(Blocks(io.BytesIO(raw), block_bytes, ROOM), used) == raw
+    assert take(Blocks(FileBytes(io.BytesIO(raw)), block_bytes, ROOM), used) == raw
     path = tmp_path_factory.mktemp("blocks") / "file"
     path.write_bytes(raw)
     for buffering in (0, -1):
         with path.open("rb", buffering=buffering) as file:
             file.seek(start)  # what was read before is not read again
-            blocks = Blocks(file, block_bytes, ROOM)
+            blocks = Blocks(FileBytes(file), block_bytes, ROOM)
             assert take(blocks, used) == raw[start:]
             blocks.close()
     wait_until(lambda: threads() == 0)
@@ -71,7 +71,7 @@ def test_a_long_file_is_read_ahead_and_a_short_one_is_not(tmp_path):
     nothing = np.zeros(0, np.uint8)
     for block_bytes, expected in ((2000, 0), (100, 1)):
         with path.open("rb") as file:
-            blocks = Blocks(file, block_bytes, ROOM)
+            blocks = Blocks(FileBytes(file), block_bytes, ROOM)
             blocks.next(nothing)
             blocks.next(nothing)
             assert threads() == expected
@@ -82,7 +82,7 @@ def test_a_long_file_is_read_ahead_and_a_short_one_is_not(tmp_path):
 def test_a_pipe_is_never_read_ahead():
     source, sink = os.pipe()
     with os.fdopen(source, "rb", buffering=0) as file, os.fdopen(sink, "wb", buffering=0) as out:
-        blocks = Blocks(file, 10, ROOM)
+        blocks = Blocks(FileBytes(file), 10, ROOM)
         for _ in range(3):
             out.write(bytes(10))
             buffer, start, stop = blocks.next(np.zeros(0, np.uint8))
@@ -95,7 +95,7 @@ def test_a_descriptor_that_is_closed_meanwhile_is_not_missed(tmp_path):
     path = tmp_path / "file"
     path.write_bytes(bytes(range(250)) * 4)
     file = path.open("rb")
-    blocks = Blocks(file, 100, ROOM)
+    blocks = Blocks(FileBytes(file), 100, ROOM)
     found = [blocks.next(np.zeros(0, np.uint8)) for _ in range(2)]
     file.close()
     assert [stop - start for _, start, stop in found] == [100, 100]
@@ -106,7 +106,7 @@ def test_the_end_stays_the_end(tmp_path):
     path = tmp_path / "file"
     path.write_bytes(bytes(50))
     with path.open("rb") as file:
-        blocks = Blocks(file, 10, ROOM)
+        blocks = Blocks(FileBytes(file), 10, ROOM)
         take(blocks, [3])
         left = np.arange(5, dtype=np.uint8)
         for _ in range(3):
@@ -124,7 +124,7 @@ def test_what_the_system_says_is_said_to_the_caller(tmp_path, monkeypatch):
         raise OSError(5, "Input/output error")
 
     with path.open("rb") as file:
-        blocks = Blocks(file, 10, ROOM)
+        blocks = Blocks(FileBytes(file), 10, ROOM)
         blocks.next(np.zeros(0, np.uint8))
         monkeypatch.setattr(os, "preadv", broken)
         with pytest.raises(OSError, match="Input/output error"):

@@ -26,6 +26,11 @@ def test_classic_captures_of_both_orders(tmp_path, magic, order):
     [
         (b"\x0a\x0d\x0d\x0a\x1c\0\0\0", InputKind.PCAPNG),
         (b"\x1f\x8b\x08\0", InputKind.GZIP),
+        (b"\x28\xb5\x2f\xfd\0", InputKind.ZSTD),
+        (b"\x50\x2a\x4d\x18\0", InputKind.ZSTD),
+        (b"\x5f\x2a\x4d\x18\0", InputKind.ZSTD),
+        (b"\x60\x2a\x4d\x18\0", InputKind.UNKNOWN),
+        (b"\x28\xb5\x2f", InputKind.UNKNOWN),
         (b"# mirrorpoint sign-ins v1\nevent_ns\t", InputKind.SIGNINS),
         (b"# mirrorpoint circle v1\r\nevent_ns\t", InputKind.CIRCLE),
         (b"\xef\xbb\xbf# mirrorpoint purchases v1\n", InputKind.PURCHASES),

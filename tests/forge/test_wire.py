@@ -9,7 +9,7 @@ from pathlib import Path
 import dpkt
 import pytest
 
-from pipeline.capture.pcap import PcapReader
+from pipeline.capture.reader import CaptureReader
 from pipeline.classify.stage import Classify
 from pipeline.model.columns import concat
 from pipeline.model.identifiers import Keys
@@ -27,7 +27,7 @@ def names(path: Path) -> Counter[tuple[str, str]]:
     tally = Tally()
     stage = Classify(circle=None, parse_for=ParseFor.EVERYONE, keys=Keys.from_seed("look"))
     with open(path, "rb") as file:
-        packets = PcapReader(file, source=path.name, source_id=0, tally=tally)
+        packets = CaptureReader(file, source=path.name, source_id=0, tally=tally)
         parts = [stage.push(batch, tally) for batch in packets]
     sessions = concat([*parts, stage.advance(END_OF_TIME, tally)])
     return Counter(

@@ -16,12 +16,11 @@ class Capture:
     link_type: int = 0
     packets: list[tuple[int, int, bytes]] = field(default_factory=list)
     fault: str = ""
+    strange: int = 0  # fractions that are more than a second
 
 
 def frame_pcap(raw: bytes) -> Capture:
     """Read a whole file."""
-    if raw[:4] == b"\x0a\x0d\x0d\x0a" or raw[:2] == b"\x1f\x8b":
-        return Capture(fault="section_unsupported")
     for order in "<>":
         magic = struct.unpack(order + "I", raw[:4])[0] if len(raw) >= 4 else 0
         if magic in MAGICS:
@@ -46,7 +45,8 @@ def frame_pcap(raw: bytes) -> Capture:
         if len(packet) < captured:
             capture.fault = "file_truncated"
             break
-        time_ns = seconds * 1_000_000_000 + fraction * tick_ns
+        time_ns = seconds * 10**9 + min(fraction * tick_ns, 10**9 - 1)
+        capture.strange += fraction * tick_ns >= 10**9
         capture.packets.append((time_ns, wire, packet))
         at += header_bytes + captured
     return capture

@@ -1,5 +1,6 @@
 """Inputs come in one order, whatever the files and however packets are cut."""
 
+import gzip
 import io
 import itertools
 import struct
@@ -7,6 +8,7 @@ from itertools import pairwise
 
 import numpy as np
 import pytest
+import zstandard
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -25,11 +27,13 @@ from pipeline.run.inputs import (
     InputError,
     PacketFeed,
     _Lane,
+    first_time,
     read_facts,
     sort_files,
 )
 from pipeline.run.strays import without_strays
 from tests.forge.heads import document
+from tests.forge.pcapng import interface, packet, section
 from tests.forge.wire import Conversation, Wire
 
 KEYS = Keys.from_seed("inputs")
@@ -304,6 +308,11 @@ def test_packets_that_wait_keep_their_bytes():
     assert [first for first, *_ in found] == list(range(1, 11))
 
 
+def test_packets_before_any_that_has_a_time_are_no_measure_of_the_rest():
+    assert times_kept([0, 0, T0, T0 + 5], 1) == ([1, 2, 3, 4], 0)
+    assert times_kept([0, 0, T0, T0 + 5, T0 + 2 * DAY, T0 + 6], 3) == ([1, 2, 3, 4, 6], 1)
+
+
 @given(
     st.lists(st.lists(st.integers(0, 50), max_size=12), min_size=1, max_size=3),
     st.integers(1, 5),
@@ -318,6 +327,29 @@ def test_packets_of_several_captures_come_in_one_order(files, rows, limits):
     highest = [(np.maximum.accumulate(times).tolist() if times else []) for times in files]
     keys = [highest[int(source[1:])][number - 1] for source, number, _ in whole]
     assert keys == sorted(keys)
+
+
+def test_captures_are_told_from_texts_whatever_they_are_packed_in(tmp_path):
+    raw = pcap([T0, T0 + 5])
+    contents = {
+        "plain": raw,
+        "gz": gzip.compress(raw),
+        "zst": zstandard.compress(raw),
+        "cut": gzip.compress(raw)[:5],
+        "newer": section("<") + interface("<", resolution=9) + packet("<", b"", T0),
+        "empty": pcap([]),
+    }
+    for name, content in contents.items():
+        (tmp_path / name).write_bytes(content)
+    (tmp_path / "text").write_bytes(gzip.compress(SIGNINS.encode()))
+    paths = [tmp_path / name for name in contents]
+    assert sort_files(paths).captures == tuple(paths)
+    times = [T0, T0, T0, END_OF_TIME, T0, END_OF_TIME]
+    assert [first_time(path) for path in paths] == times
+    with pytest.raises(InputError) as caught:
+        sort_files([tmp_path / "text", *paths])
+    assert len(caught.value.problems) == 1
+    assert "compressed, and not a capture" in caught.value.problems[0]
 
 
 def test_unknown_files_are_all_named(tmp_path):

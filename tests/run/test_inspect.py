@@ -2,22 +2,30 @@
 
 from __future__ import annotations
 
+import gzip
 import io
 import json
+import os
+import signal
 import struct
 import subprocess
 import sys
+import threading
+import zlib
 from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
+import zstandard
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from pipeline.run import inspect as module
 from pipeline.run.inspect import address_text, inspect
+from tests.capture.reading import read
 from tests.classify import frames
 from tests.classify.frames import SYN
+from tests.forge.pcapng import interface, packet, section
 from tests.need import REPOSITORY
 
 START = 1_700_000_000
@@ -134,21 +142,140 @@ def test_each_file_is_read_by_itself(capture, tmp_path):
 def test_what_is_wrong_with_a_file_is_said_once(capture, tmp_path, capsys):
     newer, cut, text = tmp_path / "n.pcapng", tmp_path / "cut.pcap", tmp_path / "text"
     newer.write_bytes(b"\x0a\x0d\x0d\x0a" + bytes(30))
+    twice = tmp_path / "twice.gz"
+    twice.write_bytes(gzip.compress(gzip.compress(capture.read_bytes())))
     cut.write_bytes(capture.read_bytes()[:-3])
     text.write_text("hello")
-    code, printed = shown([newer, cut, text, tmp_path / "absent"], "count", json_output=True)
+    paths = [newer, cut, text, tmp_path / "absent", twice]
+    code, printed = shown(paths, "count", json_output=True)
     assert code == 2
     assert json.loads(printed)["faults"] == {
+        "compression_nested": 1,
         "file_not_recognised": 1,
         "file_truncated": 1,
-        "section_unsupported": 1,
+        "record_header_bad": 1,
     }
     said = capsys.readouterr().err.splitlines()
-    assert len(said) == 4
-    assert "pcapng" in said[0]
+    assert len(said) == 5
+    assert "after packet 0 has an impossible length" in said[0]
     assert "ends inside packet 5" in said[1]
     assert "not a capture" in said[2]
     assert "No such file" in said[3]
+    assert "compressed twice" in said[4]
+
+
+def as_pcapng(raw: bytes, order: str = ">") -> bytes:
+    """A classic capture's packets, in nanoseconds."""
+    found = read(raw).rows
+    head = section(order) + interface(order, resolution=9)
+    return head + b"".join(packet(order, row.raw, row.time_ns) for row in found)
+
+
+def test_the_container_makes_no_difference(capture, tmp_path):
+    raw = capture.read_bytes()
+    newer = as_pcapng(raw)
+    expected = shown([capture], "jsonl")
+    assert expected[1].count("\n") == 3
+    packed = [gzip.compress(raw), zstandard.compress(raw), newer, gzip.compress(newer)]
+    for number, content in enumerate([*packed, zstandard.compress(newer)]):
+        path = tmp_path / str(number)
+        path.write_bytes(content)
+        assert shown([path], "jsonl") == expected
+
+
+def test_check_sequences_are_no_payload(tmp_path):
+    """Four bytes behind each frame, and a link type that says so (draft-ietf-opsawg-pcap)."""
+    head = frames.get("shop.example")[:-2]  # the empty line comes in the next segment
+    raws = [frames.tcp(head, seq=1), frames.tcp(b"\r\n", seq=1 + len(head))]
+    path = write(tmp_path / "some.pcap", [raw + b"\xde\xad\xbe\xef" for raw in raws])
+    plain = shown([path], "jsonl")
+    raw = bytearray(path.read_bytes())
+    raw[20:24] = struct.pack("<I", 2 << 28 | 1 << 26 | 1)
+    path.write_bytes(raw)
+    assert shown([path], "jsonl") == plain
+    assert [json.loads(line)["host"] for line in plain[1].splitlines()] == ["shop.example"]
+
+
+def inspecting(*words: str) -> subprocess.Popen[str]:
+    """`mirrorpoint inspect - ...` as a process whose standard input is ours to write."""
+    return subprocess.Popen(
+        [sys.executable, "-m", "pipeline.cli", "inspect", "-", *words],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        cwd=REPOSITORY,
+    )
+
+
+def hosts(process: subprocess.Popen, count: int) -> list[object]:
+    """The hosts of the next sessions, for which nobody sends more; a minute is forever."""
+    alarm = threading.Timer(60, process.kill)
+    alarm.start()
+    lines = [process.stdout.readline() for _ in range(count)]
+    alarm.cancel()
+    assert all(lines), process.stderr.read()
+    return [json.loads(line)["host"] for line in lines]
+
+
+@pytest.mark.parametrize("contain", [bytes, as_pcapng])
+def test_standard_input_is_printed_as_it_comes(capture, contain):
+    raw = contain(capture.read_bytes())
+    process = inspecting("--format", "jsonl")
+    most = len(raw) - 8  # all but the end of the last packet, a datagram that names nobody
+    process.stdin.write(raw[:most])
+    process.stdin.flush()
+    assert hosts(process, 3) == ["shop.example", "news.example", "tls.example"]
+    out, err = process.communicate(raw[most:], timeout=60)
+    assert (process.returncode, out, err) == (0, b"", b"")
+
+
+def test_an_interrupt_ends_standard_input_like_its_end(capture):
+    process = inspecting("--format", "table")
+    packer = zlib.compressobj(wbits=31)
+    raw = packer.compress(capture.read_bytes()) + packer.flush(zlib.Z_SYNC_FLUSH)
+    process.stdin.write(raw)
+    process.stdin.flush()
+    lines = [process.stdout.readline().decode() for _ in range(4)]
+    assert ["shop.example" in line for line in lines] == [False, True, False, False]
+    process.send_signal(signal.SIGINT)
+    out, err = process.communicate(timeout=60)
+    assert (process.returncode, err) == (0, b"")
+    assert out == b"5 packets, 3 flows, sessions: 2 http, 1 tls\n"
+
+
+def test_standard_input_that_is_no_capture_is_called_by_its_name(capture):
+    for raw, code, word in ((b"hello", 1, b"not a capture"), (b"", 1, b"not a capture")):
+        process = inspecting()
+        _, err = process.communicate(raw, timeout=60)
+        assert process.returncode == code
+        assert err.startswith(b"standard input: ")
+        assert word in err
+    with capture.open("rb") as file:
+        done = subprocess.run(
+            [sys.executable, "-m", "pipeline.cli", "inspect", "-", "--format", "jsonl"],
+            stdin=file,
+            capture_output=True,
+            cwd=REPOSITORY,
+            check=True,
+        )
+    assert done.stdout.count(b"\n") == 3
+
+
+def test_a_terminal_is_no_capture():
+    master, terminal = os.openpty()
+    try:
+        done = subprocess.run(
+            [sys.executable, "-m", "pipeline.cli", "inspect", "-"],
+            stdin=terminal,
+            capture_output=True,
+            cwd=REPOSITORY,
+            check=False,
+        )
+    finally:
+        os.close(master)
+        os.close(terminal)
+    assert done.returncode == 2
+    assert b"tcpdump" in done.stderr
 
 
 @pytest.mark.parametrize(("name", "code"), [("n", 0), ("cut", 0), ("text", 1)])

@@ -22,6 +22,7 @@ NAIVE = REPOSITORY / "tests" / "naive"
 # "file under pipeline/:kernel" -> "module.name" under tests/naive.
 TWINS = {
     "capture/pcap_kernels.py:frame_pcap": "pcap.frame_pcap",
+    "capture/pcapng_kernels.py:frame_pcapng": "pcapng.frame_pcapng",
     "classify/flows_kernels.py:copy_flows": "flows.NaiveClassify",
     "classify/gate_kernels.py:pass_gate": "circle.NaiveCircle",
     "classify/headers_kernels.py:walk_headers": "headers.walk_headers",

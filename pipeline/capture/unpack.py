@@ -1,0 +1,259 @@
+"""What is inside gzip (RFC 1952) and zstd (RFC 8878), as a stream in bounded memory.
+
+A file may be several gzip members, or several zstd frames with skippable ones between, one behind
+the other. Whatever can be unpacked before a cut or a mistake is given out, to the byte in gzip and
+to the block in zstd, and the same however the compressed bytes arrive:
+
+    FILE_TRUNCATED   the compressed bytes end in the middle
+    COMPRESSION_BAD  a code, length or check sum that is wrong, bytes of another kind behind the
+                     end, a window larger than ours, or a dictionary
+
+Memory: gzip gives PIECE_BYTES at a time and looks 32 KiB back. A zstd frame is handed to the
+library block by block, at most 128 KiB each, packed and unpacked, because the library would give
+all that some input leads to, and four bytes can lead to 128 KiB. A frame may ask for 128 MiB to
+look back at, as much as the `zstd` tool gives unless told otherwise, and gets it as it fills. So a
+bomb takes time by what comes out of it and no memory.
+
+A sender's pieces come through as they are sent: what can be unpacked of a pipe is given out before
+it is asked for more.
+
+Measured on a 2.6 GHz server, captures of 800 bytes a packet, both cores: see README.md of this
+folder. Unpacking is what costs, so it is done in the thread that reads ahead (blocks.py); zlib and
+zstandard release the interpreter's lock.
+"""
+
+from __future__ import annotations
+
+import zlib
+from collections.abc import Callable, Generator, Iterator
+from typing import Any
+
+from pipeline.capture.blocks import Source
+from pipeline.capture.recognise import GZIP_MAGIC, ZSTD_MAGIC, InputKind, is_skippable
+from pipeline.model.faults import Fault
+
+READ_BYTES = 1 << 18  # compressed bytes asked for at a time
+PIECE_BYTES = 1 << 18  # at most so many unpacked ones at a time
+BLOCK_BYTES_MAX = 1 << 17  # of a zstd block (RFC 8878, 3.1.1.2.4)
+WINDOW_BYTES_MAX = 1 << 27
+GZIP_WRAPPER = 31  # zlib's way of saying gzip, with the largest window
+RLE_BLOCK, COMPRESSED_BLOCK = 1, 2
+
+Pieces = Iterator[bytes]  # an empty piece stands before every read that may have to wait
+
+
+class _Broken(Exception):
+    """The compressed bytes end or are wrong here."""
+
+    def __init__(self, fault: Fault, problem: str) -> None:
+        super().__init__(problem)
+        self.fault, self.problem = fault, problem
+
+
+class Unpacked:
+    """A Source over another one, of which `head` was read already.
+
+    `fault` and `problem` say what was wrong, from the moment on when `readinto` gives nothing.
+    """
+
+    def __init__(self, source: Source, kind: InputKind, head: bytes) -> None:
+        self._source, self._head = source, head
+        self._buffer = bytearray(READ_BYTES)
+        self.regular = source.regular
+        unpack = {InputKind.GZIP: _gunzip, InputKind.ZSTD: _unzstd}[kind]
+        self._pieces: Pieces = unpack(self._read)
+        self._piece = memoryview(b"")
+        self.fault = Fault.NONE
+        self.problem = ""
+
+    def readinto(self, room: memoryview) -> int:
+        """Fill `room`; of a pipe, with what is there, but something."""
+        filled = 0
+        while filled < len(room):
+            if not len(self._piece):
+                try:
+                    piece = next(self._pieces, None)
+                except _Broken as broken:
+                    self.fault, self.problem = broken.fault, broken.problem
+                    break
+                if piece is None or (not piece and filled and not self.regular):
+                    break
+                self._piece = memoryview(piece)
+            count = min(len(room) - filled, len(self._piece))
+            room[filled : filled + count] = self._piece[:count]
+            self._piece = self._piece[count:]
+            filled += count
+        return filled
+
+    def apart(self) -> Source:
+        """The same stream, whose compressed bytes come from a descriptor of its own."""
+        self._source = self._source.apart()
+        return self
+
+    def close(self) -> None:
+        """Give up that descriptor."""
+        self._source.close()
+
+    def _read(self) -> bytes:
+        if self._head:
+            head, self._head = self._head, b""
+            return head
+        count = self._source.readinto(memoryview(self._buffer))
+        return bytes(self._buffer[:count])
+
+
+def _gunzip(read: Callable[[], bytes]) -> Pieces:
+    """Member by member; zero bytes behind the last are padding, as for the gzip tool."""
+    data = b""
+    while True:
+        while len(data) < len(GZIP_MAGIC):
+            yield b""
+            more = read()
+            if not more:
+                break
+            data = (data + more).lstrip(b"\0")
+        if not data:
+            return
+        if not data.startswith(GZIP_MAGIC):
+            if GZIP_MAGIC.startswith(data):
+                raise _Broken(Fault.FILE_TRUNCATED, "the gzip file was cut short")
+            raise _Broken(Fault.COMPRESSION_BAD, "something else follows the gzip file")
+        data = (yield from _member(read, data)).lstrip(b"\0")
+
+
+def _member(read: Callable[[], bytes], data: bytes) -> Generator[bytes, None, bytes]:
+    """One member, which begins with `data`; what follows it of the bytes that were read."""
+    member = zlib.decompressobj(wbits=GZIP_WRAPPER)
+    while not member.eof:
+        before = member.copy()  # of a call that fails, zlib keeps what it had unpacked to itself
+        try:
+            piece = member.decompress(data, PIECE_BYTES)
+        except zlib.error as error:
+            yield _up_to_mistake(before, data)
+            raise _Broken(Fault.COMPRESSION_BAD, f"gzip: {_reason(error)}") from error
+        data = member.unconsumed_tail
+        if piece:
+            yield piece
+        if not data and len(piece) < PIECE_BYTES and not member.eof:
+            yield b""
+            data = read()
+            if not data:
+                raise _Broken(Fault.FILE_TRUNCATED, "the gzip file was cut short")
+    return member.unused_data
+
+
+def _up_to_mistake(member: Any, data: bytes) -> bytes:
+    """Whatever comes of `data` before the byte that is wrong."""
+    pieces = []
+    for at in range(len(data)):
+        try:
+            pieces.append(member.decompress(data[at : at + 1]))
+        except zlib.error:
+            break
+    return b"".join(pieces)
+
+
+class _Intake:
+    """Compressed bytes, of which the next few can be looked at."""
+
+    def __init__(self, read: Callable[[], bytes]) -> None:
+        self._read = read
+        self._held = bytearray()
+        self._at = 0
+
+    def has(self, count: int) -> Generator[bytes, None, bool]:
+        """Have so many bytes at hand; False if there are fewer until the end."""
+        while len(self._held) - self._at < count:
+            yield b""
+            more = self._read()
+            if not more:
+                return False
+            del self._held[: self._at]
+            self._held += more
+            self._at = 0
+        return True
+
+    def look(self, count: int) -> bytes:
+        """The next bytes, fewer at the end."""
+        return bytes(memoryview(self._held)[self._at : self._at + count])
+
+    def take(self, count: int) -> bytes:
+        """The next bytes, and on."""
+        found = self.look(count)
+        self._at += len(found)
+        return found
+
+
+def _unzstd(read: Callable[[], bytes]) -> Pieces:
+    """Frame by frame."""
+    intake = _Intake(read)
+    cut = _Broken(Fault.FILE_TRUNCATED, "the zstd file was cut short")
+    while True:
+        if not (yield from intake.has(len(ZSTD_MAGIC))):
+            if intake.look(1):
+                raise cut
+            return
+        magic = intake.look(len(ZSTD_MAGIC))
+        if is_skippable(magic):
+            if not (yield from intake.has(8)):
+                raise cut
+            left = int.from_bytes(intake.take(8)[4:], "little")
+            while left:
+                if not (yield from intake.has(1)):
+                    raise cut
+                left -= len(intake.take(min(left, READ_BYTES)))
+        elif magic == ZSTD_MAGIC:
+            yield from _frame(intake, cut)
+        else:
+            raise _Broken(Fault.COMPRESSION_BAD, "something else follows the zstd file")
+
+
+def _frame(intake: _Intake, cut: _Broken) -> Generator[bytes, None, None]:
+    """One frame: a header, blocks of which each says its length, perhaps a check sum.
+
+    Header: magic (4), descriptor (1), unless it is a single segment a window (1), 0, 1, 2
+    or 4 bytes of a dictionary's number, 0, 1, 2, 4 or 8 of the content's size. Block header, in 24
+    bits: last (1), type (2), size (21); a block of type RLE holds one byte, however long.
+    """
+    import zstandard  # only compressed captures pay for loading it
+
+    decoder = zstandard.ZstdDecompressor(max_window_size=WINDOW_BYTES_MAX).decompressobj()
+
+    def unpack(data: bytes) -> bytes:
+        try:
+            return decoder.decompress(data)
+        except zstandard.ZstdError as error:
+            raise _Broken(Fault.COMPRESSION_BAD, f"zstd: {_reason(error)}") from error
+
+    if not (yield from intake.has(5)):
+        raise cut
+    descriptor = intake.look(5)[4]
+    single = descriptor >> 5 & 1
+    size_bytes = (single, 2, 4, 8)[descriptor >> 6]
+    header_bytes = 5 + (1 - single) + (0, 1, 2, 4)[descriptor & 3] + size_bytes
+    if not (yield from intake.has(header_bytes)):
+        raise cut
+    yield unpack(intake.take(header_bytes))
+    last = 0
+    while not last:
+        if not (yield from intake.has(3)):
+            raise cut
+        header = int.from_bytes(intake.look(3), "little")
+        last, kind, size = header & 1, header >> 1 & 3, header >> 3
+        size = 1 if kind == RLE_BLOCK else size
+        if kind > COMPRESSED_BLOCK or size > BLOCK_BYTES_MAX:
+            raise _Broken(Fault.COMPRESSION_BAD, "zstd: no such block")
+        held = 3 + size
+        whole = yield from intake.has(held)
+        yield unpack(intake.take(held))
+        if not whole:
+            raise cut
+    if descriptor & 4:
+        if not (yield from intake.has(4)):
+            raise cut
+        unpack(intake.take(4))
+
+
+def _reason(error: Exception) -> str:
+    """The library's words for it, without its name and numbers."""
+    return str(error).rpartition(": ")[2]
