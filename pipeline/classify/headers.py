@@ -4,25 +4,30 @@ from __future__ import annotations
 
 import numpy as np
 
-from pipeline.classify.headers_kernels import HEADER, walk_headers
+from pipeline.classify.headers_kernels import walk_headers
+from pipeline.classify.layers_kernels import HEADER
 from pipeline.kernels.compile import records
 from pipeline.model.batches import PacketBatch
 
+BUFFER_BYTES_MAX = 1 << 31
 
-def walk(packets: PacketBatch) -> np.ndarray:
-    """Walk all headers of a batch: HEADER records, one a packet.
+
+def walk(packets: PacketBatch) -> tuple[np.ndarray, int]:
+    """Walk all headers of a batch: HEADER records, one a packet, and how many are fragments.
 
     A row with a `fault` or a `skip` has nothing else to tell. `payload_at` indexes the packets'
     buffer; `payload_length` is by the IP header, `payload_captured` how much of it is there.
-    Addresses and ports are of the innermost headers.
+    Addresses and ports are of the innermost headers, the realm of the outermost tags.
     """
+    assert len(packets.data) < BUFFER_BYTES_MAX
     heads = records(HEADER, len(packets))
-    walk_headers(
+    fragments = walk_headers(
         packets.data,
         packets.offset,
         packets.captured_length,
         packets.wire_length,
         packets.link_type,
+        packets.stripped_vlan,
         heads,
     )
-    return heads
+    return heads, int(fragments)

@@ -127,7 +127,7 @@ class Classify:
         if rows > self._scratch.rows:
             self._scratch = _Scratch(rows)
         scratch = self._scratch
-        heads = walk(batch)
+        heads, _ = walk(batch)
         if self._circle is not None:
             pass_gate(
                 *self._circle.arrays,

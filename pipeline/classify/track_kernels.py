@@ -24,7 +24,7 @@ from pipeline.classify.flows_kernels import (
     next_to_leave,
     remove_flow,
 )
-from pipeline.classify.headers_kernels import TCP
+from pipeline.classify.layers_kernels import TCP
 from pipeline.classify.segments_kernels import HELD, expire_oldest, release, take_segment
 from pipeline.classify.state_kernels import (
     ALPN_TEXT,
@@ -183,7 +183,7 @@ def _take_payload(track, flow, head, data, side):
     sequence = I64(head.sequence) + (1 if head.tcp_flags & SYN else 0)
     captured = min(I64(head.payload_captured), PAYLOAD_TAKEN_MAX)
     length = I64(head.payload_length)
-    take_segment(track, flow, data, head.payload_at, captured, length, sequence & 0xFFFFFFFF)
+    take_segment(track, flow, data, I64(head.payload_at), captured, length, sequence & 0xFFFFFFFF)
     bits = I64(flow.bits)
     if bits & CLIENT_KNOWN == 0:
         if now.skip == NOT_A_CLIENT:
@@ -332,7 +332,7 @@ def track_packets(
 @primitive
 def _skip_datagram(tallied, head, data):
     """UDP is not read yet; QUIC is counted apart."""
-    quic = _is_quic(data, head.payload_at, I64(head.payload_captured))
+    quic = _is_quic(data, I64(head.payload_at), I64(head.payload_captured))
     tallied[ROW_SKIPS, QUIC_UNREAD if quic else UDP_SKIP] += 1
 
 

@@ -51,6 +51,7 @@ class Fault(IntEnum):
     BLOCK_BAD = 36  # a pcapng block that contradicts itself; it alone is passed over
     INTERFACE_UNKNOWN = 37  # a packet of an interface that nothing describes
     TIME_MISSING = 38  # a packet without a time of its own; it gets that of the one before
+    PROTOCOL_UNKNOWN = 39  # an IP protocol that we know nothing of
 
 
 class Skip(IntEnum):

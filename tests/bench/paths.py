@@ -101,7 +101,7 @@ def walk(path: Path) -> Found:
     found = Found()
     with reader(path, found.tally) as batches:
         for packets in batches:
-            heads = walk_headers(packets)
+            heads, _ = walk_headers(packets)
             found.packets += len(packets)
             found.payloads += int(np.count_nonzero(heads["payload_captured"]))
     return found

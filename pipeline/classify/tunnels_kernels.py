@@ -1,0 +1,302 @@
+"""Tunnels: what IP protocols and UDP ports carry that has headers of its own.
+
+In network order (RFC 2784, 2890, 2637; 3931, 2661; 7348, 8926; 3378; 3GPP TS 29.281; ERSPAN as in
+draft-foschiano-erspan; EoIP and TZSP as their makers' and Wireshark's sources have them):
+
+    GRE         0 flags (C 8000, routing 4000, key 2000, S 1000), version in the lowest three bits,
+                2 ethertype; then check sum, key and sequence number, 4 bytes each, if flagged
+    PPTP        GRE version 1, 0x880B: 4 length, 6 call, then S and A (80) of 4 bytes; PPP
+    EoIP        GRE version 1, flags exactly 2001, 0x6400: 4 length, 6 tunnel; Ethernet
+    ERSPAN      GRE 0x88BE: without S Ethernet (I), with S 8 bytes first (II); 0x22EB: 12 bytes and,
+                if the last bit of them is set, 8 more (III)
+    EtherIP     IP protocol 97: 2 bytes, the first half byte 3; Ethernet
+    L2TPv2      UDP 1701: flags (T 8000, L 4000, S 0800, O 0200), version 2, length if L, tunnel,
+                session, Ns and Nr if S, offset and as many bytes if O; PPP
+    L2TPv3      IP 115: 0 session; UDP 1701: flags, version 3, 4 session; then a cookie of 0, 4 or
+                8 bytes and perhaps 4 of a sublayer, of which nothing in the packet tells
+    VXLAN       UDP 4789 and 8472: 0 flags with bit 08; 8 bytes; Ethernet
+    Geneve      UDP 6081: 0 version 0 and words of options, 2 ethertype; 8 bytes and options
+    GTP-U       UDP 2152: 0 version 1 in 30 to 37, 1 message FF, 2 length behind the first 8 bytes;
+                4 bytes more if any of E, S, PN; if E a chain of extensions; IP
+    TZSP        UDP 37008: 0 version 1, 1 kind, 2 protocol 1 (Ethernet), then tags up to one of 1
+
+A tunnel over UDP is known by a port of either side and by its header. What is behind it must hold
+too, or the datagram is a plain one: see `descent_kernels`. Where L2TPv3 leaves the place of its
+payload open, it is where an IP header fits to the byte what is left (or Ethernet's least length).
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from pipeline.classify.layers_kernels import (
+    AT_ETHERNET,
+    AT_ETHERTYPE,
+    AT_IP,
+    AT_MPLS,
+    AT_PPP,
+    AT_PROTOCOL,
+    ENCAPSULATION_UNKNOWN,
+    EXTENSIONS_MAX,
+    GOOD,
+    NOT_IP,
+    PACKET_TRUNCATED,
+    SKIPPED,
+    is_tag,
+)
+from pipeline.kernels.bytes import be16, be32
+from pipeline.kernels.compile import primitive, routine
+from pipeline.model.faults import Fault, Skip
+
+I64 = np.int64
+PROTOCOL_UNKNOWN = int(Fault.PROTOCOL_UNKNOWN)
+NOT_TCP_OR_UDP = int(Skip.NOT_TCP_OR_UDP)
+VXLAN, VXLAN_LINUX, GENEVE, GTP_U, L2TP, TZSP = 4789, 8472, 6081, 2152, 1701, 37008
+TZSP_TAGS_MAX = 32
+PADDED_BYTES_MAX = 46  # of an Ethernet frame's payload: what is shorter is filled up
+COOKIES_MAX = 12  # the longest cookie, and a sublayer
+
+
+@primitive
+def could_tunnel(port):
+    """Is this the port of a tunnel over UDP?"""
+    return (
+        port == GTP_U
+        or port == VXLAN
+        or port == GENEVE
+        or port == L2TP
+        or port == VXLAN_LINUX
+        or port == TZSP
+    )
+
+
+@routine
+def open_protocol(data, at, stop, whole, protocol):
+    """What an IP protocol carries that is neither TCP nor UDP."""
+    if protocol == 4 or protocol == 41:
+        return GOOD, AT_IP, at, 4 if protocol == 4 else 6, whole
+    if protocol == 47:
+        return _open_gre(data, at, stop, whole)
+    if protocol == 137:
+        return GOOD, AT_MPLS, at, 0, whole
+    if protocol == 97:
+        if at + 2 > stop:
+            return PACKET_TRUNCATED, AT_ETHERNET, at, 0, whole
+        verdict = GOOD if I64(data[at]) >> 4 == 3 else ENCAPSULATION_UNKNOWN
+        return verdict, AT_ETHERNET, at + 2, 0, whole
+    if protocol == 115:
+        if at + 4 > stop:
+            return PACKET_TRUNCATED, AT_ETHERNET, at, 0, whole
+        if be32(data, at) == 0:  # control messages
+            return SKIPPED + NOT_TCP_OR_UDP, AT_ETHERNET, at, 0, whole
+        layer, inner, kind = _find_behind_cookie(data, at + 4, stop, whole)
+        return GOOD if layer >= 0 else ENCAPSULATION_UNKNOWN, layer, inner, kind, whole
+    known = _is_known_protocol(protocol)
+    return SKIPPED + NOT_TCP_OR_UDP if known else PROTOCOL_UNKNOWN, AT_PROTOCOL, at, 0, whole
+
+
+@primitive
+def _is_known_protocol(protocol):
+    """Is this a protocol that carries nothing for us to read, but is no surprise?"""
+    return (
+        protocol == 1  # ICMP
+        or protocol == 2  # IGMP
+        or protocol == 33  # DCCP
+        or protocol == 46  # RSVP
+        or protocol == 50  # ESP: what follows is encrypted
+        or protocol == 58  # ICMPv6
+        or protocol == 59  # nothing follows
+        or protocol == 88  # EIGRP
+        or protocol == 89  # OSPF
+        or protocol == 103  # PIM
+        or protocol == 108  # compressed
+        or protocol == 112  # VRRP
+        or protocol == 132  # SCTP
+        or protocol == 136  # UDP-Lite
+    )
+
+
+@routine
+def _open_gre(data, at, stop, whole):
+    """GRE of either version, and what stands behind it."""
+    if at + 4 > stop:
+        return PACKET_TRUNCATED, AT_ETHERTYPE, at, 0, whole
+    flags, kind = be16(data, at), be16(data, at + 2)
+    if flags & 7 == 1:
+        return _open_gre1(data, at, stop, whole, flags, kind)
+    if flags & 7 != 0 or flags & 0x4000 != 0:  # nobody knows that version; routes were given up
+        return ENCAPSULATION_UNKNOWN, AT_ETHERTYPE, at, 0, whole
+    at += 4 + 4 * ((flags >> 15) + (flags >> 13 & 1) + (flags >> 12 & 1))
+    if at > stop:
+        return PACKET_TRUNCATED, AT_ETHERTYPE, at, 0, whole
+    if kind == 0x88BE and flags & 0x1000 == 0:
+        return GOOD, AT_ETHERNET, at, 0, whole
+    if kind == 0x88BE:
+        if at + 8 > stop:
+            return PACKET_TRUNCATED, AT_ETHERNET, at, 0, whole
+        verdict = GOOD if I64(data[at]) >> 4 == 1 else ENCAPSULATION_UNKNOWN
+        return verdict, AT_ETHERNET, at + 8, 0, whole
+    if kind == 0x22EB:
+        if at + 12 > stop:
+            return PACKET_TRUNCATED, AT_ETHERNET, at, 0, whole
+        ethernet = I64(data[at]) >> 4 == 2 and I64(data[at + 10]) >> 2 & 31 == 0
+        more = 8 * (I64(data[at + 11]) & 1)
+        return GOOD if ethernet else ENCAPSULATION_UNKNOWN, AT_ETHERNET, at + 12 + more, 0, whole
+    return GOOD, AT_ETHERTYPE, at, kind, whole
+
+
+@routine
+def _open_gre1(data, at, stop, whole, flags, kind):
+    """PPTP's variant of GRE, and MikroTik's."""
+    if at + 8 > stop:
+        return PACKET_TRUNCATED, AT_PPP, at, 0, whole
+    length = be16(data, at + 4)
+    if kind == 0x6400 and flags == 0x2001:
+        if length == 0:  # only to say that the tunnel is there
+            return SKIPPED + NOT_IP, AT_ETHERNET, at, 0, whole
+        return GOOD, AT_ETHERNET, at + 8, 0, at + 8 + length
+    if kind != 0x880B or flags & 0x2000 == 0 or flags & 0x4000 != 0:
+        return ENCAPSULATION_UNKNOWN, AT_PPP, at, 0, whole
+    if flags & 0x1000 == 0:  # an acknowledgement alone
+        return SKIPPED + NOT_IP, AT_PPP, at, 0, whole
+    at += 12 + 4 * (flags >> 7 & 1)
+    if at > stop:
+        return PACKET_TRUNCATED, AT_PPP, at, 0, whole
+    return GOOD, AT_PPP, at, 0, at + length
+
+
+@routine
+def open_datagram(data, at, stop, whole, source_port, target_port):
+    """A datagram's payload as a tunnel: (layer or -1, place, kind, whole)."""
+    layer, inner, kind, end = _open_tunnel(data, at, stop, whole, target_port)
+    if layer < 0:
+        layer, inner, kind, end = _open_tunnel(data, at, stop, whole, source_port)
+    return layer, inner, kind, end
+
+
+@routine
+def _open_tunnel(data, at, stop, whole, port):
+    """The same, by the port of one side."""
+    if at + 8 > stop:
+        return -1, at, 0, whole
+    first = I64(data[at])
+    if port == VXLAN or port == VXLAN_LINUX:
+        return AT_ETHERNET if first & 8 != 0 else -1, at + 8, 0, whole
+    if port == GENEVE:
+        kind, inner = be16(data, at + 2), at + 8 + (first & 63) * 4
+        holds = first < 64 and data[at + 1] & 0x3F == 0 and data[at + 7] == 0 and inner <= stop
+        return AT_ETHERTYPE if holds else -1, inner, kind, whole
+    if port == GTP_U:
+        return _open_gtp(data, at, stop, whole)
+    if port == L2TP:
+        return _open_l2tp(data, at, stop, whole)
+    if port == TZSP and first == 1 and data[at + 1] <= 1 and be16(data, at + 2) == 1:
+        return _open_tzsp(data, at + 4, stop, whole)
+    return -1, at, 0, whole
+
+
+@routine
+def _open_gtp(data, at, stop, whole):
+    """A packet of a subscriber in GTP-U (8 bytes are there)."""
+    flags, end = I64(data[at]), at + 8 + be16(data, at + 2)
+    if flags >> 3 != 6 or data[at + 1] != 0xFF or end > whole:
+        return -1, at, 0, whole
+    inner = at + 8
+    if flags & 7 != 0:
+        inner += 4
+        if inner > stop:
+            return -1, at, 0, whole
+        following = I64(data[inner - 1]) if flags & 4 != 0 else I64(0)
+        extensions = 0
+        while following != 0:
+            if inner + 1 > stop or extensions == EXTENSIONS_MAX:
+                return -1, at, 0, whole
+            length = I64(data[inner]) * 4
+            if length == 0 or inner + length > stop:
+                return -1, at, 0, whole
+            inner += length
+            following = I64(data[inner - 1])
+            extensions += 1
+    if inner + 1 > min(stop, end):
+        return -1, at, 0, whole
+    version = I64(data[inner]) >> 4
+    return AT_IP if version == 4 or version == 6 else -1, inner, version, end
+
+
+@routine
+def _open_l2tp(data, at, stop, whole):
+    """A data message of L2TP, version 2 or 3 (8 bytes are there)."""
+    flags = be16(data, at)
+    if flags == 3 and be16(data, at + 2) == 0 and be32(data, at + 4) != 0:
+        layer, inner, kind = _find_behind_cookie(data, at + 8, stop, whole)
+        return layer, inner, kind, whole
+    if flags & 0xB4FF != 2:  # a control message, bits that must be 0, or another version
+        return -1, at, 0, whole
+    end, inner = whole, at + 2
+    if flags & 0x4000:
+        end = at + be16(data, inner)
+        inner += 2
+    inner += 4 + (4 if flags & 0x0800 else 0)
+    if flags & 0x0200:
+        if inner + 2 > stop:
+            return -1, at, 0, whole
+        inner += 2 + be16(data, inner)
+    holds = inner < min(stop, end) and end <= whole
+    return AT_PPP if holds else -1, inner, 0, end
+
+
+@routine
+def _open_tzsp(data, at, stop, whole):
+    """The tags of a mirrored frame."""
+    for _ in range(TZSP_TAGS_MAX):
+        if at + 1 > stop:
+            return -1, at, 0, whole
+        tag = data[at]
+        at += 1
+        if tag == 1:
+            return AT_ETHERNET, at, 0, whole
+        if tag != 0:
+            if at + 1 > stop:
+                return -1, at, 0, whole
+            at += 1 + I64(data[at])
+    return -1, at, 0, whole
+
+
+@routine
+def _find_behind_cookie(data, at, stop, whole):
+    """Where L2TPv3's payload begins: (layer or -1, place, kind)."""
+    for skipped in range(0, COOKIES_MAX + 4, 4):
+        place = at + skipped
+        inner = place + 14
+        while inner <= stop and inner - place <= 22 and is_tag(be16(data, inner - 2)):
+            inner += 4
+        if inner <= stop:
+            kind = be16(data, inner - 2)
+            version = 4 if kind == 0x0800 else 6 if kind == 0x86DD else 0
+            if version > 0 and _fits(data, inner, stop, whole, version):
+                return AT_ETHERNET, place, 0
+        if place + 4 <= stop and be16(data, place) == 0xFF03:
+            kind = be16(data, place + 2)
+            version = 4 if kind == 0x0021 else 6 if kind == 0x0057 else 0
+            if version > 0 and _fits(data, place + 4, stop, whole, version):
+                return AT_PPP, place, 0
+        if _fits(data, place, stop, whole, 4):
+            return AT_IP, place, 4
+        if _fits(data, place, stop, whole, 6):
+            return AT_IP, place, 6
+    return -1, at, 0
+
+
+@routine
+def _fits(data, at, stop, whole, version):
+    """Does an IP header stand here whose packet fills what is left?"""
+    if at + (20 if version == 4 else 40) > stop or I64(data[at]) >> 4 != version:
+        return False
+    left = whole - at
+    if version == 6:
+        total = be16(data, at + 4) + 40
+    else:
+        total = be16(data, at + 2)
+        if I64(data[at]) & 15 < 5 or total < 20:
+            return False
+    return total == left or (total < left and left <= PADDED_BYTES_MAX)

@@ -1,0 +1,183 @@
+"""Tunnels in plain Python: each takes the walk it is part of and the bytes behind the outer header."""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Callable
+
+from pipeline.model.faults import Fault, Skip
+from tests.naive.headers import TAGS, Bytes, Found, Rejected, Walk
+
+Inside = Callable[[], Found]
+
+
+def gre(walk: Walk, packet: Bytes) -> Found:
+    """RFC 2784 and 2890, PPTP's version 1, and EoIP."""
+    flags, kind = packet.number(0, 2), packet.number(2, 2)
+    checked, routed, keyed, numbered = (flags >> bit & 1 for bit in (15, 14, 13, 12))
+    if flags & 7 == 1:
+        length = packet.number(4, 2)
+        packet.need(8)
+        if (flags, kind) == (0x2001, 0x6400):
+            if not length:
+                raise Rejected(Skip.NOT_IP)
+            return walk.ethernet(packet.after(8).cut(length))
+        if kind != 0x880B or not keyed or routed:
+            raise Rejected(Fault.ENCAPSULATION_UNKNOWN)
+        if not numbered:
+            raise Rejected(Skip.NOT_IP)
+        return walk.ppp(packet.after(16 if flags & 0x80 else 12).cut(length))
+    if flags & 7 or routed:
+        raise Rejected(Fault.ENCAPSULATION_UNKNOWN)
+    inner = packet.after(4 + 4 * (checked + keyed + numbered))
+    if kind == 0x88BE and not numbered:
+        return walk.ethernet(inner)
+    if kind == 0x88BE:
+        inner.need(8)
+        if inner.number(0, 1) >> 4 != 1:
+            raise Rejected(Fault.ENCAPSULATION_UNKNOWN)
+        return walk.ethernet(inner.after(8))
+    if kind == 0x22EB:
+        inner.need(12)
+        (last,) = struct.unpack_from(">H", inner.raw, 10)
+        if inner.number(0, 1) >> 4 != 2 or last >> 10 & 0x1F:
+            raise Rejected(Fault.ENCAPSULATION_UNKNOWN)
+        return walk.ethernet(inner.after(20 if last & 1 else 12))
+    return walk.ethertype(kind, inner)
+
+
+def ether_ip(walk: Walk, packet: Bytes) -> Found:
+    """RFC 3378."""
+    if packet.number(0, 2) >> 12 != 3:
+        raise Rejected(Fault.ENCAPSULATION_UNKNOWN)
+    return walk.ethernet(packet.after(2))
+
+
+def l2tp_over_ip(walk: Walk, packet: Bytes) -> Found:
+    """RFC 3931, 4.1.1."""
+    if packet.number(0, 4) == 0:
+        raise Rejected(Skip.NOT_TCP_OR_UDP)
+    inside = behind_cookie(walk, packet.after(4))
+    if inside is None:
+        raise Rejected(Fault.ENCAPSULATION_UNKNOWN)
+    return inside()
+
+
+def open_datagram(walk: Walk, payload: Bytes, ports: tuple[int, int]) -> Inside | None:
+    """What is inside a datagram, if a port and a header say that it is a tunnel."""
+    openers = {4789: vxlan, 8472: vxlan, 6081: geneve, 2152: gtp, 1701: l2tp, 37008: tzsp}
+    for port in reversed(ports):
+        if port in openers and len(payload.raw) >= 8:
+            try:
+                inside = openers[port](walk, payload)
+            except (Rejected, IndexError):
+                inside = None
+            if inside is not None:
+                return inside
+    return None
+
+
+def vxlan(walk: Walk, payload: Bytes) -> Inside | None:
+    """RFC 7348: only the bit that says that there is a network counts."""
+    return (lambda: walk.ethernet(payload.after(8))) if payload.raw[0] & 8 else None
+
+
+def geneve(walk: Walk, payload: Bytes) -> Inside | None:
+    """RFC 8926."""
+    first, second, kind, network = struct.unpack(">BBHI", payload.raw[:8])
+    if first >> 6 or second & 0x3F or network & 0xFF:
+        return None
+    inner = payload.after(8 + first % 64 * 4)
+    return lambda: walk.ethertype(kind, inner)
+
+
+def gtp(walk: Walk, payload: Bytes) -> Inside | None:
+    """3GPP TS 29.281, 5.1 and 5.2.1."""
+    flags, message, length = struct.unpack(">BBH", payload.raw[:4])
+    if flags not in range(0x30, 0x38) or message != 255 or 8 + length > payload.length:
+        return None
+    at = 8
+    if flags & 7:
+        payload.need(12)
+        following, at, chain = payload.raw[11] if flags & 4 else 0, 12, 0
+        while following:
+            chain += 1
+            size = payload.number(at, 1) * 4
+            if size == 0 or chain > 16:
+                return None
+            following, at = payload.number(at + size - 1, 1), at + size
+    inner = payload.cut(8 + length).after(at)
+    version = inner.number(0, 1) >> 4
+    return (lambda: walk.network(inner, version)) if version in (4, 6) else None
+
+
+def l2tp(walk: Walk, payload: Bytes) -> Inside | None:
+    """RFC 2661, 3.1, and RFC 3931, 4.1.2."""
+    flags = payload.number(0, 2)
+    if flags == 3 and payload.number(2, 2) == 0 and payload.number(4, 4):
+        return behind_cookie(walk, payload.after(8))
+    length_there, numbered, offset_there = flags & 0x4000, flags & 0x0800, flags & 0x0200
+    if flags & ~0x0100 != 2 | length_there | numbered | offset_there:
+        return None
+    message, at = payload, 2
+    if length_there:
+        if payload.number(2, 2) > payload.length:
+            return None
+        message, at = payload.cut(payload.number(2, 2)), 4
+    at += 8 if numbered else 4
+    if offset_there:
+        at += 2 + payload.number(at, 2)
+    if at >= len(message.raw):
+        return None
+    return lambda: walk.ppp(message.after(at))
+
+
+def tzsp(walk: Walk, payload: Bytes) -> Inside | None:
+    """TaZmen's sniffer protocol, of mirrored Ethernet."""
+    if payload.raw[0] != 1 or payload.raw[1] > 1 or payload.raw[2:4] != b"\0\1":
+        return None
+    at = 4
+    for _ in range(32):
+        tag, at = payload.raw[at], at + 1
+        if tag == 1:
+            inner = payload.after(at)
+            return lambda: walk.ethernet(inner)
+        if tag:
+            at += 1 + payload.raw[at]
+    return None
+
+
+def behind_cookie(walk: Walk, rest: Bytes) -> Inside | None:
+    """The first of four places at which a header stands that fits what is left."""
+    for skipped in (0, 4, 8, 12):
+        if len(rest.raw) < skipped:
+            break
+        inner = rest.after(skipped)
+        packet, kinds = Bytes(inner.raw[12:], inner.length - 12), {0x0800: 4, 0x86DD: 6}
+        for _ in range(3):
+            if int.from_bytes(packet.raw[:2], "big") in TAGS:
+                packet = Bytes(packet.raw[4:], packet.length - 4)
+        kind = int.from_bytes(packet.raw[:2], "big")
+        if kinds.get(kind) and fits(Bytes(packet.raw[2:], packet.length - 2), kinds[kind]):
+            return lambda inner=inner: walk.ethernet(inner)  # type: ignore[misc]
+        versions = {b"\xff\x03\x00\x21": 4, b"\xff\x03\x00\x57": 6}
+        version = versions.get(inner.raw[:4], 0)
+        if version and fits(Bytes(inner.raw[4:], inner.length - 4), version):
+            return lambda inner=inner: walk.ppp(inner)  # type: ignore[misc]
+        for version in (4, 6):
+            if fits(inner, version):
+                return lambda inner=inner, v=version: walk.network(inner, v)  # type: ignore[misc]
+    return None
+
+
+def fits(packet: Bytes, version: int) -> bool:
+    """Is this an IP header whose packet fills what is left, or a short one in a padded frame?"""
+    if len(packet.raw) < (20 if version == 4 else 40) or packet.raw[0] >> 4 != version:
+        return False
+    if version == 6:
+        total = 40 + int.from_bytes(packet.raw[4:6], "big")
+    else:
+        total = int.from_bytes(packet.raw[2:4], "big")
+        if packet.raw[0] & 15 < 5 or total < 20:
+            return False
+    return total == packet.length or total < packet.length <= 46
