@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from pipeline.classify.state_kernels import window_start
+from pipeline.classify.state_kernels import SEAL_BYTES, seal_start, window_start
 from pipeline.kernels.bytes import copy_bytes
 from pipeline.kernels.compile import primitive, routine
 
@@ -80,6 +80,9 @@ def release_holding(holdings, pieces, memory, desk, h):
         window = window_start(desk.limits, h)
         for at in range(window, window + last.stop):
             memory[at] = 0
+    seal = seal_start(desk.limits, h)
+    for at in range(seal, seal + SEAL_BYTES):
+        memory[at] = 0
     rows = I64(holding.rows)
     counts.held_rows -= rows
     _unlink(holdings, counts, h)
@@ -153,6 +156,20 @@ def whole_until(pieces, first, count):
             break
         stop = pieces[k].stop
     return stop
+
+
+@routine
+def join_pieces(holding, pieces, first):
+    """Make one of pieces without a gap between them; it keeps the packet of the first."""
+    count = first + I64(holding.pieces)
+    kept = first
+    for k in range(first + 1, count):
+        if pieces[k].start == pieces[kept].stop:
+            pieces[kept].stop = pieces[k].stop
+        else:
+            kept += 1
+            pieces[kept] = pieces[k]
+    holding.pieces = min(kept + 1, count) - first
 
 
 @routine

@@ -13,6 +13,7 @@ from __future__ import annotations
 import numpy as np
 
 from pipeline.classify import tls_kernels as tls
+from pipeline.classify.headers_kernels import UDP
 from pipeline.classify.held_kernels import (
     NO_ROOM,
     NOTHING_NEW,
@@ -249,20 +250,21 @@ def _take_in_order(track, flow, data, start, place, captured, length, sequence):
         begin_other(flow, True)
     elif stop - start >= track.desk.limits.unit_bytes:
         _too_long(track, flow, data[start])
-    elif _begin_holding(track, flow):
-        _store(track, flow, data, start, stop - start, I64(0))
-        _count_held(track, flow)
+    elif begin_holding(track, flow):
+        store(track, flow, data, start, stop - start, I64(0))
+        count_held(track, flow)
+    else:
+        begin_other(flow, True)
 
 
 @routine
-def _begin_holding(track, flow):
+def begin_holding(track, flow):
     """A holding for a flow, from its next sequence number on; False where all are taken."""
     now, counts = track.desk.now, track.desk.counts
     deadline_ns = counts.watermark_ns + track.desk.limits.hold_ns
     h = take_holding(track.holdings, counts, flow.fingerprint, I64(flow.next_sequence), deadline_ns)
     if h < 0:
         note_fault(track, SEGMENTS_EXHAUSTED)
-        begin_other(flow, True)
         return False
     flow.held = h + 1
     holding = track.holdings[h]
@@ -274,7 +276,7 @@ def _begin_holding(track, flow):
 
 
 @routine
-def _store(track, flow, data, place, captured, position):
+def store(track, flow, data, place, captured, position):
     """Put bytes into the window of a flow that has one; what `hold` says."""
     now, limits = track.desk.now, track.desk.limits
     h = I64(flow.held) - 1
@@ -286,7 +288,7 @@ def _store(track, flow, data, place, captured, position):
 
 
 @routine
-def _count_held(track, flow):
+def count_held(track, flow):
     """Count the packet as held, unless it already led to something."""
     now = track.desk.now
     if now.named == 0 and now.fault == 0:
@@ -299,10 +301,11 @@ def _count_held(track, flow):
 def _take_held(track, flow, data, place, captured, ahead):
     """Bytes ahead of a gap, or of a flow that holds some, whose window begins at its place."""
     now = track.desk.now
-    if flow.held == 0 and not _begin_holding(track, flow):
+    if flow.held == 0 and not begin_holding(track, flow):
+        begin_other(flow, True)
         return
     held = I64(flow.held)
-    stored = _store(track, flow, data, place, captured, ahead)
+    stored = store(track, flow, data, place, captured, ahead)
     if stored == NOTHING_NEW:
         now.skip = PASSED
     elif stored == NO_ROOM:
@@ -311,7 +314,7 @@ def _take_held(track, flow, data, place, captured, ahead):
     else:
         _drain(track, flow, held - 1)
         if I64(flow.held) == held:
-            _count_held(track, flow)
+            count_held(track, flow)
         elif now.skip == 0:
             now.skip = PASSED
 
@@ -402,6 +405,10 @@ def give_up_holding(track, flow):
     salvage.
     """
     h = I64(flow.held) - 1
+    if flow.transport == UDP:
+        track.desk.tallied[EVENTS, HELLO_INCOMPLETE] += 1
+        release(track, flow)
+        return
     fault = STREAM_GAP
     limits = track.desk.limits
     if track.pieces[h * limits.pieces].start == 0:

@@ -28,6 +28,7 @@ from pipeline.classify.track_kernels import (
 )
 from pipeline.kernels.circle import Circle
 from pipeline.kernels.compile import records
+from pipeline.kernels.libcrypto import PLAIN_BYTES, CipherDesk
 from pipeline.model.batches import PacketBatch, SessionBatch
 from pipeline.model.columns import ID_DTYPE, TextColumn, concat
 from pipeline.model.faults import Fault, Skip
@@ -97,7 +98,10 @@ class Counts:
 
 
 class Classify:
-    """The stage. Without a `circle`, or with everyone in `parse_for`, no gate is asked."""
+    """The stage. Without a `circle`, or with everyone in `parse_for`, no gate is asked.
+
+    Not `native`: QUIC is opened by `cryptography` even where the C library is found.
+    """
 
     def __init__(
         self,
@@ -107,13 +111,15 @@ class Classify:
         keys: Keys,
         limits: Limits = Limits(),
         subscriber_prefixes: tuple[Prefix, ...] = (),
+        native: bool = True,
     ) -> None:
         self._circle = None if parse_for is ParseFor.EVERYONE else circle
         self._parse_for = int(parse_for)
         self._limits = limits
         self._prefixes = np.array([p[:2] for p in subscriber_prefixes], np.uint64).reshape(-1, 2)
         self._lengths = np.array([p[2] for p in subscriber_prefixes], np.int64)
-        self._track = _allocate(limits, words_of(keys.address))
+        self._cipher = CipherDesk(native)
+        self._track = _allocate(limits, words_of(keys.address), self._cipher)
         self._counts = self._track.desk["counts"][0]
         self._tallied = self._track.desk["tallied"][0]
         self._totals = np.zeros_like(self._tallied[state.SUMS])
@@ -273,10 +279,10 @@ class _Scratch:
         self.side = np.zeros(rows, np.bool_)
 
 
-def _allocate(limits: Limits, key: np.ndarray) -> Track:
+def _allocate(limits: Limits, key: np.ndarray, cipher: CipherDesk) -> Track:
     """All memory of a stage; what is never touched is never resident."""
     at_first = min(limits.flows * 2, SLOTS_AT_FIRST)
-    windows = limits.holdings * limits.unit_bytes
+    windows = limits.holdings * (limits.unit_bytes + state.SEAL_BYTES)
     track = Track(
         slots=records(state.SLOT, at_first),
         queue=records(state.QUEUED, at_first),
@@ -286,6 +292,8 @@ def _allocate(limits: Limits, key: np.ndarray) -> Track:
         rows=records(state.ROW, 2 * ROWS_A_STEP),
         memory=np.zeros(limits.unit_bytes + len(TEXTS) * TEXT_BYTES + windows, np.uint8),
         desk=records(state.DESK, 1),
+        cipher=cipher.records,
+        plain=np.zeros(PLAIN_BYTES, np.uint8),
     )
     stated = track.desk["limits"]
     stated["key0"], stated["key1"] = key[0], key[1]

@@ -74,10 +74,11 @@ NOW = np.dtype(
         ("time_ns", "i8"), ("number", "i8"), ("watermark_ns", "i8"), ("sequence", "i8"),
         ("client_hi", "u8"), ("client_lo", "u8"), ("server_hi", "u8"), ("server_lo", "u8"),
         ("client_port", "i8"), ("server_port", "i8"), ("basis", "i8"), ("fault", "i8"),
-        ("skip", "i8"), ("named", "i8"), ("marks", "i8"),
+        ("skip", "i8"), ("named", "i8"), ("marks", "i8"), ("kept", "i8"),
     ]
 )  # fmt: skip
-"""The packet being worked on, or the holding whose time is up, and what became of it."""
+"""The packet being worked on, or the holding whose time is up, and what became of it; `kept` says
+whether any of a datagram was opened, and whether any is held."""
 
 LIMITS = np.dtype(
     [
@@ -107,11 +108,21 @@ HEAD = np.dtype(
 )  # fmt: skip
 """Where in the bytes a request head has what, and what it says of its body."""
 
+LONG = np.dtype(
+    [
+        ("version", "i8"), ("salt", "i8"), ("ids_at", "i8"), ("ids_length", "i8"),
+        ("number_at", "i8"), ("stop", "i8"), ("offset", "i8"), ("data_at", "i8"),
+        ("data_stop", "i8"),
+    ]
+)  # fmt: skip
+"""Where a QUIC packet with a long header has its destination connection id, its number and its end;
+and of the CRYPTO frame being read in it, the offset and where its data are."""
+
 TALLIED_COLUMNS = 64  # more than there will be faults or skips
 DESK = np.dtype(
     [
         ("counts", COUNTS), ("limits", LIMITS), ("now", NOW), ("hello", HELLO), ("head", HEAD),
-        ("tallied", "i8", (4, TALLIED_COLUMNS)), ("hashed", "u8", (1, 6)),
+        ("long", LONG), ("tallied", "i8", (4, TALLIED_COLUMNS)), ("hashed", "u8", (1, 6)),
         ("digested", "u8", (1, 2)),
     ]
 )  # fmt: skip
@@ -123,9 +134,12 @@ DESK = np.dtype(
 NEW, OTHER, AT_HEAD, AT_CHUNK, AT_TRAILER, HELLO_SEEN, DONE = range(7)
 
 # How memory is divided: a hello put together from records, then host, target, referer and ALPN of
-# rows,
-# then the windows of holdings. Scratch and windows have `unit_bytes`, texts `text_bytes` each.
+# rows, then the windows of holdings. Scratch and each window have `unit_bytes`.
 HOST_TEXT, TARGET_TEXT, REFERER_TEXT, ALPN_TEXT, TEXTS = range(5)
+
+# Behind each window are the keys that opened what is in it, where that was sealed: key, vector and
+# header key (44 bytes), salt, length of the connection id, the id.
+SEAL_SALT, SEAL_LENGTH, SEAL_ID, SEAL_BYTES = 44, 45, 46, 72
 
 # What a flow's `bits` say.
 HAS_SEQUENCE, CLIENT_KNOWN, CLIENT_SIDE, MIDSTREAM, HELLO_NAMED = 1, 2, 4, 8, 16
@@ -151,6 +165,8 @@ class Track(NamedTuple):
     rows: np.ndarray
     memory: np.ndarray  # uint8, see `Limits` of the stage for how it is divided
     desk: np.ndarray  # the one DESK: an array of it outside kernels, the record inside
+    cipher: np.ndarray  # the one CIPHER, likewise; it and `plain` are no state
+    plain: np.ndarray  # uint8, what a sealed packet had in it
 
 
 @primitive
@@ -162,4 +178,10 @@ def text_start(limits, text):
 @primitive
 def window_start(limits, h):
     """Where in memory the window of a holding begins."""
-    return limits.unit_bytes + TEXTS * limits.text_bytes + h * limits.unit_bytes
+    return limits.unit_bytes + TEXTS * limits.text_bytes + h * (limits.unit_bytes + SEAL_BYTES)
+
+
+@primitive
+def seal_start(limits, h):
+    """Where in memory the keys behind the window of a holding begin."""
+    return window_start(limits, h) + limits.unit_bytes

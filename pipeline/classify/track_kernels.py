@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import numpy as np
 
+from pipeline.classify.datagrams_kernels import take_datagram
 from pipeline.classify.flows_kernels import (
     clear_flow,
     end_hash,
@@ -50,7 +51,6 @@ from pipeline.classify.state_kernels import (
     text_start,
 )
 from pipeline.classify.units_kernels import NOT_A_CLIENT, PASSED
-from pipeline.kernels.bytes import be32
 from pipeline.kernels.compile import kernel, primitive, routine
 from pipeline.model.faults import Fault, Skip
 
@@ -58,8 +58,7 @@ U64 = np.uint64
 I64 = np.int64
 SYN, ACK = 2, 16
 FLOWS_EXHAUSTED = int(Fault.FLOWS_EXHAUSTED)
-UDP_SKIP, NO_PAYLOAD, FLOW_DONE = int(Skip.UDP), int(Skip.NO_PAYLOAD), int(Skip.FLOW_DONE)
-QUIC_UNREAD = int(Skip.QUIC_UNREAD)
+NO_PAYLOAD, FLOW_DONE = int(Skip.NO_PAYLOAD), int(Skip.FLOW_DONE)
 
 # A card may hand over up to 64 KiB at once; what a packet has beyond that is not read. So the most
 # that a packet, with what was held before it, or a holding that expires can write is 80 KiB of the
@@ -79,24 +78,6 @@ def _has_room(track):
         and counts.target - text_start(limits, TARGET_TEXT) <= left
         and counts.referer - text_start(limits, REFERER_TEXT) <= left
         and counts.alpn - text_start(limits, ALPN_TEXT) <= left
-    )
-
-
-@primitive
-def _is_quic(data, at, length):
-    """Does a datagram begin with a QUIC long header of a version that exists (RFC 8999, 9000,
-    9369)?
-    """
-    if length < 7 or data[at] & 0x80 == 0:
-        return False
-    version = be32(data, at + 1)
-    return (
-        version == 1
-        or version == 0x6B3343CF
-        or version >> 8 == 0xFF0000  # drafts
-        or version & 0x0F0F0F0F == 0x0A0A0A0A  # reserved, to keep servers honest
-        or version >> 24 == 0x51  # Google's own
-        or version >> 4 == 0xFACEB00
     )
 
 
@@ -173,23 +154,21 @@ def _shake_hands(track, flow, side, tcp_flags, sequence, acknowledged, time_ns):
 
 @routine
 def _take_payload(track, flow, head, data, side):
-    """Hand a segment on, in the name of its sender; then note whether that was the client."""
+    """Hand a payload on, in the name of its sender; then count what became of it."""
     now, tallied = track.desk.now, track.desk.tallied
     now.watermark_ns = track.desk.counts.watermark_ns
     now.client_hi, now.client_lo = head.source_hi, head.source_lo
     now.server_hi, now.server_lo = head.target_hi, head.target_lo
     now.client_port, now.server_port = I64(head.source_port), I64(head.target_port)
     now.fault = now.skip = now.named = now.marks = 0
-    sequence = I64(head.sequence) + (1 if head.tcp_flags & SYN else 0)
     captured = min(I64(head.payload_captured), PAYLOAD_TAKEN_MAX)
     length = I64(head.payload_length)
-    take_segment(track, flow, data, I64(head.payload_at), captured, length, sequence & 0xFFFFFFFF)
-    bits = I64(flow.bits)
-    if bits & CLIENT_KNOWN == 0:
-        if now.skip == NOT_A_CLIENT:
-            flow.bits = bits | CLIENT_KNOWN | (0 if side else CLIENT_SIDE)
-        elif bits & HAS_SEQUENCE or flow.state == HELLO_SEEN:
-            flow.bits = bits | CLIENT_KNOWN | (CLIENT_SIDE if side else 0)
+    if flow.transport == TCP:
+        sequence = (I64(head.sequence) + (1 if head.tcp_flags & SYN else 0)) & 0xFFFFFFFF
+        take_segment(track, flow, data, I64(head.payload_at), captured, length, sequence)
+        _know_client(flow, now.skip == NOT_A_CLIENT, side)
+    else:
+        take_datagram(track, flow, data, I64(head.payload_at), captured, length, side)
     if now.named > 0:
         tallied[SUMS, SUM_NAMED] += 1
         if now.fault > 0:
@@ -198,6 +177,17 @@ def _take_payload(track, flow, head, data, side):
         tallied[ROW_FAULTS, now.fault] += 1
     elif now.skip != HELD:
         tallied[ROW_SKIPS, now.skip if now.skip > 0 else PASSED] += 1
+
+
+@primitive
+def _know_client(flow, from_server, side):
+    """Note whether it was the client who sent a segment, if that can be told."""
+    bits = I64(flow.bits)
+    if bits & CLIENT_KNOWN == 0:
+        if from_server:
+            flow.bits = bits | CLIENT_KNOWN | (0 if side else CLIENT_SIDE)
+        elif bits & HAS_SEQUENCE or flow.state == HELLO_SEEN:
+            flow.bits = bits | CLIENT_KNOWN | (CLIENT_SIDE if side else 0)
 
 
 @primitive
@@ -248,16 +238,17 @@ def _give_up_due(track, watermark_ns):
 
 @kernel
 def advance_track(
-    slots, queue, names, holdings, pieces, rows, memory, desk, watermark_ns,
+    slots, queue, names, holdings, pieces, rows, memory, desk, cipher, plain,
+    watermark_ns,
 ):  # fmt: skip
     """Let time pass up to `watermark_ns`; True when it is to be called again with room for rows."""
-    track = Track(slots, queue, names, holdings, pieces, rows, memory, desk[0])
+    track = Track(slots, queue, names, holdings, pieces, rows, memory, desk[0], cipher[0], plain)
     return _give_up_due(track, watermark_ns)
 
 
 @kernel
 def track_packets(
-    slots, queue, names, holdings, pieces, rows, memory, desk,
+    slots, queue, names, holdings, pieces, rows, memory, desk, cipher, plain,
     heads, data, time_ns, wire_length, first_number, subscriber, basis, directed, start,
     fingerprint, side,
 ):  # fmt: skip
@@ -268,7 +259,7 @@ def track_packets(
     millisecond a call). `heads` are HEADERs, `subscriber` (int32) and `basis` (uint8) the gate's;
     `fingerprint` (uint64) and `side` (bool) scratch. With `directed` a flow is one direction.
     """
-    track = Track(slots, queue, names, holdings, pieces, rows, memory, desk[0])
+    track = Track(slots, queue, names, holdings, pieces, rows, memory, desk[0], cipher[0], plain)
     tallied, counts, now = track.desk.tallied, track.desk.counts, track.desk.now
     idle_ns, capacity = track.desk.limits.idle_ns, track.desk.limits.flows
     if start == 0:
@@ -293,9 +284,6 @@ def track_packets(
             tallied[ROW_SKIPS, head.skip] += 1
             continue
         transport = head.transport
-        if directed and transport != TCP:
-            _skip_datagram(tallied, head, data)
-            continue
         at = find_flow(slots, fingerprint[i])
         if slots[at].fingerprint == U64(0):
             if counts.flows * 2 >= len(slots) and counts.flows < capacity:
@@ -307,10 +295,7 @@ def track_packets(
             _begin_again(track, slots[at], transport, subscriber[i], time_ns[i])
         flow = slots[at]
         flow.seen_ns = counts.watermark_ns
-        if transport != TCP:
-            _skip_datagram(tallied, head, data)
-            continue
-        if head.tcp_flags & SYN:
+        if transport == TCP and head.tcp_flags & SYN:
             _shake_hands(
                 track, flow, side[i], head.tcp_flags, I64(head.sequence),
                 I64(head.acknowledged), time_ns[i],
@@ -329,19 +314,12 @@ def track_packets(
     return len(time_ns)
 
 
-@primitive
-def _skip_datagram(tallied, head, data):
-    """UDP is not read yet; QUIC is counted apart."""
-    quic = _is_quic(data, I64(head.payload_at), I64(head.payload_captured))
-    tallied[ROW_SKIPS, QUIC_UNREAD if quic else UDP_SKIP] += 1
-
-
 @kernel
 def forget_flows(
-    slots, queue, names, holdings, pieces, rows, memory, desk, gone,
+    slots, queue, names, holdings, pieces, rows, memory, desk, cipher, plain, gone,
 ):  # fmt: skip
     """Take out every flow of the subscribers whose place in `gone` (uint8) is set."""
-    track = Track(slots, queue, names, holdings, pieces, rows, memory, desk[0])
+    track = Track(slots, queue, names, holdings, pieces, rows, memory, desk[0], cipher[0], plain)
     at = 0
     while at < len(slots):
         who = slots[at].subscriber

@@ -49,7 +49,7 @@ BODY_BYTES_MAX = 1 << 30  # a longer one would outrun what sequence numbers tell
 HELLO_BAD, HELLO_TOO_LONG = int(Fault.HELLO_BAD), int(Fault.HELLO_TOO_LONG)
 SNI_BAD, HOST_BAD, HEAD_BAD = int(Fault.SNI_BAD), int(Fault.HOST_BAD), int(Fault.HEAD_BAD)
 NO_NAME, NOT_A_CLIENT, PASSED = int(Skip.NO_NAME), int(Skip.NOT_A_CLIENT), int(Skip.PASSED)
-HTTP, TLS = int(Protocol.HTTP), int(Protocol.TLS)
+HTTP, TLS, QUIC = int(Protocol.HTTP), int(Protocol.TLS), int(Protocol.QUIC)
 DOCUMENT, REPEAT = int(SessionFlag.DOCUMENT), int(SessionFlag.REPEAT)
 UNRELIABLE, FLAG_MIDSTREAM = int(SessionFlag.UNRELIABLE), int(SessionFlag.MIDSTREAM)
 
@@ -106,25 +106,32 @@ def _take_hello(track, flow, data, start, stop):
     flow.state = HELLO_SEEN
     flow.tries = track.desk.limits.repeats
     if hello.in_scratch == 1:
-        _name_of_hello(track, flow, track.memory, again)
+        name_of_hello(track, flow, track.memory, TLS, again)
     else:
-        _name_of_hello(track, flow, data, again)
+        name_of_hello(track, flow, data, TLS, again)
     return WHOLE, hello.records_stop
 
 
 @routine
-def _name_of_hello(track, flow, data, again):
+def name_of_hello(track, flow, data, protocol, again):
     """Write the row of a hello, unless it is `again` the one whose name is known."""
     hello = track.desk.hello
-    if tls.read_hello(data, hello.body_at, hello.body_stop, hello) != tls.WHOLE:
+    if tls.read_hello(data, hello.body_at, hello.body_stop, hello) == tls.WHOLE:
+        name_row(track, flow, data, protocol, again)
+    else:
         note_fault(track, HELLO_BAD)
-        return
+
+
+@routine
+def name_row(track, flow, data, protocol, again):
+    """Write the row of a hello that was read, under its server name."""
+    hello = track.desk.hello
     kind, start, stop = clean_host(data, hello.name_at, hello.name_stop)
     if kind == HOST_NONE:
         track.desk.now.skip = NO_NAME
     elif kind != HOST_NAME:
         note_fault(track, SNI_BAD)
-    elif _begin_row(track, flow, data, start, stop, TLS, 0, again):
+    elif _begin_row(track, flow, data, start, stop, protocol, 0, again):
         counts = track.desk.counts
         counts.alpn = tls.copy_alpn(data, hello.alpn_at, hello.alpn_stop, track.memory, counts.alpn)
         _end_row(track, 0)

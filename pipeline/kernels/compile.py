@@ -91,7 +91,8 @@ CACHE = cache_folder()
 if CACHE is not None:
     os.environ["NUMBA_CACHE_DIR"] = str(CACHE)
 
-import numba  # noqa: E402  (the folder has to be set first)
+import llvmlite.binding  # noqa: E402  (the folder has to be set first)
+import numba  # noqa: E402
 import numpy as np  # noqa: E402
 from numba.core import config  # noqa: E402
 
@@ -141,3 +142,27 @@ def records(dtype: np.dtype, *shape: int) -> np.ndarray:
     """Zeroed records for kernels: plain arrays for compiled ones, with attributes for Python."""
     empty = np.zeros(shape, dtype)
     return empty.view(np.recarray) if INTERPRETED else empty
+
+
+FOREIGN_TYPES: dict[str, Any] = {
+    "i": numba.types.int32,
+    "p": numba.types.intp,
+    "v": numba.types.void,
+}
+
+
+def foreign(name: str, signature: str, function: Any, address: int) -> Callable[..., Any]:
+    """A C function as kernels call it, by a symbol: a pointer could not be kept between runs.
+
+    `signature` is a letter for the result and one for each argument: `i` an int, `p` an address,
+    `v` nothing. The symbol is to be there before a kernel that names it is loaded, also where it
+    stands for something else; without JIT the ctypes `function` is called.
+    """
+    if INTERPRETED:
+        return lambda *arguments: function(*map(int, arguments))
+    llvmlite.binding.add_symbol(name, address)
+    arguments = (FOREIGN_TYPES[letter] for letter in signature[1:])
+    declared: Callable[..., Any] = numba.types.ExternalFunction(
+        name, FOREIGN_TYPES[signature[0]](*arguments)
+    )
+    return declared

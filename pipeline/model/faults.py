@@ -52,6 +52,8 @@ class Fault(IntEnum):
     INTERFACE_UNKNOWN = 37  # a packet of an interface that nothing describes
     TIME_MISSING = 38  # a packet without a time of its own; it gets that of the one before
     PROTOCOL_UNKNOWN = 39  # an IP protocol that we know nothing of
+    QUIC_BAD = 40  # lengths of a QUIC packet or of a frame in it that do not add up
+    QUIC_SEALED = 41  # an Initial that the client's keys do not open, as far as we know them
 
 
 class Skip(IntEnum):
@@ -59,13 +61,13 @@ class Skip(IntEnum):
 
     NOT_IP = 1
     NOT_TCP_OR_UDP = 2
-    UDP = 3
+    UDP = 3  # neither QUIC nor anything else that is read
     NO_PAYLOAD = 4
     OUTSIDE = 5  # bound, but not in the parse set
     UNBOUND = 6  # a subscriber's address nobody is bound to
     NOT_SUBSCRIBER = 7  # not the client's side
     FLOW_DONE = 8  # its name is known, or it will never have one
-    QUIC_UNREAD = 9
+    QUIC_UNREAD = 9  # says nothing of the client's hello, or is of a version nobody knows
     HELD = 10  # kept for a hello or head that is not whole
     NO_NAME = 11  # a hello without a server name, a request without a host
     NAME_OF_NOBODY = 12  # matched no partner and no tracker: counted and forgotten

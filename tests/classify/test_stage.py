@@ -349,7 +349,7 @@ def test_a_long_target_is_cut_with_its_packet():
 
 
 def test_quic_is_counted_apart_and_udp_makes_flows():
-    initial = b"\xc3\x00\x00\x00\x01\x08" + bytes(1200)
+    initial = b"\xc3\xff\x00\x00\x10\x08" + bytes(1200)  # of draft 16
     raws = [frames.udp(initial), frames.udp(b"plain"), frames.udp(initial, port=2)]
     compare(timed(raws))
     classify = Classify(circle=None, parse_for=ParseFor.EVERYONE, keys=KEYS)

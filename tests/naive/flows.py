@@ -14,6 +14,7 @@ from pipeline.classify.stage import Limits
 from pipeline.model.faults import Fault, Skip
 from pipeline.model.words import SessionFlag
 from tests.naive import http, tls
+from tests.naive.datagrams import Datagram
 from tests.naive.headers import Header
 from tests.naive.streams import (
     End,
@@ -23,7 +24,6 @@ from tests.naive.streams import (
     Row,
     distance,
     is_from_server,
-    is_quic,
     starts_unit,
 )
 
@@ -85,10 +85,7 @@ class NaiveClassify:
         elif self._is_idle(flow):
             self._begin_again(flow, time_ns)
         flow.seen_ns = self.watermark_ns
-        if header.transport == "udp":
-            self.skips[Skip.QUIC_UNREAD if is_quic(header.payload) else Skip.UDP] += 1
-            return
-        if header.tcp_flags & SYN:
+        if header.transport == "tcp" and header.tcp_flags & SYN:
             self._shake_hands(flow, header, source, target, time_ns)
         if header.payload_length == 0:
             self.skips[Skip.NO_PAYLOAD] += 1
@@ -100,8 +97,11 @@ class NaiveClassify:
             now = Now(time_ns, number, self.watermark_ns, source, target)
             sequence = (header.sequence + bool(header.tcp_flags & SYN)) & MASK
             taken = header.payload[:PAYLOAD_TAKEN_MAX]
-            self._segment(flow, now, taken, header.payload_length, sequence)
-            if flow.client is None:
+            if header.transport == "udp":
+                Datagram(self, flow, now, taken, header.payload_length).take()
+            else:
+                self._segment(flow, now, taken, header.payload_length, sequence)
+            if header.transport == "tcp" and flow.client is None:
                 if now.skip == Skip.NOT_A_CLIENT:
                     flow.client = target
                 elif flow.place is not None or flow.state == "hello":
@@ -284,11 +284,12 @@ class NaiveClassify:
             assert flow.holding
             flow.holding.add(raw, 0, now, self.limits)
             self._count_held(flow, now)
+        else:
+            self._other(flow, lost=True)
 
     def _begin_holding(self, flow: Flow, now: Now) -> bool:
         if len(self.holdings) == self.limits.holdings:
             self._fault(now, Fault.SEGMENTS_EXHAUSTED)
-            self._other(flow, lost=True)
             return False
         assert flow.place is not None
         deadline_ns = self.watermark_ns + self.limits.hold_ns
@@ -304,6 +305,7 @@ class NaiveClassify:
 
     def _hold(self, flow: Flow, now: Now, raw: bytes, ahead: int) -> None:
         if not flow.holding and not self._begin_holding(flow, now):
+            self._other(flow, lost=True)
             return
         holding = flow.holding
         assert holding
@@ -386,6 +388,10 @@ class NaiveClassify:
     def _give_up(self, flow: Flow, now: Now) -> None:
         assert flow.holding
         front = flow.holding.front()
+        if flow.transport == "udp":
+            self.faults[Fault.HELLO_INCOMPLETE] += 1
+            self._release(flow)
+            return
         if not front:
             self.faults[Fault.STREAM_GAP] += 1
         else:

@@ -61,6 +61,7 @@ class Holding:
     disagrees: bool = False
     named: bool = False
     rows: int = 0
+    seal: tuple[str, bytes] | None = None  # QUIC: salt and connection id of the keys
 
     def add(self, raw: bytes, position: int, now: Now, limits: Limits) -> str:
         """Fill gaps, the first of two overlapping segments wins: stored, nothing new, or no room."""
@@ -158,17 +159,3 @@ def is_from_server(raw: bytes) -> bool:
     if len(raw) > 5 and raw[:2] == b"\x16\x03":
         return raw[5] == 2
     return len(raw) >= 9 and raw[:5] == b"HTTP/" and raw[8:9] == b" "
-
-
-def is_quic(raw: bytes) -> bool:
-    """Does a datagram begin with a QUIC long header of a version that exists?"""
-    if len(raw) < 7 or not raw[0] & 0x80:
-        return False
-    version = int.from_bytes(raw[1:5], "big")
-    return (
-        version in (1, 0x6B3343CF)
-        or version >> 8 == 0xFF0000
-        or version & 0x0F0F0F0F == 0x0A0A0A0A
-        or version >> 24 == 0x51
-        or version >> 4 == 0xFACEB00
-    )

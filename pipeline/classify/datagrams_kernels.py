@@ -1,0 +1,310 @@
+"""Datagrams of a UDP flow: QUIC's client hello, from Initials in any order, to a session.
+
+The keys come from the first destination connection id that the client used (RFC 9001, 5.2), and
+stay when it takes another after the server's answer; after a Retry (RFC 9000, 17.2.5) it begins
+again with keys of a new one. So an Initial is tried with the keys that opened what is held, if
+anything is, and then with those of its own id; where the latter open it, what was held is given up.
+An Initial that none opens is the server's, or of a connection whose first was not seen, or made up:
+QUIC_SEALED.
+
+A hello that is whole in one frame is read where it lies. Otherwise its bytes are held by their
+offset, as segments of TCP are: the first of two that overlap wins, a difference makes the name
+unreliable, and bytes, pieces, holdings and time are bounded. Pieces that touch are joined, so that
+a hello cut into a hundred frames needs few.
+
+Each Initial that is opened, or tried to, is a try of its flow; a flow without tries, or with its
+hello, is done. Most datagrams of a flow end there, unread. What an Initial costs stands in
+`pipeline/kernels/sealing.py`.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from pipeline.classify import gquic_kernels as gquic
+from pipeline.classify import quic_kernels as quic
+from pipeline.classify import tls_kernels as tls
+from pipeline.classify.held_kernels import NO_ROOM, NOTHING_NEW, join_pieces, whole_until
+from pipeline.classify.segments_kernels import (
+    HELLO_INCOMPLETE,
+    HELLO_TOO_LONG,
+    PAYLOAD_CUT,
+    SEGMENTS_EXHAUSTED,
+    begin_holding,
+    count_held,
+    release,
+    store,
+)
+from pipeline.classify.state_kernels import (
+    CLIENT_KNOWN,
+    CLIENT_SIDE,
+    DONE,
+    EVENTS,
+    SEAL_ID,
+    SEAL_LENGTH,
+    SEAL_SALT,
+    seal_start,
+    window_start,
+)
+from pipeline.classify.units_kernels import (
+    HELLO_BAD,
+    PASSED,
+    QUIC,
+    UNRELIABLE,
+    name_of_hello,
+    name_row,
+    note_fault,
+)
+from pipeline.kernels.bytes import be24, copy_bytes
+from pipeline.kernels.compile import routine
+from pipeline.kernels.sealing import KEYS_BYTES, Q050, derive_keys
+from pipeline.model.faults import Fault, Skip
+
+I64 = np.int64
+QUIC_BAD, QUIC_SEALED = int(Fault.QUIC_BAD), int(Fault.QUIC_SEALED)
+QUIC_UNREAD, UDP_SKIP = int(Skip.QUIC_UNREAD), int(Skip.UDP)
+SEALED = -1
+OPENED, KEPT = 1, 2  # what `kept` says of a datagram
+LARGEST_MAX = 0xFFFFFFFE
+
+
+@routine
+def take_datagram(track, flow, data, place, captured, length, side):
+    """Take `data[place : place + captured]`, `length` bytes by the UDP header, of a flow.
+
+    What became of it is written to `track.desk.now`, as for a segment.
+    """
+    now = track.desk.now
+    now.kept = 0
+    stop = place + captured
+    if captured < 14:  # too short for any of them
+        now.skip = UDP_SKIP
+        return
+    if data[place] & 0x80 == 0 or data[place + 1] == 0x51:
+        at = gquic.after_header(data, place, stop)
+        if at >= 0:
+            _take_google(track, flow, data, at, stop, captured < length, side)
+            return
+    if not quic.is_quic(data, place, captured):
+        now.skip = UDP_SKIP
+        return
+    _take_packets(track, flow, data, place, stop, captured < length, side)
+    if flow.tries == 0 and flow.state != DONE:
+        if flow.held > 0:
+            track.desk.tallied[EVENTS, HELLO_INCOMPLETE] += 1
+        _leave_alone(track, flow)
+    if now.skip == 0:
+        if now.kept == KEPT and flow.held > 0:
+            count_held(track, flow)
+        else:
+            now.skip = QUIC_UNREAD if now.kept == 0 else PASSED
+
+
+@routine
+def _leave_alone(track, flow):
+    """Nothing more is to be had of this flow."""
+    release(track, flow)
+    flow.state = DONE
+
+
+@routine
+def _know_client(flow, side):
+    """Whoever sent this packet is the client."""
+    flow.bits = I64(flow.bits) | CLIENT_KNOWN | (CLIENT_SIDE if side else 0)
+
+
+@routine
+def _take_packets(track, flow, data, at, stop, cut, side):
+    """Take the packets of a datagram one after the other, until the hello is whole."""
+    now, long = track.desk.now, track.desk.long
+    while at < stop and data[at] & 0x80 and flow.state != DONE and flow.tries > 0:
+        found = quic.read_long(data, at, stop, long)
+        if found == quic.TOO_SHORT and cut:
+            note_fault(track, PAYLOAD_CUT)
+        elif found == quic.TOO_SHORT or found == quic.BAD_PACKET:
+            note_fault(track, QUIC_BAD)
+        if found != quic.INITIAL and found != quic.PASSED_OVER:
+            return
+        after = I64(long.stop)
+        if found == quic.INITIAL:
+            length = _open(track, flow, data, at)
+            if length == SEALED:
+                note_fault(track, QUIC_SEALED)
+            else:
+                now.kept = max(now.kept, OPENED)
+                _know_client(flow, side)
+                _take_frames(track, flow, data, length)
+        at = after
+
+
+@routine
+def _open(track, flow, data, at):
+    """Open an Initial with the keys of what is held, else with those of its own connection id.
+
+    How many bytes there are in `plain`, or SEALED. Where its own id opens it, and other keys
+    opened what is held, that is given up.
+    """
+    cipher, long, plain = track.cipher, track.desk.long, track.plain
+    if flow.held > 0:
+        h = I64(flow.held) - 1
+        seal = seal_start(track.desk.limits, h)
+        largest = I64(track.holdings[h].origin) - 1
+        copy_bytes(track.memory, seal, seal + KEYS_BYTES, cipher.keys, 0)
+        flow.tries = I64(flow.tries) - 1
+        length, number = quic.open_initial(cipher, data, at, long, largest, plain)
+        if length >= 0:
+            track.holdings[h].origin = min(max(largest, number), LARGEST_MAX) + 1
+            long.salt = I64(track.memory[seal + SEAL_SALT])
+            return length
+        if flow.tries == 0 or _is_same_id(track, data, seal):
+            return I64(SEALED)
+    flow.tries = I64(flow.tries) - 1
+    derive_keys(cipher, long.salt, data, long.ids_at, long.ids_length)
+    length, number = quic.open_initial(cipher, data, at, long, I64(-1), plain)
+    if length < 0:
+        return I64(SEALED)
+    release(track, flow)
+    flow.next_sequence = min(number, LARGEST_MAX) + 1
+    return length
+
+
+@routine
+def _is_same_id(track, data, seal):
+    """Are the keys at `seal` those of the packet's own connection id and version?"""
+    memory, long = track.memory, track.desk.long
+    if I64(memory[seal + SEAL_SALT]) != long.salt:
+        return False
+    if I64(memory[seal + SEAL_LENGTH]) != long.ids_length:
+        return False
+    for i in range(long.ids_length):
+        if memory[seal + SEAL_ID + i] != data[long.ids_at + i]:
+            return False
+    return True
+
+
+@routine
+def _seal_holding(track, flow, data):
+    """Note with what keys, of what connection id, the packet at hand was opened."""
+    long, memory = track.desk.long, track.memory
+    seal = seal_start(track.desk.limits, I64(flow.held) - 1)
+    copy_bytes(track.cipher.keys, 0, KEYS_BYTES, memory, seal)
+    memory[seal + SEAL_SALT] = long.salt
+    memory[seal + SEAL_LENGTH] = long.ids_length
+    copy_bytes(data, long.ids_at, long.ids_at + long.ids_length, memory, seal + SEAL_ID)
+
+
+@routine
+def _take_frames(track, flow, data, length):
+    """Take the CRYPTO frames of an Initial that was opened."""
+    long, plain = track.desk.long, track.plain
+    at = I64(0)
+    while flow.state != DONE:
+        found, at = quic.next_crypto(plain, at, length, long)
+        if found != quic.CRYPTO:
+            if found == quic.BAD_FRAME:
+                note_fault(track, QUIC_BAD)
+            return
+        if long.data_stop == long.data_at:
+            continue
+        if long.offset + long.data_stop - long.data_at > track.desk.limits.unit_bytes:
+            note_fault(track, HELLO_TOO_LONG)
+            _leave_alone(track, flow)
+            return
+        if flow.held == 0:
+            if long.offset == 0 and _is_whole(track, flow, plain, long.data_at, long.data_stop):
+                return
+            if flow.state == DONE or not begin_holding(track, flow):
+                return
+            _seal_holding(track, flow, data)
+        if not _keep(track, flow):
+            return
+
+
+@routine
+def _keep(track, flow):
+    """Keep the data of a CRYPTO frame, and read the hello if it is whole now; False for no room."""
+    now, long, limits = track.desk.now, track.desk.long, track.desk.limits
+    length = long.data_stop - long.data_at
+    stored = store(track, flow, track.plain, long.data_at, length, long.offset)
+    if stored == NO_ROOM:
+        note_fault(track, SEGMENTS_EXHAUSTED)
+        release(track, flow)
+        now.kept = OPENED
+        return False
+    if stored == NOTHING_NEW:
+        return True
+    now.kept = KEPT
+    h = I64(flow.held) - 1
+    first = h * limits.pieces
+    join_pieces(track.holdings[h], track.pieces, first)
+    whole = whole_until(track.pieces, first, I64(track.holdings[h].pieces))
+    if whole > 0:
+        window = window_start(limits, h)
+        _is_whole(track, flow, track.memory, window, window + whole)
+    return True
+
+
+@routine
+def _is_whole(track, flow, source, start, stop):
+    """Is the hello that begins `source[start:stop]` whole? Then its row is written; either way of
+    ending, with a name or because it can be none, the flow is done.
+    """
+    hello, long = track.desk.hello, track.desk.long
+    google = long.salt == Q050
+    if google:
+        needed = gquic.chlo_length(source, start, stop)
+    elif source[start] != tls.CLIENT_HELLO:
+        needed = I64(-1)
+    else:
+        needed = 4 + be24(source, start + 1) if stop - start >= 4 else I64(0)
+    if needed < 0:
+        note_fault(track, HELLO_BAD)
+    elif needed > track.desk.limits.unit_bytes:
+        note_fault(track, HELLO_TOO_LONG)
+    elif needed == 0 or needed > stop - start:
+        return False
+    elif google:
+        _name(track, flow, source, start, start + needed, True)
+    else:
+        hello.body_at = start + 4
+        hello.body_stop = start + needed
+        _name(track, flow, source, start, start + needed, False)
+    _leave_alone(track, flow)
+    return True
+
+
+@routine
+def _name(track, flow, source, start, stop, google):
+    """Write the row of a whole hello, in the name of the packet that brought its first byte."""
+    now, h = track.desk.now, I64(flow.held) - 1
+    own_ns, own_number, named = now.time_ns, now.number, now.named
+    if h >= 0:
+        first = track.pieces[h * track.desk.limits.pieces]
+        now.time_ns, now.number = first.time_ns, first.number
+        now.marks = UNRELIABLE if track.holdings[h].disagrees == 1 else 0
+    if not google:
+        name_of_hello(track, flow, source, QUIC, False)
+    elif gquic.read_chlo(source, start, stop, track.desk.hello) == tls.WHOLE:
+        name_row(track, flow, source, QUIC, False)
+    else:
+        note_fault(track, HELLO_BAD)
+    now.marks = 0
+    now.time_ns, now.number = own_ns, own_number
+    if h >= 0 and now.named > named:
+        track.holdings[h].named = 1
+
+
+@routine
+def _take_google(track, flow, data, at, stop, cut, side):
+    """Take a packet of Google's QUIC that is not sealed; its hello is whole or cut off."""
+    at = gquic.find_chlo(data, at, stop)
+    if at < 0:
+        track.desk.now.skip = QUIC_UNREAD
+        return
+    _know_client(flow, side)
+    length = gquic.chlo_length(data, at, stop)
+    if cut and length >= 0 and (length == 0 or length > stop - at):
+        note_fault(track, PAYLOAD_CUT)
+    else:
+        _name(track, flow, data, at, stop, True)
+    _leave_alone(track, flow)

@@ -1,0 +1,202 @@
+"""What `pipeline/classify/datagrams_kernels.py` does with a datagram, for `flows.NaiveClassify`."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from pipeline.model.faults import Fault, Skip
+from pipeline.model.words import SessionFlag
+from tests.naive import http, quic, tls
+from tests.naive.streams import Flow, Now, Piece
+
+if TYPE_CHECKING:
+    from tests.naive.flows import NaiveClassify
+
+
+class Datagram:
+    """One datagram of a flow, and what came of it so far."""
+
+    def __init__(self, twin: NaiveClassify, flow: Flow, now: Now, raw: bytes, length: int) -> None:
+        self.twin, self.flow, self.now, self.raw = twin, flow, now, raw
+        self.cut = len(raw) < length
+        self.opened = self.kept = False
+
+    def take(self) -> None:
+        """Take it."""
+        if len(self.raw) < 14:
+            self.now.skip = Skip.UDP
+            return
+        frames = quic.google_frames(self.raw)
+        if frames is not None:
+            self.google(frames)
+            return
+        if not quic.is_quic(self.raw):
+            self.now.skip = Skip.UDP
+            return
+        self.packets(self.raw)
+        flow = self.flow
+        if flow.tries == 0 and flow.state != "done":
+            self.twin.faults[Fault.HELLO_INCOMPLETE] += flow.holding is not None
+            self.leave_alone()
+        if self.now.skip is not None:
+            return
+        if self.kept and flow.holding:
+            self.twin._count_held(flow, self.now)
+        else:
+            self.now.skip = Skip.PASSED if self.opened else Skip.QUIC_UNREAD
+
+    def fault(self, fault: Fault) -> None:
+        self.twin._fault(self.now, fault)
+
+    def leave_alone(self) -> None:
+        """Nothing more is to be had of this flow."""
+        self.twin._release(self.flow)
+        self.flow.state = "done"
+
+    def packets(self, raw: bytes) -> None:
+        """The packets of the datagram, until the hello is whole."""
+        flow = self.flow
+        while raw[:1] >= b"\x80" and flow.state != "done" and flow.tries:
+            packet = quic.read_long(raw)
+            if isinstance(packet, str):
+                cut = packet == quic.SHORT and self.cut
+                self.fault(Fault.PAYLOAD_CUT if cut else Fault.QUIC_BAD)
+            if packet is None or isinstance(packet, str):
+                return
+            if packet.kind == "i":
+                found = self.open(packet)
+                if found is None:
+                    self.fault(Fault.QUIC_SEALED)
+                else:
+                    self.opened = True
+                    flow.client = flow.client or self.now.client
+                    self.frames(*found)
+            raw = raw[len(packet.raw) :]
+
+    def open(self, packet: quic.Long) -> tuple[bytes, tuple[str, bytes], int] | None:
+        """Its frames, the salt and id whose keys opened it, and its number."""
+        flow, own = self.flow, (packet.salt, packet.dcid)
+        holding = flow.holding
+        if holding and holding.seal:
+            flow.tries -= 1
+            found = quic.open_initial(packet, quic.client_keys(*holding.seal), holding.base - 1)
+            if found:
+                holding.base = max(holding.base, found[1] + 1)
+                return found[0], holding.seal, found[1]
+            if not flow.tries or holding.seal == own:
+                return None
+        flow.tries -= 1
+        found = quic.open_initial(packet, quic.client_keys(*own), -1)
+        if not found:
+            return None
+        self.twin._release(flow)
+        return found[0], own, found[1]
+
+    def frames(self, plain: bytes, seal: tuple[str, bytes], number: int) -> None:
+        """The CRYPTO frames of an Initial."""
+        flow, limits = self.flow, self.twin.limits
+        found, good = quic.crypto_frames(plain, seal[0][0] in "QT")
+        for offset, data in found:
+            if not data:
+                continue
+            if offset + len(data) > limits.unit_bytes:
+                self.fault(Fault.HELLO_TOO_LONG)
+                self.leave_alone()
+                return
+            if flow.holding is None:
+                if offset == 0:
+                    self.whole(data, seal)
+                    if flow.state == "done":
+                        return
+                flow.place = number + 1
+                if not self.twin._begin_holding(flow, self.now):
+                    return
+                assert flow.holding
+                flow.holding.seal = seal
+            if not self.keep(offset, data, seal):
+                return
+            if flow.state == "done":
+                return
+        if not good:
+            self.fault(Fault.QUIC_BAD)
+
+    def keep(self, offset: int, data: bytes, seal: tuple[str, bytes]) -> bool:
+        """Keep data by its offset and see whether the hello is whole now; False for no room."""
+        flow = self.flow
+        assert flow.holding
+        stored = flow.holding.add(data, offset, self.now, self.twin.limits)
+        if stored == "no room":
+            self.fault(Fault.SEGMENTS_EXHAUSTED)
+            self.twin._release(flow)
+            self.kept = False
+            return False
+        if stored == "stored":
+            self.kept = True
+            joined: list[Piece] = []
+            for piece in flow.holding.pieces:
+                if joined and joined[-1].stop == piece.start:
+                    last = joined.pop()
+                    piece = Piece(last.start, last.raw + piece.raw, last.time_ns, last.number)
+                joined.append(piece)
+            flow.holding.pieces = joined
+            if front := flow.holding.front():
+                self.whole(front, seal)
+        return True
+
+    def whole(self, hello: bytes, seal: tuple[str, bytes]) -> None:
+        """Name the hello if it is whole; done as well where it can be none."""
+        google = seal[0] == "Q050"
+        needed: int | None
+        if google:
+            needed = quic.chlo_length(hello)
+        elif hello[0] != 1:
+            needed = None
+        else:
+            needed = 4 + int.from_bytes(hello[1:4], "big") if len(hello) >= 4 else 0
+        if needed is None:
+            self.fault(Fault.HELLO_BAD)
+        elif needed > self.twin.limits.unit_bytes:
+            self.fault(Fault.HELLO_TOO_LONG)
+        elif not needed or needed > len(hello):
+            return
+        else:
+            self.name(hello[:needed], google)
+        self.leave_alone()
+
+    def name(self, hello: bytes, google: bool) -> None:
+        """Write the row, in the name of the packet that brought the first byte."""
+        now, holding = self.now, self.flow.holding
+        own, named = (now.time_ns, now.number), now.named
+        if holding:
+            now.time_ns, now.number = holding.pieces[0].time_ns, holding.pieces[0].number
+            now.flags = SessionFlag.UNRELIABLE if holding.disagrees else 0
+        read = None if google else tls.read_hello(hello[4:])
+        name = quic.chlo_name(hello) if google else read.name if read else None
+        if name is None:
+            self.fault(Fault.HELLO_BAD)
+        else:
+            kind, host = http.clean_host(name)
+            if kind == "none":
+                now.skip = Skip.NO_NAME
+            elif kind != "name":
+                self.fault(Fault.SNI_BAD)
+            elif row := self.twin._row(self.flow, now, "quic", host, 0, again=False):
+                row.alpn = tls.alpn_text(read.alpn) if read else b""
+        now.flags = 0
+        now.time_ns, now.number = own
+        if holding:
+            holding.named |= now.named > named
+
+    def google(self, frames: bytes) -> None:
+        """A packet of Google's that is not sealed."""
+        hello = quic.google_hello(frames)
+        if hello is None:
+            self.now.skip = Skip.QUIC_UNREAD
+            return
+        self.flow.client = self.flow.client or self.now.client
+        length = quic.chlo_length(hello)
+        if self.cut and length is not None and (length == 0 or length > len(hello)):
+            self.fault(Fault.PAYLOAD_CUT)
+        else:
+            self.name(hello, google=True)
+        self.leave_alone()
