@@ -13,7 +13,6 @@ from __future__ import annotations
 import numpy as np
 
 from pipeline.classify import tls_kernels as tls
-from pipeline.classify.headers_kernels import UDP
 from pipeline.classify.held_kernels import (
     NO_ROOM,
     NOTHING_NEW,
@@ -26,6 +25,7 @@ from pipeline.classify.held_kernels import (
     whole_until,
 )
 from pipeline.classify.http_kernels import starts_head
+from pipeline.classify.layers_kernels import UDP
 from pipeline.classify.state_kernels import (
     AT_HEAD,
     DONE,
