@@ -62,6 +62,7 @@ HELD, FLOW_DONE, OTHER_PROTOCOL = int(Skip.HELD), int(Skip.FLOW_DONE), int(Skip.
 CHANGE_CIPHER_SPEC, CHANGE_CIPHER_SPEC_BYTES = 20, 6
 UNIT_BYTES_MIN = 6  # fewer do not tell a hello or a head from anything else
 SEQUENCE_MASK = 0xFFFFFFFF
+LINE_FEED, HTTP_1 = 10, np.frombuffer(b" HTTP/1.", np.uint8)
 
 
 @routine
@@ -92,6 +93,25 @@ def _starts_unit(data, start, stop):
     for at in range(start, stop):
         if data[at] == 32:
             return True
+    return False
+
+
+@routine
+def asks(data, start, stop):
+    """Is it a hello, or has it a whole request line of HTTP/1: what no server says?"""
+    if not _starts_unit(data, start, stop):
+        return False
+    if data[start] == tls.HANDSHAKE:
+        return True
+    word = False
+    for at in range(start, stop):
+        if data[at] == LINE_FEED:
+            return word
+        if at + len(HTTP_1) <= stop and data[at] == HTTP_1[0]:
+            same = True
+            for k in range(len(HTTP_1)):
+                same = same and data[at + k] == HTTP_1[k]
+            word = word or same
     return False
 
 

@@ -68,7 +68,7 @@ class Limits:
     holdings: int = 1 << 12
     unit_bytes: int = 1 << 14
     pieces: int = 16
-    hold_ns: int = 5 * SECOND_NS
+    hold_ns: int = 10 * SECOND_NS
     tries: int = 24
     repeats: int = 4
     names: int = 1 << 16

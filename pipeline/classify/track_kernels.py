@@ -26,9 +26,10 @@ from pipeline.classify.flows_kernels import (
     remove_flow,
 )
 from pipeline.classify.layers_kernels import TCP
-from pipeline.classify.segments_kernels import HELD, expire_oldest, release, take_segment
+from pipeline.classify.segments_kernels import HELD, asks, expire_oldest, release, take_segment
 from pipeline.classify.state_kernels import (
     ALPN_TEXT,
+    ANSWERED,
     CLIENT_KNOWN,
     CLIENT_SIDE,
     DONE,
@@ -37,6 +38,7 @@ from pipeline.classify.state_kernels import (
     HELLO_SEEN,
     HOST_TEXT,
     NEW,
+    OTHER,
     REFERER_TEXT,
     ROW_FAULTS,
     ROW_SKIPS,
@@ -50,7 +52,7 @@ from pipeline.classify.state_kernels import (
     Track,
     text_start,
 )
-from pipeline.classify.units_kernels import NOT_A_CLIENT, PASSED
+from pipeline.classify.units_kernels import NOT_A_CLIENT, PASSED, begin_other
 from pipeline.kernels.compile import kernel, primitive, routine
 from pipeline.model.faults import Fault, Skip
 
@@ -180,12 +182,31 @@ def _take_payload(track, flow, head, data, side):
 
 
 @primitive
+def _turns_round(flow, head, data):
+    """Does the one who was taken for the server ask, and nobody has before? Then it is the client:
+    a proxy that is called from inside (SOCKS) passes requests against the way of its connection.
+    """
+    if flow.names > 0 or flow.held > 0 or head.transport != TCP:
+        return False
+    if I64(flow.bits) & ANSWERED:  # it has spoken as servers do
+        return False
+    if flow.state != NEW and flow.state != OTHER:
+        return False
+    place = I64(head.payload_at)
+    if not asks(data, place, place + min(I64(head.payload_captured), PAYLOAD_TAKEN_MAX)):
+        return False
+    begin_other(flow, True)
+    flow.bits = I64(flow.bits) & ~(CLIENT_KNOWN | CLIENT_SIDE)
+    return True
+
+
+@primitive
 def _know_client(flow, from_server, side):
     """Note whether it was the client who sent a segment, if that can be told."""
     bits = I64(flow.bits)
     if bits & CLIENT_KNOWN == 0:
         if from_server:
-            flow.bits = bits | CLIENT_KNOWN | (0 if side else CLIENT_SIDE)
+            flow.bits = bits | CLIENT_KNOWN | ANSWERED | (0 if side else CLIENT_SIDE)
         elif bits & HAS_SEQUENCE or flow.state == HELLO_SEEN:
             flow.bits = bits | CLIENT_KNOWN | (CLIENT_SIDE if side else 0)
 
@@ -303,7 +324,11 @@ def track_packets(
         bits = I64(flow.bits)
         if head.payload_length == 0:
             tallied[ROW_SKIPS, NO_PAYLOAD] += 1
-        elif bits & CLIENT_KNOWN and (bits & CLIENT_SIDE != 0) != side[i]:
+        elif (
+            bits & CLIENT_KNOWN
+            and (bits & CLIENT_SIDE != 0) != side[i]
+            and not _turns_round(flow, head, data)
+        ):
             tallied[ROW_SKIPS, NOT_A_CLIENT] += 1
         elif flow.state == DONE:
             tallied[ROW_SKIPS, FLOW_DONE] += 1

@@ -14,7 +14,6 @@ from pipeline.classify import tls_kernels as tls
 from pipeline.classify.flows_kernels import give_name
 from pipeline.classify.names_kernels import (
     HOST_INVALID,
-    HOST_NAME,
     HOST_NONE,
     clean_host,
     copy_lower,
@@ -124,12 +123,16 @@ def name_of_hello(track, flow, data, protocol, again):
 
 @routine
 def name_row(track, flow, data, protocol, again):
-    """Write the row of a hello that was read, under its server name."""
+    """Write the row of a hello that was read, under its server name.
+
+    An address is no server name (RFC 6066, 3), and still what some clients send: it is told as it
+    stands, and is nobody's host.
+    """
     hello = track.desk.hello
     kind, start, stop = clean_host(data, hello.name_at, hello.name_stop)
     if kind == HOST_NONE:
         track.desk.now.skip = NO_NAME
-    elif kind != HOST_NAME:
+    elif kind == HOST_INVALID:
         note_fault(track, SNI_BAD)
     elif _begin_row(track, flow, data, start, stop, protocol, 0, again):
         counts = track.desk.counts

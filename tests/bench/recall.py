@@ -24,7 +24,15 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from tests.bench.rows import Key, Score, compare, key_of_session, key_of_truth, surplus
+from tests.bench.rows import (
+    Key,
+    Score,
+    compare,
+    key_of_session,
+    key_of_truth,
+    surplus,
+    without_surplus,
+)
 from tests.corpus.reading import read
 
 REPOSITORY = Path(__file__).resolve().parent.parent.parent
@@ -87,7 +95,7 @@ def score_file(result: Recall, capture: Path, truth: list[dict[str, Any]], link:
     else:
         found = reading.rows()
     hits, missed, wrong = compare({key_of_session(row) for row in found if row["host"]}, truth)
-    wrong -= surplus().get(capture.name, set())
+    wrong = without_surplus(capture.name, wrong, surplus())
     layers = {key_of_truth(row): row["layers"] for row in truth}
     for key in hits | missed.keys():
         counted = {"hits": 1} if key in hits else {"missed": 1}

@@ -8,6 +8,7 @@ truth does not list it stands in `surplus.tsv` with its evidence, and counts nei
 from __future__ import annotations
 
 import csv
+import hashlib
 import ipaddress
 import re
 from dataclasses import dataclass
@@ -59,9 +60,10 @@ def clean(host: str) -> str:
 
 
 def address(text: str) -> str:
-    """An address in one way of writing."""
+    """An address in one way of writing; IPv4 inside IPv6 is that of IPv4, as packets are kept."""
     try:
-        return str(ipaddress.ip_address(text))
+        found = ipaddress.ip_address(text)
+        return str(getattr(found, "ipv4_mapped", None) or found)
     except ValueError:
         return text
 
@@ -88,12 +90,21 @@ def compare(
     return keys & counted.keys(), missed, keys - counted.keys() - passed_over
 
 
-def surplus(file: Path = SURPLUS) -> dict[str, set[Key]]:
-    """What is right without being in the truth, by the name of the capture."""
-    found: dict[str, set[Key]] = {}
+def fingerprint(key: Key) -> str:
+    """What a key is called where no real name and no real address may stand."""
+    return hashlib.sha256("\t".join(map(str, key)).encode()).hexdigest()[:16]
+
+
+def surplus(file: Path = SURPLUS) -> dict[str, set[str]]:
+    """Fingerprints of what is right without being in the truth, by the name of the capture."""
+    found: dict[str, set[str]] = {}
     with open(file, newline="", encoding="utf-8") as rows:
         for row in csv.DictReader(rows, delimiter="\t"):
             assert row["evidence"], "without evidence nothing is right"
-            key = row["proto"], row["host"], address(row["server"]), int(row["port"])
-            found.setdefault(row["file"], set()).add(key)
+            found.setdefault(row["file"], set()).add(row["fingerprint"])
     return found
+
+
+def without_surplus(capture: str, wrong: set[Key], right: dict[str, set[str]]) -> set[Key]:
+    """The rows that are wrong also by our own lights."""
+    return {key for key in wrong if fingerprint(key) not in right.get(capture, set())}

@@ -21,7 +21,7 @@ from typing import Any
 from pipeline import __version__
 from tests.bench.readers import NFStream, Reader, peers
 from tests.bench.recall import find_corpus
-from tests.bench.rows import Key, Score, compare, key_of_session, surplus
+from tests.bench.rows import Key, Score, compare, key_of_session, surplus, without_surplus
 from tests.corpus.reading import read
 
 PROTOCOLS = ("http", "tls", "quic")
@@ -83,7 +83,8 @@ def stand(
         truth = [json.loads(line) for line in text.splitlines()]
         for name, reader in readers.items():
             hits, missed, wrong = compare(reader(capture), truth)
-            found[name].add(capture.name, hits, set(missed), wrong - right.get(capture.name, set()))
+            wrong = without_surplus(capture.name, wrong, right)
+            found[name].add(capture.name, hits, set(missed), wrong)
     progress("")
     return found
 

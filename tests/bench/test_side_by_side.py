@@ -80,10 +80,12 @@ def test_whatever_falls_short_is_said() -> None:
 def test_what_is_held_for_right_has_evidence(tmp_path: Path) -> None:
     assert sum(map(len, rows.surplus().values())) <= side.MOST_SURPLUS
     file = tmp_path / "surplus.tsv"
-    head = "file\tproto\thost\tserver\tport\tevidence\n"
-    file.write_text(head + "x.pcap\ttls\ta.example\t192.0.2.1\t443\tframe 7 holds it whole\n")
-    assert rows.surplus(file) == {"x.pcap": {A}}
-    file.write_text(head + "x.pcap\ttls\ta.example\t192.0.2.1\t443\t\n")
+    head = "file\tfingerprint\tevidence\n"
+    file.write_text(head + f"x.pcap\t{rows.fingerprint(A)}\tframe 7 holds it whole\n")
+    right = rows.surplus(file)
+    assert rows.without_surplus("x.pcap", {A, B}, right) == {B}
+    assert rows.without_surplus("y.pcap", {A}, right) == {A}
+    file.write_text(head + f"x.pcap\t{rows.fingerprint(A)}\t\n")
     with pytest.raises(AssertionError):
         rows.surplus(file)
 

@@ -122,12 +122,12 @@ def test_a_lost_segment_costs_one_hello_and_no_more():
 def test_a_request_behind_a_lost_segment_is_found_when_the_gap_is_given_up():
     request = frames.get("behind.example")
     packets = timed(talk((700, request)))
-    packets.append((START_NS + 6 * SECOND_NS, frames.udp(b"x")))
+    packets.append((START_NS + Limits().hold_ns + SECOND_NS, frames.udp(b"x")))
     rows = compare(packets)
     assert [(r.host, r.number, SessionFlag(r.flags)) for r in rows] == [
         ("behind.example", 2, SessionFlag.MIDSTREAM | SessionFlag.DOCUMENT)
     ]
-    assert rows[0].watermark_ns == START_NS + 5 * SECOND_NS + MILLISECOND_NS
+    assert rows[0].watermark_ns == START_NS + Limits().hold_ns + MILLISECOND_NS
 
 
 @pytest.mark.parametrize(
@@ -310,13 +310,43 @@ def test_a_server_is_no_client():
     assert fast(timed(raws), Limits())[1]["skip:not_a_client"] == 2
 
 
-@pytest.mark.parametrize(
-    "name", [b"192.0.2.7", b"2001:db8::1", b"a b", b"a..b", b"\xff.example", b"a" * 300]
-)
+@pytest.mark.parametrize("name", [b"a b", b"a..b", b"\xff.example", b"a" * 300])
 def test_a_server_name_that_is_none_is_counted(name):
     raws = talk(frames.client_hello(name))
     assert named(raws) == []
     assert fast(timed(raws), Limits())[1]["fault:sni_bad"] == 1
+
+
+@pytest.mark.parametrize("name", [b"192.0.2.7", b"2001:db8::1", b"[2001:db8::1]:443"])
+def test_an_address_for_a_server_name_is_told_as_it_stands(name):
+    host = name.decode().replace("[", "").split("]")[0]
+    assert named(talk(frames.client_hello(name))) == [("tls", host, NOTHING)]
+
+
+def back(payload, seq, port=40000):
+    """What the side says that the connection was opened to."""
+    ends = {"client": frames.SERVER, "server": frames.CLIENT, "port": 443, "server_port": port}
+    return frames.tcp(payload, seq=seq, **ends)
+
+
+@pytest.mark.parametrize("asked", [frames.get("shop.example"), HELLO])
+def test_who_was_called_may_be_the_one_who_asks(asked):
+    """A proxy that is called from inside: what it is told to fetch comes against the connection."""
+    raws = [*talk(b"\x4e\x5a\x8d"), back(b"\x05\x01\x00", 0), back(asked, 3)]
+    (row,) = compare(timed(raws))
+    assert (row.host, row.server) == ("shop.example", (frames.CLIENT, 40000))
+    assert row.flags & SessionFlag.MIDSTREAM
+
+
+@pytest.mark.parametrize(
+    "greeting",
+    [b"220 mail.example ESMTP\r\n", b"NOTICE AUTH :hello\r\n", b"HELLO there HTTP/2.0\r\n",
+     b"GET / HTTP/1.1", b"HTTP/1.1 200 OK\r\n\r\n"],
+)  # fmt: skip
+def test_a_server_that_speaks_first_is_no_client(greeting):
+    raws = talk(frames.get("shop.example"))
+    rows = compare(timed([raws[0], back(greeting, 0, 1), back(greeting, 0), *raws[1:]]))
+    assert [(row.host, row.server) for row in rows] == [("shop.example", (frames.SERVER, 443))]
 
 
 def test_names_are_cleaned():
@@ -434,8 +464,8 @@ def test_time_that_passes_without_packets_gives_up_what_is_held():
     tally = Tally()
     classify.push(frames.batch(timed(talk((0, HELLO[:700])))), tally)
     assert classify.held_rows == 1
-    classify.advance(START_NS + 5 * SECOND_NS, tally)
+    classify.advance(START_NS + Limits().hold_ns, tally)
     assert classify.held_rows == 1
-    classify.advance(START_NS + 6 * SECOND_NS, tally)
+    classify.advance(START_NS + Limits().hold_ns + SECOND_NS, tally)
     assert classify.held_rows == 0
     assert tally.of("fault:hello_incomplete") == 1

@@ -178,7 +178,7 @@ class Datagram:
             kind, host = http.clean_host(name)
             if kind == "none":
                 now.skip = Skip.NO_NAME
-            elif kind != "name":
+            elif kind == "invalid":
                 self.fault(Fault.SNI_BAD)
             elif row := self.twin._row(self.flow, now, "quic", host, 0, again=False):
                 row.alpn = tls.alpn_text(read.alpn) if read else b""

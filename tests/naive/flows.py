@@ -22,6 +22,7 @@ from tests.naive.streams import (
     Holding,
     Now,
     Row,
+    asks,
     distance,
     is_from_server,
     starts_unit,
@@ -89,7 +90,7 @@ class NaiveClassify:
             self._shake_hands(flow, header, source, target, time_ns)
         if header.payload_length == 0:
             self.skips[Skip.NO_PAYLOAD] += 1
-        elif flow.client is not None and flow.client != source:
+        elif flow.client not in (None, source) and not self._turns_round(flow, header):
             self.skips[Skip.NOT_A_CLIENT] += 1
         elif flow.state == "done":
             self.skips[Skip.FLOW_DONE] += 1
@@ -103,10 +104,20 @@ class NaiveClassify:
                 self._segment(flow, now, taken, header.payload_length, sequence)
             if header.transport == "tcp" and flow.client is None:
                 if now.skip == Skip.NOT_A_CLIENT:
-                    flow.client = target
+                    flow.client, flow.answered = target, True
                 elif flow.place is not None or flow.state == "hello":
                     flow.client = source
             self._count(now)
+
+    def _turns_round(self, flow: Flow, header: Header) -> bool:
+        """Does the one who was taken for the server ask, and nobody has before?"""
+        idle = header.transport == "tcp" and not flow.names and flow.holding is None
+        idle = idle and not flow.answered
+        if not (idle and flow.state in ("new", "other") and asks(header.payload)):
+            return False
+        self._other(flow, lost=True)
+        flow.client = None
+        return True
 
     def _count(self, now: Now) -> None:
         if now.named:
@@ -458,7 +469,7 @@ class NaiveClassify:
         kind, host = http.clean_host(hello.name)
         if kind == "none":
             now.skip = Skip.NO_NAME
-        elif kind != "name":
+        elif kind == "invalid":
             self._fault(now, Fault.SNI_BAD)
         elif row := self._row(flow, now, "tls", host, 0, again):
             row.alpn = tls.alpn_text(hello.alpn)

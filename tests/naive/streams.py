@@ -125,6 +125,7 @@ class Flow:
     midstream: bool = False
     tries: int = 0
     hello_named: bool = False
+    answered: bool = False  # one end has spoken as servers do
     names: list[tuple[str, str]] = field(default_factory=list)
     holding: Holding | None = None
 
@@ -152,6 +153,14 @@ def starts_unit(raw: bytes) -> bool:
     if raw[0] == 0x16:
         return tls.starts_hello(raw)
     return raw[:1].isupper() and http.starts_head(raw) and b" " in raw
+
+
+def asks(raw: bytes) -> bool:
+    """Is it a hello or has it a whole request line: what no server says?"""
+    if not starts_unit(raw):
+        return False
+    line, end, _ = raw.lstrip(b"\r\n").partition(b"\n")
+    return raw[0] == 0x16 or (bool(end) and b" HTTP/1." in line)
 
 
 def is_from_server(raw: bytes) -> bool:
