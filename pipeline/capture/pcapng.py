@@ -19,8 +19,8 @@ a count, and every packet before it is given out:
 
 Times are exact to the nanosecond, rounded down, for any resolution and offset.
 
-Measured on a 2.6 GHz server beside a classic capture of the same packets: 14 ns a packet to frame,
-against 10.
+Measured on a 2.6 GHz server with a block in its cache: 16 ns a packet to frame, against 9 for the
+same packets in a classic capture; sessions of a file came out as fast as from that.
 """
 
 from __future__ import annotations

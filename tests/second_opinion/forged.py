@@ -21,6 +21,7 @@ from scapy.packet import Packet, Raw
 from scapy.utils import wrpcap
 
 from tests.bench.hellos import client_hello, server_hello, vector
+from tests.forge import pcapng
 
 CLIENT4, SERVER4 = "198.51.100.7", "203.0.113.9"
 CLIENT6, SERVER6 = "2001:db8:1::7", "2001:db8:2::9"
@@ -150,8 +151,8 @@ def forge(name: str, folder: Path) -> Path:
     return path
 
 
-def forge_mixed(seed: int, folder: Path) -> Path:
-    """A capture of many conversations, cut at random, neighbours in a stream swapped, all mixed."""
+def mixed(seed: int) -> list[Packet]:
+    """Many conversations, cut at random, neighbours in a stream swapped, all mixed."""
     rng = random.Random(seed)
     streams = []
     for number in range(24):
@@ -178,8 +179,59 @@ def forge_mixed(seed: int, folder: Path) -> Path:
         packets.append(stream.pop(0))
         if not stream:
             streams.remove(stream)
+    return packets
+
+
+def forge_mixed(seed: int, folder: Path) -> Path:
+    """A capture of many conversations."""
+    packets = mixed(seed)
     path = folder / f"mixed-{seed}.pcap"
     for number, packet in enumerate(packets):
         packet.time = 1_767_261_600 + number * 0.001
     wrpcap(str(path), packets)
+    return path
+
+
+# A pcapng file's sections: byte order, and resolution and offset of each interface's times. Beyond
+# 10**-10 and 2**-34 of a second Wireshark 4.0 multiplies past 64 bits and tells another time.
+SECTIONS: tuple[tuple[str, tuple[tuple[int | None, int | None], ...]], ...] = (
+    ("<", ((None, None), (9, None))),
+    (">", ((128 + 20, None), (3, -1_000_000), (9, 3600))),
+    ("<", ((10, 1_767_000_000), (128 + 34, 1_767_000_000))),
+)
+
+
+def forge_pcapng(seed: int, folder: Path) -> Path:
+    """Conversations as a pcapng file of several sections and interfaces, with blocks of no packets
+    between, and packets of every kind of block.
+    """
+    rng = random.Random(seed)
+    raws = [bytes(packet) for packet in mixed(seed)]
+    raw, now_ns = b"", 1_767_261_600_000_000_000
+    share = len(raws) // len(SECTIONS) + 1
+    for number, (order, interfaces) in enumerate(SECTIONS):
+        raw += pcapng.section(order)
+        for resolution, offset in interfaces:
+            raw += pcapng.interface(order, 1, 65535, resolution, offset)
+        for packet in raws[number * share : (number + 1) * share]:
+            now_ns += rng.randrange(2_000_000)
+            which = rng.randrange(len(interfaces))
+            resolution, offset = (value or 0 for value in interfaces[which])
+            resolution = resolution if interfaces[which][0] is not None else 6
+            power = resolution & 127
+            second = 2**power if resolution & 128 else 10**power
+            ticks = (now_ns - offset * 10**9) * second // 10**9
+            kind = rng.random()
+            if kind < 0.8:
+                comment = pcapng.option(order, pcapng.COMMENT, b"said") if kind < 0.2 else b""
+                raw += pcapng.packet(order, packet, ticks, which, options=comment)
+            elif kind < 0.9:
+                raw += pcapng.old_packet(order, packet, ticks, which)
+            else:
+                raw += pcapng.simple(order, packet)
+            if rng.random() < 0.2:
+                kinds = (pcapng.STATISTICS, pcapng.NAMES, 0x7FFF)
+                raw += pcapng.block(order, rng.choice(kinds), bytes(rng.randrange(20, 300)))
+    path = folder / f"mixed-{seed}.pcapng"
+    path.write_bytes(raw)
     return path

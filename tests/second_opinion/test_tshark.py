@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import gzip
 import ipaddress
+import subprocess
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from tests.bench.rows import clean
+from tests.capture.reading import read as packets_of
 from tests.corpus.reading import read
 from tests.need import need
-from tests.second_opinion.forged import CAPTURES, forge, forge_mixed
+from tests.second_opinion.forged import CAPTURES, forge, forge_mixed, forge_pcapng
 
 pytestmark = pytest.mark.slow  # a dissector started for each capture
 
@@ -87,3 +90,39 @@ def test_many_conversations_read_the_same(seed: int, tmp_path: Path) -> None:
     expected = theirs(path)
     assert ours(path) == expected
     assert len(expected) == 24
+
+
+def frames_of(path: Path) -> list[tuple[int, int, int]]:
+    """Time, length on the wire and captured length of every packet, as tshark tells them."""
+    tshark = need("tshark")
+    fields = ("frame.time_epoch", "frame.len", "frame.cap_len")
+    command = [tshark, "-r", str(path), "-T", "fields"]
+    command += [word for field in fields for word in ("-e", field)]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    found = []
+    for line in done.stdout.splitlines():
+        time, wire, captured = line.split("\t")
+        seconds, _, fraction = time.partition(".")
+        time_ns = int(seconds) * 10**9 + int(fraction.ljust(9, "0")[:9]) if time else 0
+        found.append((time_ns, int(wire), int(captured)))
+    return found
+
+
+@pytest.mark.parametrize("seed", [1, 2])
+@pytest.mark.parametrize("packed", [False, True])
+def test_pcapng_reads_the_same(seed: int, packed: bool, tmp_path: Path) -> None:
+    """Names, and each packet's time to the nanosecond; what has no time is ours to say."""
+    path = forge_pcapng(seed, tmp_path)
+    if packed:
+        path = path.with_suffix(".gz")
+        path.write_bytes(gzip.compress(path.with_suffix(".pcapng").read_bytes()))
+    expected = theirs(path)
+    assert ours(path) == expected
+    assert len(expected) == 24
+    rows, frames = packets_of(path.read_bytes()).rows, frames_of(path)
+    assert len(rows) == len(frames) > 100
+    timeless = [not time_ns for time_ns, _, _ in frames]
+    assert 0 < sum(timeless) < len(frames) / 4
+    for row, frame in zip(rows, frames, strict=True):
+        assert (row.wire, len(row.raw)) == frame[1:]
+        assert row.time_ns == frame[0] or not frame[0]
