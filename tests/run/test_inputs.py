@@ -329,6 +329,32 @@ def test_packets_of_several_captures_come_in_one_order(files, rows, limits):
     assert keys == sorted(keys)
 
 
+@pytest.mark.parametrize("rows", [1, 7, 4096])
+def test_the_container_makes_no_difference_to_a_feed(rows, tmp_path):
+    times = [T0 + n * 10 for n in range(50)]
+    times[20], times[30] = T0 + 3, T0 + 2 * DAY  # one late, one from the future
+    newer = section(">") + interface(">", resolution=9)
+    newer += b"".join(packet(">", bytes(60), time_ns) for time_ns in times)
+    other = pcap([time_ns + 5 for time_ns in times])
+    limits = [T0 + 100, T0 + 333]
+
+    def fed(content):
+        paths = [tmp_path / "some", tmp_path / "other"]
+        for path, raw in zip(paths, (content, other), strict=True):
+            path.write_bytes(raw)
+        tally = Tally()
+        feed = PacketFeed(paths, tally, rows)
+        taken = drain(feed, limits)
+        feed.close()
+        return taken, tally.counts
+
+    expected = fed(pcap(times))
+    assert len(expected[0]) == 2 * 49
+    assert expected[1]["capture", "fault:time_bad"] == 2
+    for content in (newer, gzip.compress(newer), zstandard.compress(pcap(times))):
+        assert fed(content) == expected
+
+
 def test_captures_are_told_from_texts_whatever_they_are_packed_in(tmp_path):
     raw = pcap([T0, T0 + 5])
     contents = {

@@ -183,6 +183,24 @@ def test_the_container_makes_no_difference(capture, tmp_path):
         assert shown([path], "jsonl") == expected
 
 
+def test_interfaces_of_different_links_stand_in_one_batch(tmp_path):
+    """Link type 147 is nobody's: its packets are counted, those of Ethernet among them are read."""
+    raw = section("<") + interface("<", 147, resolution=9) + interface("<", 1)
+    expected = []
+    for n in range(30):
+        for name, which in (("wrong.example", 0), (f"host{n}.example", 1)):
+            frame = frames.tcp(frames.get(name), seq=1, server_port=8_000 + n)
+            raw += packet("<", frame, START * 10 ** (9 - 3 * which), which)
+        expected.append(f"host{n}.example")
+    path = tmp_path / "mixed"
+    path.write_bytes(raw)
+    for rows in (1, 7, 4096):
+        code, text = shown([path], "jsonl", rows=rows)
+        assert (code, [json.loads(line)["host"] for line in text.splitlines()]) == (0, expected)
+    counts = json.loads(shown([path], "count", json_output=True)[1])
+    assert (counts["packets"], counts["faults"]) == (60, {"link_type_unknown": 30})
+
+
 def test_check_sequences_are_no_payload(tmp_path):
     """Four bytes behind each frame, and a link type that says so (draft-ietf-opsawg-pcap)."""
     head = frames.get("shop.example")[:-2]  # the empty line comes in the next segment
