@@ -7,6 +7,7 @@ from __future__ import annotations
 import gzip
 import io
 import os
+import resource
 import threading
 import tracemalloc
 import zlib
@@ -159,6 +160,24 @@ def test_a_window_larger_than_ours_is_refused():
         parameters = zstandard.ZstdCompressionParameters(window_log=log)
         packer = zstandard.ZstdCompressor(compression_params=parameters).compressobj()
         assert unpacked(packer.compress(bytes(1000)) + packer.flush()) == expected
+
+
+@pytest.mark.parametrize("size", [10 << 30, 2**63])
+def test_a_size_that_is_claimed_takes_no_memory(size):
+    """A frame in a single segment looks back at all of its content, so its size is its window."""
+    block = (3 << 3 | 1).to_bytes(3, "little") + b"abc"
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    single = b"\x28\xb5\x2f\xfd\xe0" + size.to_bytes(8, "little") + block
+    assert unpacked(single) == (b"", "compression_bad")
+    windowed = b"\x28\xb5\x2f\xfd\xc0\x88" + size.to_bytes(8, "little") + block
+    assert unpacked(windowed) == (b"", "compression_bad")
+    skipped = b"\x50\x2a\x4d\x18\xff\xff\xff\xff" + bytes(100)
+    assert unpacked(skipped) == (b"", "file_truncated")
+    assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 16 << 10  # KiB
+
+
+def test_a_dictionary_is_not_ours():
+    assert unpacked(b"\x28\xb5\x2f\xfd\x21\x07\x03" + bytes(20)) == (b"", "compression_bad")
 
 
 def bomb(kind: InputKind, size: int) -> bytes:
