@@ -42,6 +42,19 @@ def _is_subscribers(prefixes, lengths, hi, lo):
     return False
 
 
+@primitive
+def ask_gate(circle, parse_for, own_prefixes, own_lengths, hi, lo, time_ns):
+    """Who may be read at this address and time: (subscriber, basis, 0), or (-1, 0, skip)."""
+    who = holder_at(circle, hi, lo, time_ns, time_ns)
+    if who < 0:
+        inside = len(own_lengths) == 0 or _is_subscribers(own_prefixes, own_lengths, hi, lo)
+        return I64(-1), I64(0), UNBOUND if inside else NOT_SUBSCRIBER
+    standing = basis_at(circle, who, time_ns, time_ns)
+    if in_parse_set(standing, parse_for):
+        return I64(who), I64(standing), 0
+    return I64(-1), I64(0), OUTSIDE
+
+
 @kernel
 def pass_gate(
     key, lengths4, lengths6, near4, near6, prefixes, facts, standings, basis_facts,
@@ -62,15 +75,10 @@ def pass_gate(
         packet = heads[i]
         if packet.fault != 0 or packet.skip != 0:
             continue
-        hi, lo = packet.source_hi, packet.source_lo
-        who = holder_at(circle, hi, lo, time_ns[i], time_ns[i])
-        if who < 0:
-            inside = len(own_lengths) == 0 or _is_subscribers(own_prefixes, own_lengths, hi, lo)
-            packet.skip = UNBOUND if inside else NOT_SUBSCRIBER
-            continue
-        standing = basis_at(circle, who, time_ns[i], time_ns[i])
-        if in_parse_set(standing, parse_for):
-            subscriber[i] = who
-            basis[i] = standing
-        else:
-            packet.skip = OUTSIDE
+        who, standing, skip = ask_gate(
+            circle, parse_for, own_prefixes, own_lengths,
+            packet.source_hi, packet.source_lo, time_ns[i],
+        )  # fmt: skip
+        packet.skip = skip
+        subscriber[i] = who
+        basis[i] = standing

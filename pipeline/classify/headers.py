@@ -15,7 +15,8 @@ BUFFER_BYTES_MAX = 1 << 31
 def walk(packets: PacketBatch) -> tuple[np.ndarray, int]:
     """Walk all headers of a batch: HEADER records, one a packet, and how many are fragments.
 
-    A row with a `fault` or a `skip` has nothing else to tell. `payload_at` indexes the packets'
+    A row with a `fault` or a `skip` has nothing else to tell, and a fragment is for
+    `fragments.py`. `payload_at` indexes the packets'
     buffer; `payload_length` is by the IP header, `payload_captured` how much of it is there.
     Addresses and ports are of the innermost headers, the realm of the outermost tags.
     """

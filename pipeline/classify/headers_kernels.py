@@ -35,10 +35,8 @@ from pipeline.classify.layers_kernels import (
 from pipeline.classify.tunnels_kernels import could_tunnel
 from pipeline.kernels.bytes import be16
 from pipeline.kernels.compile import kernel, primitive, routine
-from pipeline.model.faults import Fault
 
 I64 = np.int64
-FRAGMENT = int(Fault.FRAGMENT)
 
 
 @primitive
@@ -120,7 +118,6 @@ def walk_headers(data, offset, captured, wire, link_type, stripped_vlan, heads):
             continue
         verdict = _walk_any(data, at, stop, whole, I64(link_type[i]), head)
         if verdict == PIECE:
-            head.fault = FRAGMENT
             fragments += 1
         elif verdict != GOOD:
             head.fault = verdict if verdict < SKIPPED else 0

@@ -16,6 +16,7 @@ import numpy as np
 
 from pipeline.classify import state_kernels as state
 from pipeline.classify.flows_kernels import copy_flows
+from pipeline.classify.fragments import Fragments
 from pipeline.classify.gate_kernels import pass_gate
 from pipeline.classify.headers import walk
 from pipeline.classify.state_kernels import Track
@@ -60,7 +61,8 @@ class Limits:
     `holdings`: units not whole yet at one time, each of up to `unit_bytes` and `pieces`, for
     `hold_ns` of packet time. `tries`: segments of a flow that may begin a unit before it is left
     alone; `repeats`: segments after a hello that are still looked at. `names`: further names of
-    flows.
+    flows. `fragment_sets`: IP packets of which fragments are kept, for `fragment_ns`, in
+    `fragment_blocks` of 2 KiB.
     """
 
     flows: int = 1 << 20
@@ -72,6 +74,9 @@ class Limits:
     tries: int = 24
     repeats: int = 4
     names: int = 1 << 16
+    fragment_sets: int = 1 << 10
+    fragment_blocks: int = 1 << 12
+    fragment_ns: int = 30 * SECOND_NS
 
     def __post_init__(self) -> None:
         assert self.flows >= 1
@@ -82,6 +87,8 @@ class Limits:
         assert self.pieces >= 1
         assert 1 <= self.tries <= 255
         assert 1 <= self.repeats <= 255
+        assert self.fragment_sets >= 1
+        assert self.fragment_blocks >= 1
 
 
 @dataclass(frozen=True, slots=True)
@@ -120,6 +127,12 @@ class Classify:
         self._lengths = np.array([p[2] for p in subscriber_prefixes], np.int64)
         self._cipher = CipherDesk(native)
         self._track = _allocate(limits, words_of(keys.address), self._cipher)
+        self._fragments = Fragments(
+            limits.fragment_sets,
+            limits.fragment_blocks,
+            limits.fragment_ns,
+            words_of(keys.address),
+        )
         self._counts = self._track.desk["counts"][0]
         self._tallied = self._track.desk["tallied"][0]
         self._totals = np.zeros_like(self._tallied[state.SUMS])
@@ -133,7 +146,7 @@ class Classify:
         if rows > self._scratch.rows:
             self._scratch = _Scratch(rows)
         scratch = self._scratch
-        heads, _ = walk(batch)
+        heads, fragments = walk(batch)
         if self._circle is not None:
             pass_gate(
                 *self._circle.arrays,
@@ -145,6 +158,18 @@ class Classify:
                 scratch.subscriber,
                 scratch.basis,
             )
+        if fragments or self._fragments.busy:
+            self._fragments.join(
+                batch,
+                heads,
+                int(self._counts["watermark_ns"]),
+                self._circle,
+                self._parse_for,
+                self._prefixes,
+                self._lengths,
+                scratch.subscriber,
+                scratch.basis,
+            )
         found: list[SessionBatch] = []
         start = 0
         while True:
@@ -152,6 +177,7 @@ class Classify:
                 *self._track,
                 heads,
                 batch.data,
+                self._fragments.joined,
                 batch.time_ns,
                 batch.wire_length,
                 batch.first_packet,
@@ -173,6 +199,7 @@ class Classify:
         """Let packet time pass: holdings whose time is up are given up."""
         if watermark_ns != END_OF_TIME:
             self._counts["watermark_ns"] = max(int(self._counts["watermark_ns"]), watermark_ns)
+        self._fragments.advance(watermark_ns)
         found: list[SessionBatch] = []
         more = True
         while more:
@@ -188,6 +215,7 @@ class Classify:
         gone = np.zeros(int(subscribers.max()) + 1, np.uint8)
         gone[subscribers] = 1
         forget_flows(*self._track, gone)
+        self._fragments.forget(gone)
 
     @property
     def held_rows(self) -> int:
@@ -225,6 +253,7 @@ class Classify:
     def _settle(self, tally: Tally) -> None:
         """Check that every packet is accounted for, and hand the counts on."""
         tallied = self._tallied
+        self._fragments.settle(tallied[state.EVENTS])
         sums = tallied[state.SUMS]
         held = self.held_rows - self._held_rows
         accounted = int(sums[state.SUM_NAMED]) + held + int(tallied[: state.EVENTS].sum())
@@ -249,6 +278,7 @@ class Classify:
             "held_rows": np.array([self._held_rows], np.int64),
             "totals": self._totals.copy(),
         }
+        saved |= self._fragments.snapshot()
         for name in SAVED:
             saved[name] = np.asarray(getattr(track, name)).view(np.uint8).copy()
         return saved
@@ -264,6 +294,7 @@ class Classify:
             values = np.asarray(getattr(track, name)).view(np.uint8)
             assert values.shape == snapshot[name].shape, "made with other limits"
             values[:] = snapshot[name]
+        self._fragments.restore(snapshot)
         self._held_rows = int(snapshot["held_rows"][0])
         self._totals[:] = snapshot["totals"]
 

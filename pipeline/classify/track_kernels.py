@@ -25,6 +25,7 @@ from pipeline.classify.flows_kernels import (
     next_to_leave,
     remove_flow,
 )
+from pipeline.classify.fragments_kernels import JOINED
 from pipeline.classify.layers_kernels import TCP
 from pipeline.classify.segments_kernels import HELD, asks, expire_oldest, release, take_segment
 from pipeline.classify.state_kernels import (
@@ -155,7 +156,7 @@ def _shake_hands(track, flow, side, tcp_flags, sequence, acknowledged, time_ns):
 
 
 @routine
-def _take_payload(track, flow, head, data, side):
+def _take_payload(track, flow, head, data, joined, side):
     """Hand a payload on, in the name of its sender; then count what became of it."""
     now, tallied = track.desk.now, track.desk.tallied
     now.watermark_ns = track.desk.counts.watermark_ns
@@ -165,12 +166,11 @@ def _take_payload(track, flow, head, data, side):
     now.fault = now.skip = now.named = now.marks = 0
     captured = min(I64(head.payload_captured), PAYLOAD_TAKEN_MAX)
     length = I64(head.payload_length)
-    if flow.transport == TCP:
-        sequence = (I64(head.sequence) + (1 if head.tcp_flags & SYN else 0)) & 0xFFFFFFFF
-        take_segment(track, flow, data, I64(head.payload_at), captured, length, sequence)
-        _know_client(flow, now.skip == NOT_A_CLIENT, side)
+    at = I64(head.payload_at)
+    if at < JOINED:
+        _take_bytes(track, flow, head, data, at, captured, length, side)
     else:
-        take_datagram(track, flow, data, I64(head.payload_at), captured, length, side)
+        _take_bytes(track, flow, head, joined, at - JOINED, captured, length, side)
     if now.named > 0:
         tallied[SUMS, SUM_NAMED] += 1
         if now.fault > 0:
@@ -181,8 +181,19 @@ def _take_payload(track, flow, head, data, side):
         tallied[ROW_SKIPS, now.skip if now.skip > 0 else PASSED] += 1
 
 
+@routine
+def _take_bytes(track, flow, head, data, at, captured, length, side):
+    """Hand on what is at `data[at:]`: a segment, or a datagram."""
+    if flow.transport == TCP:
+        sequence = (I64(head.sequence) + (1 if head.tcp_flags & SYN else 0)) & 0xFFFFFFFF
+        take_segment(track, flow, data, at, captured, length, sequence)
+        _know_client(flow, track.desk.now.skip == NOT_A_CLIENT, side)
+    else:
+        take_datagram(track, flow, data, at, captured, length, side)
+
+
 @primitive
-def _turns_round(flow, head, data):
+def _turns_round(flow, head, data, joined):
     """Does the one who was taken for the server ask, and nobody has before? Then it is the client:
     a proxy that is called from inside (SOCKS) passes requests against the way of its connection.
     """
@@ -192,8 +203,12 @@ def _turns_round(flow, head, data):
         return False
     if flow.state != NEW and flow.state != OTHER:
         return False
-    place = I64(head.payload_at)
-    if not asks(data, place, place + min(I64(head.payload_captured), PAYLOAD_TAKEN_MAX)):
+    at, captured = I64(head.payload_at), min(I64(head.payload_captured), PAYLOAD_TAKEN_MAX)
+    if at < JOINED:
+        asking = asks(data, at, at + captured)
+    else:
+        asking = asks(joined, at - JOINED, at - JOINED + captured)
+    if not asking:
         return False
     begin_other(flow, True)
     flow.bits = I64(flow.bits) & ~(CLIENT_KNOWN | CLIENT_SIDE)
@@ -270,15 +285,16 @@ def advance_track(
 @kernel
 def track_packets(
     slots, queue, names, holdings, pieces, rows, memory, desk, cipher, plain,
-    heads, data, time_ns, wire_length, first_number, subscriber, basis, directed, start,
+    heads, data, joined, time_ns, wire_length, first_number, subscriber, basis, directed, start,
     fingerprint, side,
 ):  # fmt: skip
     """Take packets `start...` of a batch; returns the one to go on with once there is room for
     rows, or for flows: the table is to be doubled when it is half full.
 
     The first line of arguments is that of Track (handed over one by one: a tuple costs a third of a
-    millisecond a call). `heads` are HEADERs, `subscriber` (int32) and `basis` (uint8) the gate's;
-    `fingerprint` (uint64) and `side` (bool) scratch. With `directed` a flow is one direction.
+    millisecond a call). `heads` are HEADERs, their payloads in `data` or, of packets put together
+    from fragments, in `joined`; `subscriber` (int32) and `basis` (uint8) the gate's; `fingerprint`
+    (uint64) and `side` (bool) scratch. With `directed` a flow is one direction.
     """
     track = Track(slots, queue, names, holdings, pieces, rows, memory, desk[0], cipher[0], plain)
     tallied, counts, now = track.desk.tallied, track.desk.counts, track.desk.now
@@ -327,14 +343,14 @@ def track_packets(
         elif (
             bits & CLIENT_KNOWN
             and (bits & CLIENT_SIDE != 0) != side[i]
-            and not _turns_round(flow, head, data)
+            and not _turns_round(flow, head, data, joined)
         ):
             tallied[ROW_SKIPS, NOT_A_CLIENT] += 1
         elif flow.state == DONE:
             tallied[ROW_SKIPS, FLOW_DONE] += 1
         else:
             now.time_ns, now.number, now.basis = time_ns[i], first_number + i, I64(basis[i])
-            _take_payload(track, flow, head, data, side[i])
+            _take_payload(track, flow, head, data, joined, side[i])
             room = _has_room(track)
     return len(time_ns)
 

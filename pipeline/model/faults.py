@@ -23,7 +23,7 @@ class Fault(IntEnum):
     IP_LENGTH_BAD = 8
     TCP_HEADER_BAD = 9
     UDP_HEADER_BAD = 10
-    FRAGMENT = 11  # not reassembled
+    FRAGMENT = 11  # an IP packet whose other fragments never came
     ENCAPSULATION_UNKNOWN = 12
     NESTING_TOO_DEEP = 13
     HELLO_BAD = 14
@@ -54,6 +54,8 @@ class Fault(IntEnum):
     PROTOCOL_UNKNOWN = 39  # an IP protocol that we know nothing of
     QUIC_BAD = 40  # lengths of a QUIC packet or of a frame in it that do not add up
     QUIC_SEALED = 41  # an Initial that the client's keys do not open, as far as we know them
+    FRAGMENT_OVERLAP = 42  # of a packet whose fragments contradict each other
+    FRAGMENTS_EXHAUSTED = 43  # no room to keep another fragment
 
 
 class Skip(IntEnum):
@@ -79,3 +81,4 @@ class Skip(IntEnum):
     OTHER_PROTOCOL = 18  # TCP payload that is neither a hello nor a request head
     PARTNER_NOT_LIVE = 19
     PASSED = 20  # bytes that nobody waits for: a request's body, or sent again
+    FRAGMENT_HELD = 21  # kept until the rest of its IP packet comes

@@ -12,10 +12,11 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
+from pipeline.classify.fragments_kernels import JOINED
 from pipeline.classify.headers import walk
 from pipeline.model.faults import Fault, Skip
 from tests.classify import frames
-from tests.classify.wrappings import FRAME, LINKS, WRAPPINGS, tagged
+from tests.classify.wrappings import FRAME, LINKS, WRAPPINGS, piece, tagged
 from tests.naive.headers import Fragment, Header, walk_headers
 
 LINK_TYPES = (*LINKS, 228, 229, 105, 147)
@@ -49,7 +50,7 @@ def walked(
     return rows_of(heads, batch.data)
 
 
-def rows_of(heads, data):
+def rows_of(heads, data, joined=None):
     """HEADER records in the words of the twin."""
     found = np.asarray(heads).view(np.recarray)
     rows: list[Header | Fragment | Fault | Skip] = []
@@ -59,11 +60,29 @@ def rows_of(heads, data):
             rows.append(Fault(found.fault[i]) if found.fault[i] else Skip(found.skip[i]))
             continue
         at, length = int(found.payload_at[i]), int(found.payload_captured[i])
-        is_tcp = found.transport[i] == 6
+        buffer = data if at < JOINED else joined
+        payload = buffer[at % JOINED : at % JOINED + length].tobytes()
+        tags, is_tcp = realm(int(found.realm[i])), found.transport[i] == 6
         ends = (
             address(int(found.source_hi[i]), int(found.source_lo[i])),
             address(int(found.target_hi[i]), int(found.target_lo[i])),
         )
+        if found.transport[i] == 44:
+            place, head = int(found.acknowledged[i]), found[i]
+            rows.append(
+                Fragment(
+                    *ends,
+                    int(head.tcp_flags),
+                    int(head.source_port),
+                    int(head.sequence),
+                    place & ~1,
+                    bool(place & 1),
+                    payload,
+                    int(head.target_port),
+                    tags,
+                )
+            )
+            continue
         assert found.transport[i] in (6, 17)
         rows.append(
             Header(
@@ -71,12 +90,12 @@ def rows_of(heads, data):
                 "tcp" if is_tcp else "udp",
                 int(found.source_port[i]),
                 int(found.target_port[i]),
-                data[at : at + length].tobytes(),
+                payload,
                 int(found.payload_length[i]),
                 int(found.tcp_flags[i]) if is_tcp else 0,
                 int(found.sequence[i]) if is_tcp else 0,
                 int(found.acknowledged[i]) if is_tcp else 0,
-                realm(int(found.realm[i])),
+                tags,
             )
         )
     return rows
@@ -84,9 +103,7 @@ def rows_of(heads, data):
 
 def mapped(row):
     """A twin's header, IPv4-mapped IPv6 addresses written as the kernels hold them."""
-    if isinstance(row, Fragment):
-        return Fault.FRAGMENT
-    if not isinstance(row, Header):
+    if not isinstance(row, Header | Fragment):
         return row
     found = [ipaddress.ip_address(text) for text in (row.source, row.target)]
     texts = [str(getattr(a, "ipv4_mapped", None) or a) for a in found]
@@ -177,6 +194,22 @@ def test_every_wrapping_is_walked_through(name, v6):
             assert cut.payload_length == len(said)
             assert said.startswith(cut.payload)
             assert len(cut.payload) < len(said)
+
+
+def test_a_fragment_tells_where_it_belongs():
+    packet = frames.tcp(bytes(range(40)))[14:]
+    frame = tagged(WRAPPINGS["gre"][2](piece(packet, 16, 40, True, 77)), (0x8100, 5))
+    expected = Fragment(frames.CLIENT, frames.SERVER, 4, 6, 77, 16, True, packet[36:60], 3, (5,))
+    assert walked([frame]) == [expected]
+    (cut,) = walked([frame[:-1]], [len(frame)])
+    assert cut == Fault.PACKET_TRUNCATED
+
+
+def test_an_atomic_fragment_is_a_packet():
+    packet = frames.tcp(b"x", client=frames.CLIENT6, server=frames.SERVER6)[14:]
+    (row,) = walked([tagged(piece(packet, 0, 99, False, 77))])
+    assert isinstance(row, Header)
+    assert row.payload == b"x"
 
 
 @pytest.mark.parametrize("link_type", LINKS)
@@ -321,7 +354,6 @@ def test_every_kind_of_tag_is_known(tag):
         (frames.tcp()[:14] + b"\x55" + frames.tcp()[15:], Fault.IP_HEADER_BAD),
         (frames.tcp()[:16] + b"\0\x07" + frames.tcp()[18:], Fault.IP_LENGTH_BAD),
         (frames.tcp()[:20] + b"\x20\0" + frames.tcp()[22:], Fault.IP_LENGTH_BAD),
-        (frames.tcp()[:20] + b"\0\x01" + frames.tcp()[22:], Fault.FRAGMENT),
         (frames.tcp()[:20] + b"\x1f\xff" + frames.tcp()[22:], Fault.IP_LENGTH_BAD),
         (frames.tcp()[:46] + b"\x40" + frames.tcp()[47:], Fault.TCP_HEADER_BAD),
         (frames.udp(b"")[:38] + b"\0\x03\0\0", Fault.UDP_HEADER_BAD),

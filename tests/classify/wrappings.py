@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import ipaddress
 import struct
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from itertools import pairwise
 
 OUTER = ("203.0.113.1", "203.0.113.2")
 OUTER6 = ("2001:db8:3::1", "2001:db8:3::2")
@@ -139,6 +140,24 @@ def gtp(packet: bytes, flags: int = 0, extensions: int = 0) -> bytes:
 
 def tzsp(frame: bytes, tags: bytes = b"\x0a\x01\x05\0\x01") -> bytes:
     return udp(37008, b"\x01\0\0\x01" + tags + frame)
+
+
+def piece(packet: bytes, start: int, stop: int, more: bool, ident: int) -> bytes:
+    """Bytes `start` up to `stop` of an IP packet's payload, as a fragment (options of 20 bytes: none)."""
+    if version(packet) == 4:
+        body = packet[20:][start:stop]
+        place = struct.pack(">HHH", 20 + len(body), ident & 0xFFFF, more << 13 | start // 8)
+        return packet[:2] + place + packet[8:20] + body
+    body = packet[40:][start:stop]
+    head = struct.pack(">BBHI", packet[6], 0, start // 8 * 8 | more, ident)
+    return packet[:4] + struct.pack(">HB", 8 + len(body), 44) + packet[7:40] + head + body
+
+
+def fragments(packet: bytes, cuts: Sequence[int], ident: int = 9) -> list[bytes]:
+    """An IP packet without options as fragments, cut before each of `cuts` (rounded down to 8)."""
+    size = len(packet) - (20 if version(packet) == 4 else 40)
+    edges = sorted({0, size} | {cut // 8 * 8 for cut in cuts if 8 <= cut < size})
+    return [piece(packet, a, b, b < size, ident) for a, b in pairwise(edges)]
 
 
 Wrap = Callable[[bytes], bytes]

@@ -107,6 +107,7 @@ class Walk:
     tags: list[int] = field(default_factory=list)
     depth: int = 0
     held: bool = False
+    source: str = ""  # of the innermost IP header that held
 
     # Links.
 
@@ -253,7 +254,7 @@ class Walk:
         width, at = (4, 12) if version == 4 else (16, 8)
         ends = [str(ipaddress.ip_address(packet.raw[i : i + width])) for i in (at, at + width)]
         if version == 6:
-            self.held = True
+            self.held, self.source = True, ends[0]
             inner = packet.after(40).cut(packet.number(4, 2) or packet.length - 40)
             return self.extensions(packet.number(6, 1), inner, ends)
         length = (packet.number(0, 1) & 15) * 4
@@ -270,7 +271,7 @@ class Walk:
         if fragmented:
             more, offset = pieces & 0x2000, (pieces & 0x1FFF) * 8
             return self.fragment(inner, ends, 4, protocol, packet.number(4, 2), offset, more)
-        self.held = True
+        self.held, self.source = True, ends[0]
         if protocol == 51:
             return self.extensions(protocol, inner, ends)
         return self.protocol(protocol, inner, ends)
@@ -300,6 +301,7 @@ class Walk:
         if inner.length <= 0 or offset + inner.length > 65535 or (more and inner.length % 8):
             raise Rejected(Fault.IP_LENGTH_BAD)
         inner.need(inner.length)
+        self.source = ends[0]
         realm = tuple(self.tags[:2])
         return Fragment(*ends, version, protocol, number, offset, bool(more), inner.raw, self.depth, realm)  # fmt: skip
 
