@@ -4,7 +4,7 @@ A flow is found by a keyed 64-bit fingerprint of its addresses, ports and transp
 say where to look first, the next free slot is found by steps of one, and a slot taken out is closed
 up by moving later ones back, so that no stones remain. In inspect both directions make one
 fingerprint (a sum of two hashes); behind the gate only the client's direction is looked at, and
-makes its own.
+makes its own. The realm is no part of it: a mirror may tag the two directions differently.
 
 At most half of the slots are taken: the table doubles, up to a stated number of flows, so that few
 flows stay in the cache and a million have room. New flows queue up by turn. Before one more enters,

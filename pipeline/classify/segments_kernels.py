@@ -291,7 +291,7 @@ def begin_holding(track, flow):
     holding.client_hi, holding.client_lo = now.client_hi, now.client_lo
     holding.server_hi, holding.server_lo = now.server_hi, now.server_lo
     holding.client_port, holding.server_port = now.client_port, now.server_port
-    holding.basis = now.basis
+    holding.basis, holding.realm = now.basis, now.realm
     return True
 
 
@@ -447,7 +447,7 @@ def expire_oldest(track, flow):
     now.client_hi, now.client_lo = holding.client_hi, holding.client_lo
     now.server_hi, now.server_lo = holding.server_hi, holding.server_lo
     now.client_port, now.server_port = I64(holding.client_port), I64(holding.server_port)
-    now.basis = I64(holding.basis)
+    now.basis, now.realm = I64(holding.basis), I64(holding.realm)
     now.fault = now.skip = now.named = now.marks = 0
     give_up_holding(track, flow)
     if now.fault != 0:

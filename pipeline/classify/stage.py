@@ -48,6 +48,7 @@ SAVED = ("queue", "names", "holdings", "pieces", "memory", "desk")
 SAME = (
     "first_ns", "watermark_ns", "packet_number", "protocol", "client_hi", "client_lo",
     "client_port", "server_hi", "server_lo", "server_port", "subscriber", "basis", "method",
+    "realm",
 )  # fmt: skip
 SUM_WORDS = ("packets", "bytes", "tcp_flows", "udp_flows", "named", "repeats")
 Prefix = tuple[int, int, int]  # high word, low word, length of the 128 bits

@@ -40,7 +40,8 @@ HOLDING = np.dtype(
         ("server_hi", "u8"), ("server_lo", "u8"), ("origin", "u4"), ("older", "i4"),
         ("younger", "i4"),
         ("rows", "i4"), ("pieces", "i4"), ("client_port", "u2"), ("server_port", "u2"),
-        ("disagrees", "u1"), ("named", "u1"), ("basis", "u1"), ("pad", "u1"),
+        ("disagrees", "u1"), ("named", "u1"), ("basis", "u1"), ("pad", "u1"), ("realm", "u4"),
+        ("pad4", "u4"),
     ]
 )  # fmt: skip
 """Held bytes of a flow, from sequence number `origin` on; `rows` packets count as held in it."""
@@ -55,6 +56,7 @@ ROW = np.dtype(
         ("flow_lo", "u8"), ("host_stop", "i8"), ("target_stop", "i8"), ("referer_stop", "i8"),
         ("alpn_stop", "i8"), ("subscriber", "i4"), ("marks", "u4"), ("client_port", "u2"),
         ("server_port", "u2"), ("protocol", "u1"), ("basis", "u1"), ("method", "u1"), ("pad", "u1"),
+        ("realm", "u4"), ("pad4", "u4"),
     ]
 )  # fmt: skip
 """A session; its texts end at `*_stop` in memory, and begin where those of the row before end."""
@@ -74,7 +76,7 @@ NOW = np.dtype(
         ("time_ns", "i8"), ("number", "i8"), ("watermark_ns", "i8"), ("sequence", "i8"),
         ("client_hi", "u8"), ("client_lo", "u8"), ("server_hi", "u8"), ("server_lo", "u8"),
         ("client_port", "i8"), ("server_port", "i8"), ("basis", "i8"), ("fault", "i8"),
-        ("skip", "i8"), ("named", "i8"), ("marks", "i8"), ("kept", "i8"),
+        ("skip", "i8"), ("named", "i8"), ("marks", "i8"), ("kept", "i8"), ("realm", "i8"),
     ]
 )  # fmt: skip
 """The packet being worked on, or the holding whose time is up, and what became of it; `kept` says

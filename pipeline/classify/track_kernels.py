@@ -163,6 +163,7 @@ def _take_payload(track, flow, head, data, joined, side):
     now.client_hi, now.client_lo = head.source_hi, head.source_lo
     now.server_hi, now.server_lo = head.target_hi, head.target_lo
     now.client_port, now.server_port = I64(head.source_port), I64(head.target_port)
+    now.realm = I64(head.realm)
     now.fault = now.skip = now.named = now.marks = 0
     captured = min(I64(head.payload_captured), PAYLOAD_TAKEN_MAX)
     length = I64(head.payload_length)

@@ -240,6 +240,7 @@ def _begin_row(track, flow, data, start, stop, protocol, flags, again):
     row.client_port, row.server_port = now.client_port, now.server_port
     row.subscriber = flow.subscriber
     row.basis = now.basis
+    row.realm = now.realm
     row.protocol = protocol
     row.marks = flags
     hashed = track.desk.hashed

@@ -45,7 +45,9 @@ class SessionBatch(Batch):
     Rows are in the order in which their last needed byte was seen. `first_ns` and `packet_number`
     are of the packet with the first byte of the hello or head; `watermark_ns` is the largest packet
     time of the source when it was whole. `subscriber` is the dense index of the directory, -1 where
-    no gate was asked (inspect). No sink accepts this batch.
+    no gate was asked (inspect). `realm` holds the two outermost VLAN ids that the session was seen
+    under, the outer one in the upper half, each with 0x1000 added; 0 is none. No sink accepts this
+    batch.
     """
 
     first_ns: I64
@@ -64,6 +66,7 @@ class SessionBatch(Batch):
     basis: U8
     method: U8
     flags: U32
+    realm: U32
     host: TEXT
     target: TEXT
     referer: TEXT

@@ -469,3 +469,21 @@ def test_time_that_passes_without_packets_gives_up_what_is_held():
     classify.advance(START_NS + Limits().hold_ns + SECOND_NS, tally)
     assert classify.held_rows == 0
     assert tally.of("fault:hello_incomplete") == 1
+
+
+def test_a_session_tells_its_realm_and_a_flow_is_one_whatever_its_tags():
+    hello = frames.client_hello("shop.example")
+    packets = [
+        (1, frames.tcp(seq=0, flags=SYN, tags=(5, 6))),
+        (2, frames.tcp(seq=9, ack=1, flags=SYN | ACK, up=False)),
+        (3, frames.tcp(hello[:40], seq=1, tags=(5, 6))),
+        (4, frames.tcp(hello[40:], seq=41, tags=(5, 6, 7))),
+    ]
+    batch = frames.batch(packets)
+    stage = Classify(circle=None, parse_for=ParseFor.EVERYONE, keys=KEYS)
+    (realm,) = stage.push(batch, Tally()).realm.tolist()
+    assert realm == 0x1005_1006
+    assert stage.counts.flows == {"tcp": 1, "udp": 0}
+    stripped = batch.with_columns(stripped_vlan=np.full(len(batch), 9, np.int32))
+    stage = Classify(circle=None, parse_for=ParseFor.EVERYONE, keys=KEYS)
+    assert stage.push(stripped, Tally()).realm.tolist() == [0x1009_1005]

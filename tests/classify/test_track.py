@@ -52,6 +52,7 @@ def rows_of(sessions: SessionBatch) -> list[Row]:
             client=end(int(sessions.client_hi[i]), int(sessions.client_lo[i]), int(sessions.client_port[i])),
             server=end(int(sessions.server_hi[i]), int(sessions.server_lo[i]), int(sessions.server_port[i])),
             flags=int(sessions.flags[i]),
+            realm=tuple(h & 0xFFF for h in divmod(int(sessions.realm[i]), 1 << 16) if h),
             method=int(sessions.method[i]),
             target=sessions.target[i],
             referer=sessions.referer[i],
@@ -159,7 +160,8 @@ def conversations(draw) -> list[tuple[int, bytes]]:
     if begin != "nothing":
         out.append(frames.tcp(seq=7, ack=isn, flags=SYN | ACK, up=False, **ends))
     for position, raw in draw(segments()):
-        out.append(frames.tcp(raw, seq=isn + position, **ends))
+        tags = draw(st.sampled_from([(), (), (7,), (7, 8)]))  # no part of what tells flows apart
+        out.append(frames.tcp(raw, seq=isn + position, tags=tags, **ends))
         if draw(st.integers(0, 4)) == 0:
             answer = draw(
                 st.sampled_from(

@@ -85,6 +85,7 @@ def session_batch(sessions: list[Session]) -> SessionBatch:
         basis=column((s.basis for s in sessions), np.uint8),
         method=np.ones(count, np.uint8),
         flags=column((flags_of(s) for s in sessions), np.uint32),
+        realm=np.zeros(count, np.uint32),
         host=TextColumn.of(host(s) for s in sessions),
         target=TextColumn.of(target(s) for s in sessions),
         referer=TextColumn.of("http://r.example/" if s.referred else "" for s in sessions),

@@ -95,7 +95,7 @@ class NaiveClassify:
         elif flow.state == "done":
             self.skips[Skip.FLOW_DONE] += 1
         else:
-            now = Now(time_ns, number, self.watermark_ns, source, target)
+            now = Now(time_ns, number, self.watermark_ns, source, target, realm=header.realm)
             sequence = (header.sequence + bool(header.tcp_flags & SYN)) & MASK
             taken = header.payload[:PAYLOAD_TAKEN_MAX]
             if header.transport == "udp":
@@ -304,7 +304,7 @@ class NaiveClassify:
             return False
         assert flow.place is not None
         deadline_ns = self.watermark_ns + self.limits.hold_ns
-        flow.holding = Holding(flow.place, deadline_ns, now.client, now.server)
+        flow.holding = Holding(flow.place, deadline_ns, now.client, now.server, realm=now.realm)
         self.holdings.append(flow)
         return True
 
@@ -427,7 +427,7 @@ class NaiveClassify:
             holding = flow.holding
             assert holding
             at_ns = min(holding.deadline_ns, self.watermark_ns)
-            now = Now(0, 0, at_ns, holding.client, holding.server)
+            now = Now(0, 0, at_ns, holding.client, holding.server, realm=holding.realm)
             self._give_up(flow, now)
             if now.fault:
                 self.faults[now.fault] += 1
@@ -547,7 +547,8 @@ class NaiveClassify:
         flow.hello_named |= protocol == "tls"
         now.named += 1
         row = Row(
-            now.time_ns, now.number, now.watermark_ns, protocol, host.decode(), now.client, now.server, int(flags)
+            now.time_ns, now.number, now.watermark_ns, protocol, host.decode(), now.client, now.server, int(flags),
+            now.realm,
         )  # fmt: skip
         self.rows.append(row)
         return row

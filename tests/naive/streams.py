@@ -29,6 +29,7 @@ class Row:
     client: End
     server: End
     flags: int
+    realm: tuple[int, ...] = ()
     method: int = 0
     target: bytes = b""
     referer: bytes = b""
@@ -62,6 +63,7 @@ class Holding:
     named: bool = False
     rows: int = 0
     seal: tuple[str, bytes] | None = None  # QUIC: salt and connection id of the keys
+    realm: tuple[int, ...] = ()
 
     def add(self, raw: bytes, position: int, now: Now, limits: Limits) -> str:
         """Fill gaps, the first of two overlapping segments wins: stored, nothing new, or no room."""
@@ -144,6 +146,7 @@ class Now:
     fault: Fault | None = None
     skip: Skip | None = None
     named: int = 0
+    realm: tuple[int, ...] = ()
 
 
 def starts_unit(raw: bytes) -> bool:
