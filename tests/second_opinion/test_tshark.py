@@ -51,13 +51,17 @@ def values(layer: Any, name: str) -> list[str]:
     return [] if field is None else [f.show or "" for f in field.all_fields]
 
 
-def theirs(path: Path) -> set[Row]:
+def theirs(path: Path, decode_as: dict[str, str] | None = None) -> set[Row]:
     need("tshark")
     need("pyshark")
     import pyshark
 
     capture = pyshark.FileCapture(
-        str(path), display_filter=WANTED, override_prefs=PREFERENCES, keep_packets=False
+        str(path),
+        display_filter=WANTED,
+        override_prefs=PREFERENCES,
+        decode_as=decode_as,
+        keep_packets=False,
     )
     rows: set[Row] = set()
     try:
