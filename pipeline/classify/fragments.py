@@ -76,8 +76,10 @@ class Fragments:
         `watermark_ns` is the largest packet time before this batch; the rest is the gate's, which
         was asked for all rows and filled `subscriber` (int32) and `basis` (uint8).
         """
-        self._desk["watermark_ns"] = max(int(self._desk["watermark_ns"]), watermark_ns)
         self._wipe()
+        if self.busy:
+            self.advance(watermark_ns)
+        self._desk["watermark_ns"] = max(int(self._desk["watermark_ns"]), watermark_ns)
         gate = (self._open if circle is None else circle).arrays
         start = 0
         while True:

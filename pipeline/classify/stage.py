@@ -159,7 +159,7 @@ class Classify:
                 scratch.subscriber,
                 scratch.basis,
             )
-        if fragments or self._fragments.busy:
+        if fragments:
             self._fragments.join(
                 batch,
                 heads,
@@ -193,6 +193,8 @@ class Classify:
             if start >= rows:
                 break
             self._widen()
+        if self._fragments.busy:
+            self._fragments.advance(int(self._counts["watermark_ns"]))
         self._settle(tally)
         return concat(found) if found else self._nothing
 
