@@ -67,12 +67,28 @@ def salt_of(version):
     return T051 if version == 0x54303531 else NO_SALT
 
 
+@routine
+def _is_negotiation(data, at, stop):
+    """Are there two ids and then at least one whole version (RFC 9000, 17.2.1)?"""
+    for _ in range(2):
+        ids = at + 5
+        if ids >= stop:
+            return False
+        at += 1 + I64(data[ids])
+    versions = stop - at - 5
+    return versions > 0 and versions % 4 == 0
+
+
 @primitive
 def is_quic(data, at, length):
-    """Does a datagram begin with a long header of a version that exists (RFC 8999, 9000, 9369)?"""
+    """Does a datagram begin with a long header of a version that exists (RFC 8999, 9000, 9369), or
+    negotiate one?
+    """
     if length < 7 or data[at] & 0x80 == 0:
         return False
     version = be32(data, at + 1)
+    if version == 0:
+        return _is_negotiation(data, at, at + length)
     return (
         version == 1
         or version == 0x6B3343CF

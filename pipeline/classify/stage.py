@@ -60,10 +60,10 @@ class Limits:
 
     `flows`: live flows, a power of two (176 bytes of memory a flow, taken as they come).
     `holdings`: units not whole yet at one time, each of up to `unit_bytes` and `pieces`, for
-    `hold_ns` of packet time. `tries`: segments of a flow that may begin a unit before it is left
-    alone; `repeats`: segments after a hello that are still looked at. `names`: further names of
-    flows. `fragment_sets`: IP packets of which fragments are kept, for `fragment_ns`, in
-    `fragment_blocks` of 2 KiB.
+    `hold_ns` of packet time. `tries`: segments of a flow that may begin a unit, or attempts to open
+    its Initials, before it is left alone; `repeats`: segments after a hello that are still looked
+    at. `names`: further names of flows. `fragment_sets`: IP packets of which
+    fragments are kept, for `fragment_ns`, in `fragment_blocks` of 2 KiB.
     """
 
     flows: int = 1 << 20
@@ -215,6 +215,7 @@ class Classify:
         """Drop flows and held bytes of these subscribers (dense indexes), as their basis ended."""
         if len(subscribers) == 0:
             return
+        self._track.plain[:] = 0  # what was opened last may be theirs
         gone = np.zeros(int(subscribers.max()) + 1, np.uint8)
         gone[subscribers] = 1
         forget_flows(*self._track, gone)

@@ -19,10 +19,6 @@ from collections.abc import Callable
 from typing import Any
 
 import numpy as np
-from cryptography.exceptions import InvalidTag
-from cryptography.hazmat.primitives import hashes, hmac
-from cryptography.hazmat.primitives.ciphers import Cipher, algorithms, modes
-from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
 from pipeline.kernels.compile import foreign, records
 
@@ -117,6 +113,12 @@ def _fall_back(op: int, key: int, data: int, size: int, other: int, length: int,
     block `data` under AES. OP_OPEN: `data` of `size` with its tag, under `key` (and behind it the
     nonce), and `other` of `length` as associated data; 0 where the tag is another.
     """
+    # Loaded here: where there is a library it would only make every start slower.
+    from cryptography.exceptions import InvalidTag
+    from cryptography.hazmat.primitives import hashes, hmac
+    from cryptography.hazmat.primitives.ciphers import Cipher, algorithms, modes
+    from cryptography.hazmat.primitives.ciphers.aead import AESGCM
+
     given = ctypes.string_at(data, size)
     if op == OP_HMAC:
         mac = hmac.HMAC(ctypes.string_at(key, length), hashes.SHA256())

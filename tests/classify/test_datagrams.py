@@ -5,17 +5,23 @@ from __future__ import annotations
 import itertools
 from collections.abc import Sequence
 
+import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pipeline.classify.stage import Classify, Limits
+from pipeline.model.columns import concat
+from pipeline.model.stage import END_OF_TIME
 from pipeline.model.tally import Tally
 from pipeline.model.words import ParseFor, SessionFlag
 from tests.classify import frames
 from tests.classify.frames import SECOND_NS, Packet
-from tests.classify.test_track import CUTS, KEYS, SMALL, compare, fast
+from tests.classify.test_gate import MEMBER, OUTSIDER, REFUSER, a_circle, run
+from tests.classify.test_gate import classify as gated
+from tests.classify.test_track import CUTS, KEYS, SMALL, compare, fast, rows_of
 from tests.forge import quic
+from tests.naive.quic import client_keys
 
 pytestmark = pytest.mark.filterwarnings("ignore:overflow encountered")  # without JIT
 START_NS = 1_700_000_000 * SECOND_NS
@@ -338,6 +344,80 @@ def test_googles_packets_without_a_hello_and_hellos_without_a_name():
     assert words([quic.google(b"Q043", quic.stream(quic.chlo()[:60]))]) == {"fault:hello_bad": 1}
 
 
+def test_versions_that_nobody_knows_and_their_negotiation():
+    unknown = quic.other(quic.INITIAL, version=0xFF000016, dcid=FIRST)
+    assert words([unknown, quic.negotiation(), quic.negotiation(VERSIONS)]) == {
+        "skip:quic_unread": 3
+    }
+    strange = quic.other(quic.INITIAL, version=0x12345678, dcid=FIRST)
+    assert words([strange, quic.negotiation() + b"x", quic.negotiation(())]) == {"skip:udp": 3}
+
+
+# With a gate, and what stays behind.
+
+
+def test_behind_the_gate_only_who_is_in_the_parse_set_is_opened():
+    first, later = halves()
+    packets = [
+        (n, frames.udp(raw, client=client))
+        for n, (client, raw) in enumerate(
+            (client, raw) for raw in (first, later) for client in (MEMBER, REFUSER, OUTSIDER)
+        )
+    ]
+    stage = gated(a_circle())
+    found, skips = run(stage, packets)
+    assert found == [("big.example", 0, 2)]
+    assert skips == {"outside": 2, "unbound": 2}
+    assert stage.counts.flows == {"tcp": 0, "udp": 1}
+    assert stage.counts.sessions == {"http": 0, "tls": 0, "quic": 1}
+
+
+def test_a_withdrawal_drops_what_is_held_and_what_was_opened_last():
+    first, later = halves()
+    stage = gated(a_circle())
+    run(stage, [(1, frames.udp(first, client=MEMBER))])
+    assert stage.held_rows == 1
+    stage.forget(np.array([0]))
+    assert stage.held_rows == 0
+    assert not stage.snapshot()["memory"].any()
+    assert not stage._track.plain.any()
+    assert run(stage, [(2, frames.udp(later, client=MEMBER))])[0] == []
+
+
+def test_keys_and_bytes_are_wiped_once_the_name_is_known():
+    stage, tally = Classify(circle=None, parse_for=ParseFor.EVERYONE, keys=KEYS), Tally()
+    packets = timed(halves())
+    stage.push(frames.batch(packets[:1]), tally)
+    held = stage.snapshot()["memory"]
+    assert b"".join(client_keys("v1", FIRST)) in held.tobytes()
+    assert stage.push(frames.batch(packets[1:], 2), tally).host.to_list() == ["big.example"]
+    left = stage.snapshot()["memory"].tobytes()
+    assert b"".join(client_keys("v1", FIRST)) not in left
+    assert LONG[:50] not in left
+
+
+@given(traffic_cut=st.integers(0, 12), swapped=st.booleans())
+def test_a_snapshot_goes_on_where_it_was_taken(traffic_cut, swapped):
+    raws = halves() + halves(version=quic.V2, dcid=THIRD)
+    packets = [
+        (START_NS + n, frames.udp(raw, port=1 + n // 2))
+        for n, raw in enumerate(raws[::-1] if swapped else raws)
+    ]
+    cut = min(traffic_cut, len(packets))
+    whole = fast(packets, Limits())[0]
+    one, other = (
+        Classify(circle=None, parse_for=ParseFor.EVERYONE, keys=KEYS, native=native)
+        for native in (True, False)
+    )
+    tally = Tally()
+    found = [one.push(b, tally) for b in frames.batches(packets[:cut], []) if cut]
+    other.restore(one.snapshot())
+    found += [other.push(frames.batch(packets[cut:], cut + 1), tally)] if packets[cut:] else []
+    found.append(other.advance(END_OF_TIME, tally))
+    assert rows_of(concat(found)) == whole
+    assert [row.host for row in whole] == ["big.example"] * 2
+
+
 # Anything at all.
 
 
@@ -442,6 +522,21 @@ def test_kernels_say_what_the_twin_says(packets, cuts):
 @given(traffic(), CUTS)
 def test_so_they_do_when_everything_is_scarce(packets, cuts):
     compare(packets, SMALL, cuts)
+
+
+@settings(max_examples=20)
+@given(traffic(), CUTS)
+def test_cryptography_says_what_the_library_says(packets, cuts):
+    rows, tally = [], Tally()
+    stage = Classify(circle=None, parse_for=ParseFor.EVERYONE, keys=KEYS, native=False)
+    for batch in frames.batches(packets, cuts):
+        rows.append(stage.push(batch, tally))
+    rows.append(stage.advance(END_OF_TIME, tally))
+    expected, expected_words, sessions = fast(packets, Limits(), cuts)
+    assert rows_of(concat(rows)) == expected
+    assert (concat(rows).flow_id == sessions.flow_id).all()
+    found = {w: n for (_, w), n in tally.counts.items() if w.startswith(("fault", "skip", "named"))}
+    assert found == expected_words
 
 
 @settings(max_examples=20)

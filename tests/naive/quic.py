@@ -44,10 +44,14 @@ def salt_of(version: int) -> str | None:
 
 
 def is_quic(raw: bytes) -> bool:
-    """Does a datagram begin with a QUIC long header of a version that exists?"""
+    """Does a datagram begin with a QUIC long header of a version that exists, or negotiate one?"""
     if len(raw) < 7 or not raw[0] & 0x80:
         return False
     version = raw[1:5]
+    if version == bytes(4):
+        one, other = raw[5], raw[6 + raw[5] : 7 + raw[5]]
+        rest = raw[7 + one + other[0] :] if other else b""
+        return len(rest) >= 4 and len(rest) % 4 == 0
     return (
         version in (b"\0\0\0\1", bytes.fromhex("6b3343cf"))
         or version[:3] in (b"\xff\0\0", bytes.fromhex("faceb0"))
