@@ -3,18 +3,23 @@
 A client hello is built field by field (RFC 8446, section 4.1.2; extensions as current browsers
 send them), with its extensions in a random order, as browsers do. A post-quantum hello offers the
 hybrid key share X25519MLKEM768 (group 0x11ec, 1,216 bytes), which makes it about 1.7 kB: two TCP
-segments, and the server name may be in either. Names are .example and .test only; some are names
+segments, and the server name may be in either. QUIC's are the same hellos in Initials of 1,200
+bytes, sealed beforehand: one, or two with the frames of both in random order. Names are .example and .test only; some are names
 of the shipped partners and of a tracker, so that the product's path finds something.
 """
 
 from __future__ import annotations
 
+import itertools
 import random
 import struct
 from dataclasses import dataclass
 
 import numpy as np
 
+from tests.forge import quic
+
+INITIAL_BYTES = 1200
 HYBRID, X25519 = 0x11EC, 0x001D
 HYBRID_BYTES, X25519_BYTES = 1216, 32
 CIPHERS = bytes.fromhex("130113021303c02bc02fc02cc030cca9cca8c013c014009c009d002f0035")
@@ -117,6 +122,39 @@ def client_hello(host: str, *, post_quantum: bool, rng: random.Random) -> bytes:
     return b"\x16\x03\x01" + vector(2, b"\x01" + vector(3, body))
 
 
+def initials(host: str, *, post_quantum: bool, rng: random.Random) -> bytes:
+    """The datagrams of a QUIC client hello, each of INITIAL_BYTES; post-quantum ones have their
+    CRYPTO frames shuffled over both, with pings between, as browsers do.
+    """
+    hello = client_hello(host, post_quantum=post_quantum, rng=rng)[5:]
+    dcid, scid = rng.randbytes(8), rng.randbytes(rng.choice((0, 8)))
+    if not post_quantum:
+        sealed = quic.initial(quic.crypto(0, hello), dcid=dcid, scid=scid, pad_to=INITIAL_BYTES)
+        assert len(sealed) == INITIAL_BYTES
+        return sealed
+    edges = [0, *sorted(rng.sample(range(1, len(hello)), 7)), len(hello)]
+    pieces = list(itertools.pairwise(edges))
+    if rng.random() < 0.5:
+        rng.shuffle(pieces)
+    packets: list[bytes] = []
+    frames, left = b"", INITIAL_BYTES - 80
+    for first, last in pieces:
+        while first < last:
+            stop = min(last, first + left)
+            frames += quic.crypto(first, hello[first:stop]) + quic.PING
+            left -= stop - first + 8
+            first = stop
+            if left <= 8:
+                packets.append(frames)
+                frames, left = b"", INITIAL_BYTES - 80
+    sealed = b"".join(
+        quic.initial(f, dcid=dcid, scid=scid, number=n, pad_to=INITIAL_BYTES)
+        for n, f in enumerate([*packets, frames])
+    )
+    assert len(sealed) == 2 * INITIAL_BYTES
+    return sealed
+
+
 def server_hello(rng: random.Random) -> bytes:
     """The start of a server's first flight: hello, change of cipher, encrypted data."""
     body = b"\x03\x03" + rng.randbytes(32) + vector(1, rng.randbytes(32)) + b"\x13\x01\0"
@@ -154,7 +192,8 @@ def response_head(rng: random.Random) -> bytes:
 
 @dataclass(frozen=True, slots=True)
 class Templates:
-    """All templates in one buffer: `pool` of each kind in turn, classic, post-quantum, GET.
+    """All templates in one buffer: `pool` of each kind in turn, TLS classic and post-quantum, GET,
+    QUIC classic and post-quantum.
 
     Template t is `data[start[t] : start[t] + length[t]]` and names `host[t]`; `server` and
     `answer` are one template each of what the other side says first.
@@ -172,10 +211,12 @@ class Templates:
 def build(seed: int, pool: int, partner_share: float) -> Templates:
     """The templates of a seed; `pool` of each kind."""
     rng = random.Random(seed)
-    hosts = host_names(3 * pool, partner_share, rng)
+    hosts = host_names(5 * pool, partner_share, rng)
     parts = [client_hello(h, post_quantum=False, rng=rng) for h in hosts[:pool]]
     parts += [client_hello(h, post_quantum=True, rng=rng) for h in hosts[pool : 2 * pool]]
-    parts += [request_head(h, rng) for h in hosts[2 * pool :]]
+    parts += [request_head(h, rng) for h in hosts[2 * pool : 3 * pool]]
+    parts += [initials(h, post_quantum=False, rng=rng) for h in hosts[3 * pool : 4 * pool]]
+    parts += [initials(h, post_quantum=True, rng=rng) for h in hosts[4 * pool :]]
     length = np.array([len(p) for p in parts], np.int64)
     return Templates(
         data=np.frombuffer(b"".join(parts), np.uint8).copy(),

@@ -66,6 +66,10 @@ class Found:
     rows: Counter[str] = field(default_factory=Counter)
     tally: Tally = field(default_factory=Tally)
 
+    def all_names(self) -> Counter[str]:
+        """Names by any protocol."""
+        return self.tls + self.http + self.quic
+
     def add(self, sessions: SessionBatch, names: bool) -> None:
         """Count sessions, and the names in them."""
         self.rows["sessions"] += len(sessions)

@@ -15,6 +15,7 @@ import pytest
 
 from tests.bench import traffic as made
 from tests.bench.traffic import Traffic, Truth
+from tests.naive import quic, tls
 from tests.need import need
 
 SMALL = Traffic(packets=20_000, live=150, subscribers=300, seed=7, pool=64, member_share=0.1)
@@ -97,11 +98,38 @@ def test_tshark_finds_as_many(small: tuple[Path, Truth]) -> None:
     command = [tshark, "-n", "-r", str(path), "-T", "fields"]
     command += ["-o", "tcp.reassemble_out_of_order:TRUE"]
     command += [word for field in fields for word in ("-e", field)]
-    command += ["-Y", "tls.handshake.extensions_server_name || http.request"]
+    command += ["-Y", "tcp && (tls.handshake.extensions_server_name || http.request)"]
     lines = subprocess.run(command, capture_output=True, text=True, check=True).stdout.splitlines()
     cells = [line.split("\t") for line in lines]
     assert dict(Counter(tls for tls, _ in cells if tls)) == truth.tls_hosts
     assert dict(Counter(host for _, host in cells if host)) == truth.http_hosts
+
+
+def test_the_naive_reader_opens_every_initial(small: tuple[Path, Truth]) -> None:
+    path, truth = small
+    hellos: dict[tuple[Any, ...], dict[int, bytes]] = {}
+    for _, _, ip in frames(path):
+        udp = ip.data
+        if not isinstance(udp, dpkt.udp.UDP) or udp.dport != 443 or not udp.data[0] & 0x80:
+            continue
+        packet = quic.read_long(udp.data)
+        assert isinstance(packet, quic.Long)
+        assert len(packet.raw) == len(udp.data) == 1200
+        opened = quic.open_initial(packet, quic.client_keys(packet.salt, packet.dcid), -1)
+        assert opened
+        pieces, good = quic.crypto_frames(opened[0], google=False)
+        assert good
+        flow = (ip.src, udp.sport, ip.dst, packet.dcid)
+        hellos.setdefault(flow, {}).update(dict(pieces))
+    names: Counter[str] = Counter()
+    for parts in hellos.values():
+        said = joined(parts)
+        if len(said) >= 4 and len(said) == 4 + int.from_bytes(said[1:4], "big"):
+            hello = tls.read_hello(said[4:])
+            assert hello
+            names[hello.name.decode()] += 1
+    assert dict(names) == truth.quic_hosts
+    assert 0 < truth.split_initials < truth.quic
 
 
 def test_packets_are_well_formed(small: tuple[Path, Truth]) -> None:
@@ -146,6 +174,7 @@ def test_shares_are_those_asked_for(tmp_path: Path) -> None:
     assert truth.quic / begun == pytest.approx(traffic.quic, rel=0.10)
     assert truth.http_flows / begun == pytest.approx(traffic.http, rel=0.15)
     assert truth.split_hellos / truth.tls == pytest.approx(traffic.post_quantum, rel=0.05)
+    assert truth.split_initials / truth.quic == pytest.approx(traffic.post_quantum, rel=0.10)
     assert truth.swapped_hellos / truth.split_hellos == pytest.approx(traffic.swapped, rel=0.25)
     assert truth.ipv6_packets / truth.packets == pytest.approx(traffic.ipv6, rel=0.10)
     assert truth.vlan_packets / truth.packets == pytest.approx(traffic.vlan, rel=0.10)
@@ -158,10 +187,9 @@ def test_shares_are_those_asked_for(tmp_path: Path) -> None:
 
 def test_all_subscribers_members_is_all_names(tmp_path: Path) -> None:
     truth = made.generate(tmp_path / "all.pcap", Traffic(packets=5_000, live=50, member_share=1.0))
-    assert truth.member_hosts == dict(
-        sorted((Counter(truth.tls_hosts) + Counter(truth.http_hosts)).items())
-    )
+    assert truth.member_hosts == dict(sorted(truth.all_hosts().items()))
     assert (truth.member_tls, truth.member_http) == (truth.tls, truth.http)
+    assert truth.member_quic == truth.quic > 0
     assert truth.member_packets == truth.packets
 
 
@@ -175,7 +203,8 @@ def test_member_names_are_those_of_member_addresses(small: tuple[Path, Truth]) -
         if index < SMALL.members and said:
             whole = said[:1] == b"\x16" and len(said) >= 5 + int.from_bytes(said[3:5], "big")
             members += whole or said.count(b"Host: ")
-    assert members == truth.member_tls + truth.member_http == sum(truth.member_hosts.values()) > 0
+    assert members == truth.member_tls + truth.member_http > 0
+    assert members + truth.member_quic == sum(truth.member_hosts.values())
 
 
 def test_same_seed_same_bytes_however_they_are_cut(

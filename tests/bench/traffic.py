@@ -4,7 +4,7 @@
 
 Shares are of flows: 60 % TLS over TCP, of which 60 % with a post-quantum hello of about 1.7 kB in
 two segments (a tenth of these swapped, the extensions in random order, so the name may be in
-either); 25 % QUIC with Initials of 1,200 bytes whose content is random; 7 % HTTP/1; the rest
+either); 25 % QUIC with Initials of 1,200 bytes, one or, for a post-quantum hello, two; 7 % HTTP/1; the rest
 other TCP and UDP. A flow has 38 packets and a packet 800 bytes on average; `live` flows are mixed
 at any moment; 30 % of flows are IPv6, 20 % VLAN-tagged, 1 % of packets stamped late. The same
 parameters make the same bytes.
@@ -80,8 +80,8 @@ class Traffic:
 
 @dataclass(frozen=True, slots=True)
 class Truth:
-    """What is in the file. `hosts` counts names of TLS hellos and HTTP requests that are whole in
-    it.
+    """What is in the file. `hosts` counts names of TLS and QUIC hellos and HTTP requests that
+    are whole in it.
 
     `http` counts requests, `http_flows` the flows that have one (a flow asks one host).
     `member_*` count what the members' flows say. `bytes` are captured bytes without record
@@ -103,16 +103,22 @@ class Truth:
     vlan_packets: int
     late_packets: int
     split_hellos: int
+    split_initials: int
     swapped_hellos: int
     retransmitted: int
     tls_hosts: dict[str, int]
     http_hosts: dict[str, int]
+    quic_hosts: dict[str, int]
     member_hosts: dict[str, int]
 
     @property
     def sessions(self) -> int:
-        """TLS hellos and HTTP requests."""
-        return self.tls + self.http
+        """TLS and QUIC hellos and HTTP requests."""
+        return self.tls + self.quic + self.http
+
+    def all_hosts(self) -> Counter[str]:
+        """Names by any protocol."""
+        return Counter(self.tls_hosts) + Counter(self.http_hosts) + Counter(self.quic_hosts)
 
     def summary(self) -> dict[str, int]:
         """All counts, without the names."""
@@ -128,7 +134,7 @@ def write(traffic: Traffic, file: IO[bytes]) -> Truth:
     state = np.array([0, traffic.packets, traffic.live, traffic.seed], np.int64)
     follow, step = np.zeros(k.FOLLOW, np.int64), np.zeros(8, np.int64)
     counts = np.zeros(k.TRUTH, np.int64)
-    hosts, member_hosts = np.zeros((2, 3 * traffic.pool), np.int64)
+    hosts, member_hosts = np.zeros((2, 5 * traffic.pool), np.int64)
     block = np.zeros(BLOCK_BYTES, np.uint8)
     magic = NANOSECONDS if traffic.nanoseconds else MICROSECONDS
     file.write(np.array([magic, 0x00040002, 0, 0, 65535, 1], "<u4").tobytes())
@@ -263,11 +269,13 @@ def _truth(
         vlan_packets=c[k.VLAN_PACKETS],
         late_packets=c[k.LATE_PACKETS],
         split_hellos=c[k.SPLIT],
+        split_initials=c[k.SPLIT_INITIALS],
         swapped_hellos=c[k.SWAPPED],
         retransmitted=c[k.RETRANSMITTED],
         tls_hosts=named(hosts, 0, 2 * pool),
         http_hosts=named(hosts, 2 * pool, 3 * pool),
-        member_hosts=named(member_hosts, 0, 3 * pool),
+        quic_hosts=named(hosts, 3 * pool, 5 * pool),
+        member_hosts=named(member_hosts, 0, 5 * pool),
     )
 
 

@@ -42,8 +42,8 @@ NEXT_PACKET, PACKETS, NEXT_FLOW, RANDOM = range(4)
 BYTES, FLOWS, TLS, HTTP_REQUESTS, HTTP_FLOWS, QUIC_FLOWS = range(6)
 MEMBER_TLS, MEMBER_HTTP, MEMBER_QUIC = 6, 7, 8
 IPV6_PACKETS, VLAN_PACKETS, LATE_PACKETS, MEMBER_PACKETS = 9, 10, 11, 12
-SPLIT, SWAPPED, RETRANSMITTED = 13, 14, 15
-TRUTH = 16
+SPLIT, SWAPPED, RETRANSMITTED, SPLIT_INITIALS = 13, 14, 15, 16
+TRUTH = 17
 
 # Rows of `step`: what the next packet of a flow is.
 UP, FLAGS, SOURCE, OFFSET, SIZE, SEQ, ACKED, DONE = range(8)
@@ -101,6 +101,10 @@ def template_of(knob, flow, kind):
         return knob[POOL] + pick
     if kind == HTTP:
         return 2 * knob[POOL] + pick
+    if kind == QUIC:  # as many of them are post-quantum as of TLS
+        classic, all_tls = knob[KIND_BELOW + TLS_CLASSIC], knob[KIND_BELOW + TLS_HYBRID]
+        few = spread16(knob[SEED], flow, 9) * all_tls < classic * 65536
+        return (3 if few else 4) * knob[POOL] + pick
     return -1
 
 
@@ -261,7 +265,7 @@ def tcp_later(knob, table, slot, flow, kind, v6, second, after, packets, step):
 
 
 @kernel
-def udp_step(knob, slot, flow, kind, step):
+def udp_step(knob, table, slot, flow, kind, step):
     """What the next datagram of a UDP flow is, into `step`."""
     position = slot[1] & POSITION
     roll = spread(knob[SEED], flow, 16 + position)
@@ -274,11 +278,13 @@ def udp_step(knob, slot, flow, kind, step):
         step[SIZE] = 60 + np.int64((roll >> U64(20)) & U64(127)) if step[UP] else 1180
         return
     # Two Initials of a client whose hello is post-quantum, then the server's, then short headers.
-    classic, all_tls = knob[KIND_BELOW + TLS_CLASSIC], knob[KIND_BELOW + TLS_HYBRID]
-    firsts = 1 if spread16(knob[SEED], flow, 9) * all_tls < classic * 65536 else 2
+    template = template_of(knob, flow, kind)
+    firsts = table[knob[LENGTH_AT] + template] // 1200
     if position < firsts:
-        step[SOURCE], step[SIZE] = INITIAL, 1200
-        step[DONE] = 3 if position == 0 else 0
+        _, _, swapped, _, _ = flow_bits(knob, flow)
+        part = firsts - 1 - position if swapped else position
+        step[SOURCE], step[OFFSET], step[SIZE] = TEMPLATE, table[template] + 1200 * part, 1200
+        step[DONE] = 3 if position == firsts - 1 else 0
     elif position < firsts + 2:
         step[UP], step[SOURCE], step[SIZE] = 0, INITIAL, 1200
     else:
@@ -302,8 +308,8 @@ def put_payload(knob, data, out, at, flow, kind, step):
     elif source == ANSWER:
         copy(out, at, data, knob[ANSWER_AT], knob[ANSWER_BYTES])
     elif source == INITIAL:
-        # RFC 9000, 17.2.2: long header, version 1, two connection ids, no token, length of the
-        # rest.
+        # What the server says first; RFC 9000, 17.2.2: long header, version 1, two connection ids,
+        # no token, length of the rest.
         put32(out, at, 0xC3000000)
         put32(out, at + 4, 0x01080000 | (flow & 0xFFFF))
         out[at + 14], out[at + 15] = 0, 0
@@ -412,8 +418,11 @@ def count(knob, table, slot, flow, kind, step, truth, hosts, member_hosts):
         return
     template = template_of(knob, flow, kind)
     if step[DONE] == 3:
+        hosts[template] += 1
+        member_hosts[template] += member
         truth[QUIC_FLOWS] += 1
         truth[MEMBER_QUIC] += member
+        truth[SPLIT_INITIALS] += template >= 4 * knob[POOL]
     elif template >= 0:
         hosts[template] += 1
         member_hosts[template] += member
@@ -474,7 +483,7 @@ def fill(knob, table, data, out, slots, follow, state, truth, hosts, member_host
         flow, number = slot[0], state[NEXT_PACKET]
         kind, packets = kind_of(knob, flow), flow_packets(knob, table, flow)
         if kind in (QUIC, OTHER_UDP):
-            udp_step(knob, slot, flow, kind, step)
+            udp_step(knob, table, slot, flow, kind, step)
         else:
             tcp_step(knob, table, slot, flow, kind, packets, step)
         time_ns = knob[START_NS] + number * knob[GAP_NS]

@@ -119,11 +119,12 @@ def verify(report: Report, path: Path) -> None:
     everyone = paths.classify(path, None, names=True)
     report.check(f"{EVERYBODY}: tls", Counter(truth.tls_hosts), everyone.tls)
     report.check(f"{EVERYBODY}: http", Counter(truth.http_hosts), everyone.http)
+    report.check(f"{EVERYBODY}: quic", Counter(truth.quic_hosts), everyone.quic)
     report.check("packets", truth.packets, everyone.packets)
     gated = paths.classify(path, paths.circle_of(traffic.members), names=True)
-    report.check(ONE, Counter(truth.member_hosts), gated.tls + gated.http)
+    report.check(ONE, Counter(truth.member_hosts), gated.all_names())
     whole = paths.classify(path, paths.circle_of(traffic.subscribers), names=True)
-    report.check(ALL, Counter(truth.tls_hosts) + Counter(truth.http_hosts), whole.tls + whole.http)
+    report.check(ALL, truth.all_hosts(), whole.all_names())
     verify_count(report, inspect_count(path))
     for name, members, sessions in (
         (PRODUCT_ONE, traffic.members, gated),
@@ -143,6 +144,7 @@ def verify_count(report: Report, count: dict[str, Any]) -> None:
     report.check(f"{INSPECT}: packets", truth.packets, count["packets"])
     report.check(f"{INSPECT}: tls", truth.tls, sessions.get("tls", 0))
     report.check(f"{INSPECT}: http", truth.http_flows, sessions.get("http", 0))
+    report.check(f"{INSPECT}: quic", truth.quic, sessions.get("quic", 0))
 
 
 def to_journal(path: Path, engine: Engine) -> paths.Found:
@@ -266,7 +268,10 @@ def show(report: Report) -> str:
         lines += [f"WRONG ANSWER: {reason}" for reason in report.wrong]
     else:
         truth = report.truth
-        lines.append(f"every path found what is there ({truth.tls} hellos, {truth.http} requests)")
+        lines.append(
+            f"every path found what is there ({truth.tls} hellos, {truth.quic} of QUIC, "
+            f"{truth.http} requests)"
+        )
     return "\n".join(lines) + "\n"
 
 
