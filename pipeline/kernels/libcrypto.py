@@ -25,6 +25,7 @@ from pipeline.kernels.compile import foreign, records
 SONAMES = ("libcrypto.so.3", "libcrypto.so.1.1", "libcrypto.so")
 PREFIX = "mirrorpoint_"
 KEY_BYTES, NONCE_BYTES, TAG_BYTES, HASH_BYTES = 16, 12, 16, 32
+SET_TAG = 0x11  # EVP_CTRL_AEAD_SET_TAG
 SHA256_STATE_BYTES = 112  # eight words of hash, then what `SHA256_Transform` does not touch
 PLAIN_BYTES = 1 << 16
 
@@ -79,26 +80,43 @@ def load(sonames: tuple[str, ...] = SONAMES) -> ctypes.CDLL | None:
 
 
 def is_right(library: Any) -> bool:
-    """Does a library hash one block, and encrypt another, as FIPS 180-4 and 197 say?"""
-    block = b"abc\x80" + bytes(59) + b"\x18"
-    start = np.array(SHA256_START, np.uint32)
-    state = np.concatenate([start, np.zeros(SHA256_STATE_BYTES // 4 - 8, np.uint32)])
-    library.SHA256_Transform(state.ctypes.data, block)
-    hashed = state[:8].astype(">u4").tobytes().hex()
+    """Does a library hash, encrypt and tell a true tag from a false one as FIPS 180-4, 197 and NIST
+    SP 800-38D (the first example of its authors) say?
+    """
+    state = np.zeros(SHA256_STATE_BYTES // 4, np.uint32)
+    state[:8] = SHA256_START
+    library.SHA256_Transform(state.ctypes.data, b"abc\x80" + bytes(59) + b"\x18")
+    if not state[:8].astype(">u4").tobytes().hex().startswith("ba7816bf8f01cfea"):
+        return False
     context = library.EVP_CIPHER_CTX_new()
     if not context:
         return False
-    out, size = ctypes.create_string_buffer(64), ctypes.c_int32()
-    cipher, key = library.EVP_aes_128_ecb(), bytes(range(16))
-    started = library.EVP_EncryptInit_ex(context, cipher, None, key, None)
+    try:
+        return _encrypts(library, context) and _tells_tags(library, context)
+    finally:
+        library.EVP_CIPHER_CTX_free(context)
+
+
+def _encrypts(library: Any, context: int) -> bool:
+    out, size = ctypes.create_string_buffer(32), ctypes.c_int32()
+    started = library.EVP_EncryptInit_ex(
+        context, library.EVP_aes_128_ecb(), None, bytes(range(16)), None
+    )
     plain = bytes.fromhex("00112233445566778899aabbccddeeff")
     done = library.EVP_EncryptUpdate(context, out, ctypes.addressof(size), plain, 16)
-    library.EVP_CIPHER_CTX_free(context)
-    return (
-        hashed.startswith("ba7816bf8f01cfea")
-        and started == done == 1
-        and out.raw[:16].hex() == "69c4e0d86a7b0430d8cdb78070b4c55a"
-    )
+    return started == done == 1 and out.raw[:16].hex() == "69c4e0d86a7b0430d8cdb78070b4c55a"
+
+
+def _tells_tags(library: Any, context: int) -> bool:
+    out, size = ctypes.create_string_buffer(32), ctypes.c_int32()
+    told = []
+    for tag in ("58e2fccefa7e3061367f1d57a4e7455a", "59e2fccefa7e3061367f1d57a4e7455a"):
+        library.EVP_DecryptInit_ex(
+            context, library.EVP_aes_128_gcm(), None, bytes(16), bytes(NONCE_BYTES)
+        )
+        library.EVP_CIPHER_CTX_ctrl(context, SET_TAG, TAG_BYTES, bytes.fromhex(tag))
+        told.append(library.EVP_DecryptFinal_ex(context, out, ctypes.addressof(size)) == 1)
+    return told == [True, False]
 
 
 SHA256_START = (

@@ -25,6 +25,8 @@ from pipeline.kernels.libcrypto import (
     OP_HMAC,
     OP_MASK,
     OP_OPEN,
+    SET_TAG,
+    TAG_BYTES,
     context_control,
     decrypt_final,
     decrypt_init,
@@ -39,7 +41,6 @@ I64 = np.int64
 U32 = np.uint32
 KEY_AT, IV_AT, HP_AT, KEYS_BYTES = 0, 16, 28, 44
 SECRET_BYTES = 32
-SET_TAG, TAG_BYTES = 0x11, 16  # EVP_CTRL_AEAD_SET_TAG
 SHA256_START = np.array(libcrypto.SHA256_START, np.uint32)
 
 # Salts by version: version 1 (as drafts 33 and 34), 2, drafts 29 to 32, drafts 23 to 28, Google's

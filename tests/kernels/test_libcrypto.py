@@ -35,10 +35,32 @@ class Wrong:
     EVP_EncryptUpdate = staticmethod(lambda *arguments: 1)
 
 
-def test_a_library_that_counts_wrong_is_not_taken():
+class Partly:
+    """The library that is here, but for one of its functions."""
+
+    def __init__(self, name, function):
+        self.name, self.function = name, function
+
+    def __getattr__(self, name):
+        return self.function if name == self.name else getattr(libcrypto.LIBRARY, name)
+
+
+@pytest.mark.parametrize(
+    ("name", "answer"),
+    [
+        ("EVP_CIPHER_CTX_new", 0),  # no memory
+        ("EVP_EncryptUpdate", 1),  # writes nothing
+        ("EVP_EncryptUpdate", 0),
+        ("EVP_DecryptFinal_ex", 1),  # takes any tag
+        ("EVP_DecryptFinal_ex", 0),  # takes none
+        ("SHA256_Transform", None),
+    ],
+)
+def test_a_library_that_counts_wrong_is_not_taken(name, answer):
     assert not libcrypto.is_right(Wrong)
     if libcrypto.LIBRARY is not None:
         assert libcrypto.is_right(libcrypto.LIBRARY)
+        assert not libcrypto.is_right(Partly(name, lambda *arguments: answer))
 
 
 def test_each_desk_has_contexts_of_its_own():

@@ -21,7 +21,7 @@ from scapy.packet import Packet, Raw
 from scapy.utils import wrpcap
 
 from tests.bench.hellos import client_hello, server_hello, vector
-from tests.forge import pcapng
+from tests.forge import pcapng, quic
 
 CLIENT4, SERVER4 = "198.51.100.7", "203.0.113.9"
 CLIENT6, SERVER6 = "2001:db8:1::7", "2001:db8:2::9"
@@ -80,6 +80,27 @@ def whole(way: Way, said: bytes, answer: bytes = b"\x15\x03\x03\0\x02\x02\x28") 
     return conversation(way, said, [], [0], answer)
 
 
+def datagrams(way: Way, *payloads: bytes) -> list:
+    """Datagrams of the client, one after the other."""
+    ports = {"sport": way.sport, "dport": way.port}
+    return [way.wrap(True, UDP(**ports) / Raw(payload)) for payload in payloads]
+
+
+def initials(host: str, version: int = quic.V1, post_quantum: bool = False, **more) -> list[bytes]:
+    """A hello in as many Initials as it needs."""
+    said = hello(host, 9, post_quantum)[5:]
+    parts = [(at, said[at : at + 1100]) for at in range(0, len(said), 1100)]
+    return [
+        quic.initial(quic.crypto(at, part), version=version, number=n, pad_to=1200, **more)
+        for n, (at, part) in enumerate(parts)
+    ]
+
+
+def join(between: bytes, payloads: list[bytes]) -> list[bytes]:
+    """Datagrams with another one behind each."""
+    return [raw for payload in payloads for raw in (payload, between)]
+
+
 def records(hello: bytes, at: int) -> bytes:
     """A hello cut into two TLS records."""
     body = hello[5:]
@@ -98,6 +119,7 @@ def get(host: str, target: str = "/") -> bytes:
 
 OK = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok"
 WEB, TLS = Way(80), Way(443)
+EARLY = quic.other(quic.ZERO_RTT, dcid=b"first id")
 
 CAPTURES: dict[str, Callable[[], list]] = {
     "request": lambda: whole(WEB, get("shop.example"), OK),
@@ -138,6 +160,24 @@ CAPTURES: dict[str, Callable[[], list]] = {
         Way(443, isn=2**32 - 700), hello("wrap.example", 7, True), [1400], [0, 1], b""
     ),
     "hello without a name": lambda: whole(TLS, hello("", 8)),
+    "Initial": lambda: datagrams(TLS, *initials("quic.example")),
+    "Initial over IPv6 on another port": lambda: datagrams(
+        Way(8443, v6=True), *initials("quic6.example", dcid=bytes(20), scid=b"scid")
+    ),
+    "Initial of version two": lambda: datagrams(TLS, *initials("v2.example", quic.V2)),
+    "Initial of draft 29": lambda: datagrams(TLS, *initials("draft.example", quic.DRAFT_29)),
+    "Initial of mvfst": lambda: datagrams(TLS, *initials("mvfst.example", quic.MVFST)),
+    "Initial with a token": lambda: datagrams(TLS, *initials("token.example", token=bytes(90))),
+    "hello in two Initials": lambda: datagrams(TLS, *initials("long.example", post_quantum=True)),
+    "two Initials in a datagram": lambda: datagrams(
+        TLS, b"".join(initials("both.example", post_quantum=True))
+    ),
+    "early data between two Initials": lambda: datagrams(
+        TLS, *join(EARLY, initials("early.example", post_quantum=True, dcid=b"first id"))
+    ),
+    "hello of Google's QUIC": lambda: datagrams(
+        TLS, quic.google(b"Q043", quic.stream(quic.chlo(b"google.example", 1000)))
+    ),
     "datagrams only": lambda: [
         WEB.wrap(True, UDP(sport=40000, dport=5000) / Raw(b"GET / HTTP/1.1\r\nHost: udp.example"))
     ],

@@ -18,7 +18,7 @@ from tests.second_opinion.forged import CAPTURES, forge, forge_mixed, forge_pcap
 
 pytestmark = pytest.mark.slow  # a dissector started for each capture
 
-WANTED = "tls.handshake.extensions_server_name || http.request"
+WANTED = "tls.handshake.extensions_server_name || http.request || gquic.tag.sni"
 PREFERENCES = {
     "tcp.reassemble_out_of_order": "TRUE",
     "tls.desegment_ssl_records": "TRUE",
@@ -68,11 +68,15 @@ def theirs(path: Path, decode_as: dict[str, str] | None = None) -> set[Row]:
         for packet in capture:
             network = [layer for layer in packet.layers if layer.layer_name in ("ip", "ipv6")][-1]
             server = str(ipaddress.ip_address(str(network.dst)))
-            port = int(packet.tcp.dstport)
+            port = int((packet.udp if "UDP" in packet else packet.tcp).dstport)
             for layer in packet.layers:
                 if layer.layer_name == "tls":
                     names = values(layer, "handshake_extensions_server_name")
                     rows |= {("tls", clean(name), server, port) for name in names}
+                elif layer.layer_name in ("quic", "gquic"):
+                    names = values(layer, "tls_handshake_extensions_server_name")
+                    names += values(layer, "tag_sni")
+                    rows |= {("quic", clean(name), server, port) for name in names}
                 elif layer.layer_name == "http":
                     rows |= {("http", clean(h), server, port) for h in values(layer, "host")}
     finally:
