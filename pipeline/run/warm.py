@@ -4,7 +4,7 @@ Compiling is most of what a first run costs (a minute or two of one core), so `m
 where people can see it happen. No list of kernels and argument types has to be kept in step with
 the code: the bundled day is inspected and replayed, into a folder that is removed, and so calls
 what every command calls; the few kernels that such a short day never needs (a table that has to
-grow) are called by name. Numba's own events say what is being compiled.
+grow, fragments) are called by name. Numba's own events say what is being compiled.
 
 What was done is noted in the cache folder, with the state of the kernels' files. A second call
 finds the note and is done.
@@ -81,6 +81,7 @@ def _run_everything() -> None:
     ):
         replay(plan, state, None, poll)
     _grow_tables()
+    _join_fragments()
 
 
 def _grow_tables() -> None:
@@ -96,6 +97,22 @@ def _grow_tables() -> None:
     circle = Circle(np.zeros(2, np.uint64), capacity=2).arrays
     rehash(circle, circle.prefixes)
     relink(VisitState(Limits()).arrays)
+
+
+def _join_fragments() -> None:
+    """Call the kernels that only captures with fragments of IP packets need, with no packets."""
+    from pipeline.classify.fragments import Fragments
+    from pipeline.classify.layers_kernels import HEADER
+    from pipeline.model.batches import PacketBatch
+
+    key, nobody = np.zeros(2, np.uint64), np.zeros(0, np.int64)
+    subscriber, basis = np.zeros(0, np.int32), np.zeros(0, np.uint8)
+    packets = PacketBatch.empty(source="", source_id=0, first_packet=1, data=np.zeros(0, np.uint8))
+    fragments, prefixes = Fragments(1, 1, 1, key), np.zeros((0, 2), np.uint64)
+    heads = records(HEADER, 0)
+    fragments.join(packets, heads, 0, None, 0, prefixes, nobody, subscriber, basis)
+    fragments.advance(0)
+    fragments.forget(basis)
 
 
 class _Progress(event.Listener):
