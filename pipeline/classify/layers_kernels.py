@@ -40,8 +40,12 @@ TAG = 0x1000  # in a half of `realm`: there is a tag, whatever its number
 # Link types, by their numbers in libpcap's registry.
 NULL, ETHERNET, PPP, RAW_BSDI, RAW_OPENBSD, PPP_HDLC, PPP_ETHER = 0, 1, 9, 12, 14, 50, 51
 RAW, CISCO_HDLC, LOOP, LINUX_SLL, MPLS, IPV4, IPV6 = 101, 104, 108, 113, 219, 228, 229
-NFLOG, LINUX_SLL2 = 239, 276
+ARCNET_LINUX, NFLOG, LINUX_SLL2 = 129, 239, 276
 NFLOG_PAYLOAD = 9
+# What follows ARCNET's header: IP of RFC 1051; IP and IPv6 of RFC 1201, behind a split flag and a
+# number; and what resolves addresses in either.
+ARC_IP_1051, ARC_IP, ARC_IPV6 = 0xF0, 0xD4, 0xC4
+ARC_ARP_1051, ARC_ARP, ARC_RARP = 0xF1, 0xD5, 0xD6
 
 TCP, UDP, FRAGMENT_HEADER, AUTHENTICATION = 6, 17, 44, 51
 
@@ -161,6 +165,8 @@ def open_link(data, at, stop, whole, link_type):
         return _open_pppoe(data, at, stop, whole)
     if link_type == NFLOG:
         return _open_nflog(data, at, stop, whole)
+    if link_type == ARCNET_LINUX:
+        return _open_arcnet(data, at, stop, whole)
     if link_type == PPP or link_type == PPP_HDLC or link_type == CISCO_HDLC:
         if at + 4 > stop:
             return PACKET_TRUNCATED, AT_PPP, at, 0, whole
@@ -185,6 +191,27 @@ def _open_null(data, at, stop, whole):
     if family == 10 or family == 23 or family == 24 or family == 28 or family == 30:
         return GOOD, AT_IP, at + 4, 6, whole
     return ETHERTYPE_UNKNOWN, AT_IP, at, 0, whole
+
+
+@routine
+def _open_arcnet(data, at, stop, whole):
+    """ARCNET as Linux hands it over: source, target, two bytes of offset, protocol. A packet that
+    was cut into several frames is not put together.
+    """
+    if at + 5 > stop:
+        return PACKET_TRUNCATED, AT_IP, at, 0, whole
+    protocol = I64(data[at + 4])
+    if protocol == ARC_IP_1051:
+        return GOOD, AT_IP, at + 5, 4, whole
+    if protocol == ARC_ARP_1051 or protocol == ARC_ARP or protocol == ARC_RARP:
+        return SKIPPED + NOT_IP, AT_IP, at, 0, whole
+    if protocol != ARC_IP and protocol != ARC_IPV6:
+        return ETHERTYPE_UNKNOWN, AT_IP, at, 0, whole
+    if at + 8 > stop:
+        return PACKET_TRUNCATED, AT_IP, at, 0, whole
+    if data[at + 5] != 0:
+        return ENCAPSULATION_UNKNOWN, AT_IP, at, 0, whole
+    return GOOD, AT_IP, at + 8, 4 if protocol == ARC_IP else 6, whole
 
 
 @routine

@@ -233,6 +233,19 @@ def test_loopback_is_read_in_either_byte_order(family):
         assert isinstance(row, Header)
 
 
+def test_arcnet_of_either_kind_and_what_is_no_packet_of_it():
+    packet = frames.tcp(b"x")[14:]
+    for start, found in (
+        (b"\xbe\x50\0\0\xf0", None), (b"\xbe\x50\0\0\xd4\0\1\2", None),
+        (b"\xbe\x50\0\0\xf1", Skip.NOT_IP), (b"\xbe\x50\0\0\xd5\0\1\2", Skip.NOT_IP),
+        (b"\xbe\x50\0\0\xd4\3\1\2", Fault.ENCAPSULATION_UNKNOWN),
+        (b"\xbe\x50\0\0\x42", Fault.ETHERTYPE_UNKNOWN),
+    ):  # fmt: skip
+        (row,) = walked([start + packet], None, 129)
+        assert row == found if found else isinstance(row, Header)
+    assert walked([b"\xbe\x50\0\0"], None, 129) == [Fault.PACKET_TRUNCATED]
+
+
 @pytest.mark.parametrize("link_type", [105, 127, 147, 195, 65535])
 def test_other_links_are_a_named_fault(link_type):
     assert walked([frames.tcp(b"x")], None, link_type) == [Fault.LINK_TYPE_UNKNOWN]

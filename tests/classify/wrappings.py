@@ -229,6 +229,7 @@ LINKS: dict[int, tuple[str, Wrap]] = {
     50: (IP, lambda p: b"\x0f\0" + kind(p) + p),
     51: (IP, lambda p: pppoe(ppp(p, control=False))),
     104: (IP, lambda p: b"\x8f\0" + kind(p) + p),
+    129: (IP, lambda p: b"\xbe\x50\0\0" + (b"\xd4" if version(p) == 4 else b"\xc4") + b"\0\1\2" + p),
     219: (IP, labels),
     239: (IP, lambda p: bytes([2 if version(p) == 4 else 10, 0, 0, 0]) + struct.pack("<HHBBBB", 5, 10, 97, 0, 0, 0) + struct.pack("<HH", 4 + len(p), 9) + p),
 }  # fmt: skip

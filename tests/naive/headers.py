@@ -138,6 +138,8 @@ class Walk:
             return self.pppoe(frame)
         if link_type == 239:
             return self.nflog(frame)
+        if link_type == 129:
+            return self.arcnet(frame)
         if link_type in (9, 50, 104):
             frame.need(4)
             if link_type != 9 and frame.raw[0] in (0x0F, 0x8F):
@@ -145,6 +147,21 @@ class Walk:
             if link_type != 104:
                 return self.ppp(frame)
         raise Rejected(Fault.LINK_TYPE_UNKNOWN)
+
+    def arcnet(self, frame: Bytes) -> Found:
+        frame.need(5)
+        protocol = frame.raw[4]
+        if protocol == 0xF0:
+            return self.network(frame.after(5), 4)
+        if protocol in (0xF1, 0xD5, 0xD6):
+            raise Rejected(Skip.NOT_IP)
+        version = {0xD4: 4, 0xC4: 6}.get(protocol)
+        if version is None:
+            raise Rejected(Fault.ETHERTYPE_UNKNOWN)
+        frame.need(8)
+        if frame.raw[5]:
+            raise Rejected(Fault.ENCAPSULATION_UNKNOWN)
+        return self.network(frame.after(8), version)
 
     def nflog(self, frame: Bytes) -> Found:
         frame.need(4)
