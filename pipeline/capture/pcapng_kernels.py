@@ -148,8 +148,6 @@ def read_interface(data, at, length, big, interface):
             if size == 8:
                 first, second = read32(data, place, big), read32(data, place + 4, big)
                 high = first if big else second
-                # The upper half has the sign.
-                high -= (high >> 31) << 32
                 offset = (high << 32) | (second if big else first)
             else:
                 bad = 1

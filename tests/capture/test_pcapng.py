@@ -48,30 +48,42 @@ BODIES = st.binary(max_size=20)
 
 
 def blocks(order: str) -> st.SearchStrategy[bytes]:
-    """A block of a section, mostly a sound one."""
-    raw, number = st.binary(max_size=30), SMALL
-    lengths = st.one_of(st.none(), st.integers(0, 80), st.integers(0, 2**32 - 1))
-    options = st.one_of(st.just(b""), BODIES.map(lambda text: option(order, COMMENT, text)), BODIES)
+    """A block of a section, such as files have."""
+    raw, number = st.binary(max_size=30), st.sampled_from([0, 0, 0, 1, 2])
+    options = st.one_of(st.just(b""), BODIES.map(lambda text: option(order, COMMENT, text)))
     return st.one_of(
-        st.builds(interface, st.just(order), SMALL, SMALL, RESOLUTIONS, OFFSETS, options),
+        st.builds(packet, st.just(order), raw, TICKS, st.just(0)),
         st.builds(packet, st.just(order), raw, TICKS, number, options=options),
-        st.builds(packet, st.just(order), raw, TICKS, st.just(0), options=options),
-        st.builds(packet, st.just(order), raw, TICKS, number, SMALL, st.integers(0, 70)),
         st.builds(old_packet, st.just(order), raw, TICKS, number),
         st.builds(simple, st.just(order), raw, st.one_of(st.none(), st.integers(0, 90))),
+        st.builds(interface, st.just(order), SMALL, SMALL, RESOLUTIONS, OFFSETS, options),
         st.builds(block, st.just(order), st.sampled_from([NAMES, STATISTICS, 10, 2989]), BODIES),
-        st.builds(block, st.just(order), st.integers(0, 6), BODIES, lengths),
-        st.builds(block, st.just(order), st.integers(0, 6), BODIES, st.none(), lengths),
+    )
+
+
+def strange_blocks(order: str) -> st.SearchStrategy[bytes]:
+    """A block that is not as it should be, as a rule."""
+    lengths = st.one_of(st.integers(0, 20).map(lambda n: 4 * n), st.integers(0, 2**32 - 1))
+    kinds = st.integers(0, 6)
+    return st.one_of(
+        st.builds(packet, st.just(order), BODIES, TICKS, SMALL, SMALL, st.integers(0, 70)),
+        st.builds(interface, st.just(order), SMALL, SMALL, RESOLUTIONS, OFFSETS, BODIES),
+        st.builds(block, st.just(order), kinds, BODIES),
+        st.builds(block, st.just(order), kinds, BODIES, lengths),
+        st.builds(block, st.just(order), kinds, BODIES, st.none(), lengths),
+        st.builds(section, st.just(order), st.just(2)),
     )
 
 
 @st.composite
-def sections(draw: st.DrawFn, sound: bool = False) -> bytes:
-    """A section: a header, an interface as a rule, blocks."""
+def sections(draw: st.DrawFn) -> bytes:
+    """A section: a header, interfaces, blocks, and now and then something strange among them."""
     order = draw(st.sampled_from("<>"))
-    raw = section(order, 1 if sound else draw(st.sampled_from([1, 1, 1, 2])))
-    raw += draw(st.builds(interface, st.just(order), SMALL, SMALL, RESOLUTIONS, OFFSETS))
-    return raw + b"".join(draw(st.lists(blocks(order), max_size=6)))
+    held = draw(st.lists(blocks(order), max_size=9))
+    if draw(st.integers(0, 3)) == 0:
+        held.insert(draw(st.integers(0, len(held))), draw(strange_blocks(order)))
+    described = draw(st.builds(interface, st.just(order), SMALL, SMALL, RESOLUTIONS, OFFSETS))
+    return section(order) + described + interface(order, 1) + b"".join(held)
 
 
 FILES = st.lists(sections(), min_size=1, max_size=3).map(b"".join)
@@ -85,7 +97,7 @@ def same_as_twin(raw: bytes, rows: int = 4096, block_bytes: int = 1 << 16) -> No
     assert found.faults == dict(expected.faults)
 
 
-@given(FILES, st.integers(1, 9), st.integers(1, 200))
+@given(FILES, st.integers(1, 9), st.integers(1, 600))
 def test_reading_equals_the_twin_however_it_is_cut(raw, rows, block_bytes):
     same_as_twin(raw, rows, block_bytes)
 
@@ -111,7 +123,12 @@ def test_any_bytes_are_read_to_their_end(raw):
 @example(2**64 - 1, 128 + 34, None, ">")
 @example(2**64 - 1, 28, None, "<")
 @example(2**64 - 1, 0, -(2**63), "<")
-@example(2**64 - 1, 0, -(2**64) + 2**63, ">")
+@example(9_223_372_036, 0, None, "<")
+@example(9_223_372_035, 0, None, ">")
+@example(9_223_372_036 * 10**9, 9, None, "<")
+@example(9_223_372_036 * 10**9 - 1, 9, None, "<")
+@example(36, 0, 9_223_372_000, "<")
+@example(35, 0, 9_223_372_000, ">")
 def test_times_are_exact_for_any_resolution_and_offset(ticks, resolution, offset, order):
     found = read(
         section(order) + interface(order, 1, 0, resolution, offset) + packet(order, b"", ticks)
@@ -160,11 +177,12 @@ def test_there_is_an_end_to_interfaces():
 
 def test_a_description_that_cannot_be_read_keeps_its_number():
     short = block("<", 1, bytes(4))
-    long = block("<", 1, bytes(1 << 18))
-    raw = section("<") + short + long + interface("<", 9)
-    raw += packet("<", b"a", 0, 0) + packet("<", b"b", 0, 1) + packet("<", b"c", 0, 2)
+    long = block("<", 1, bytes((1 << 18) - 8))
+    longest = block("<", 1, struct.pack("<HHI", 8, 0, 0) + bytes((1 << 18) - 20))
+    raw = section("<") + short + long + interface("<", 9) + longest
+    raw += b"".join(packet("<", bytes([65 + n]), 0, n) for n in range(4))
     found = read(raw)
-    assert [(row.raw, row.link_type) for row in found.rows] == [(b"c", 9)]
+    assert [(row.raw, row.link_type) for row in found.rows] == [(b"C", 9), (b"D", 8)]
     assert found.faults == {"block_bad": 2, "interface_unknown": 2}
 
 
@@ -179,6 +197,15 @@ def test_options_that_do_not_hold_are_counted_and_left():
         assert found.faults == {"block_bad": 1}
 
 
+def test_options_end_where_they_say_or_where_their_block_does():
+    ended = option("<", 0, b"") + option("<", TSRESOL, b"\x00")
+    found = read(section("<") + interface("<", 1, options=ended) + packet("<", b"a", 3))
+    assert ([row.time_ns for row in found.rows], found.faults) == ([3000], {})
+    last = struct.pack("<HHI", 1, 0, 0) + option("<", TSRESOL, b"")
+    found = read(section("<") + block("<", 1, last) + packet("<", b"a", 3))
+    assert ([row.time_ns for row in found.rows], found.faults) == ([3000], {"block_bad": 1})
+
+
 def test_a_section_of_another_version_is_passed_over():
     raw = section("<") + interface("<") + packet("<", b"a")
     raw += section(">", 2) + interface(">") + packet(">", b"b") + block(">", 6, b"")
@@ -188,12 +215,13 @@ def test_a_section_of_another_version_is_passed_over():
     assert found.faults == {"section_unsupported": 1}
 
 
-@pytest.mark.parametrize("where", ["length", "trailer", "odd", "order"])
+@pytest.mark.parametrize("where", ["length", "trailer", "odd", "order", "section"])
 def test_a_length_that_lies_ends_the_file(where):
     bad = {
         "length": block("<", NAMES, bytes(8), length=8),
         "trailer": block("<", NAMES, bytes(8), trailer=24),
         "odd": block("<", NAMES, bytes(8), length=18),
+        "section": block("<", 0x0A0D0D0A, struct.pack("<IHHI", 0x1A2B3C4D, 1, 0, 0)),
         "order": b"\x0a\x0d\x0d\x0a" + bytes(24),
     }[where]
     found = read(section("<") + interface("<") + packet("<", b"a") + bad + packet("<", b"b"))
