@@ -8,9 +8,9 @@
 
 (v: an integer of 1, 2, 4 or 8 bytes, <v> or <n> a vector after its length.) Version 2 numbers the
 types anew and has another salt (RFC 9369, 3.2). Reserved versions (RFC 9000, 15) are sealed as
-version 1; Facebook's follow draft 27, but for its alias of version 1; Google's Q050, T050 and T051
-have salts and frame numbers of their own. The bits under header protection are the low four of the
-first byte and the packet number (RFC 9001, 5.4).
+version 1; Facebook's follow draft 27, but for the first of them and its alias of version 1;
+Google's Q050, T050 and T051 have salts and frame numbers of their own. The bits under header
+protection are the low four of the first byte and the packet number (RFC 9001, 5.4).
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ import numpy as np
 from pipeline.kernels.bytes import be32, copy_bytes
 from pipeline.kernels.compile import primitive, routine
 from pipeline.kernels.sealing import (
+    DRAFT_22,
     DRAFT_23,
     DRAFT_29,
     Q050,
@@ -57,7 +58,11 @@ def salt_of(version):
             return DRAFT_23
         if 29 <= draft <= 32:
             return DRAFT_29
+        if draft == 22:
+            return DRAFT_22
         return V1 if 33 <= draft <= 34 else NO_SALT
+    if version == 0xFACEB001:
+        return DRAFT_22
     if version >> 8 == 0xFACEB0:
         return V1 if version == 0xFACEB003 else DRAFT_23
     if version == 0x51303530:
@@ -202,7 +207,11 @@ def next_crypto(plain, at, stop, long):
     while at < stop:
         kind = I64(plain[at])
         at += 1
-        if kind == 0 or (kind == 1 and not google) or (kind == 7 and google):
+        if kind == 0:  # seldom alone
+            while at < stop and plain[at] == 0:
+                at += 1
+            continue
+        if kind == (7 if google else 1):
             continue
         if kind == (8 if google else 6):
             offset, at = read_varint(plain, at, stop)

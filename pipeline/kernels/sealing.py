@@ -43,9 +43,9 @@ KEY_AT, IV_AT, HP_AT, KEYS_BYTES = 0, 16, 28, 44
 SECRET_BYTES = 32
 SHA256_START = np.array(libcrypto.SHA256_START, np.uint32)
 
-# Salts by version: version 1 (as drafts 33 and 34), 2, drafts 29 to 32, drafts 23 to 28, Google's
+# Salts by version: version 1 (as drafts 33 and 34), 2, drafts 29 to 32, 23 to 28, 22, then Google's
 # Q050, T050, T051.
-V1, V2, DRAFT_29, DRAFT_23, Q050, T050, T051 = range(7)
+V1, V2, DRAFT_29, DRAFT_23, DRAFT_22, Q050, T050, T051 = range(8)
 SALT_BYTES = 20
 SALTS = np.array(
     [
@@ -55,6 +55,7 @@ SALTS = np.array(
             "0dede3def700a6db819381be6e269dcbf9bd2ed9",
             "afbfec289993d24c9e9786f19c6111e04390a899",
             "c3eef712c72ebb5a11a7d2432bb46365bef9f502",
+            "7fbcdb0e7c66bbe9193a96cd21519ebd7a02644a",
             "504574efd066fe2f9d945cfcdbd3a7f0d3b56b45",
             "7ff579e5acd072915580304c43a2367c60488310",
             "7a4edef4e7ccee5fa4506c19124fc8ccda6e033d",

@@ -30,7 +30,7 @@ FIRST, SECOND, THIRD = b"\x83\x94\xc8\xf0\x3e\x51\x57\x08", b"server's", b"\x07"
 NOTHING = SessionFlag(0)
 VERSIONS = (
     quic.V1, quic.V2, quic.DRAFT_23, quic.DRAFT_27, quic.DRAFT_29, quic.DRAFT_34, quic.MVFST,
-    quic.MVFST_V1, quic.GREASE,
+    quic.MVFST_V1, quic.MVFST_OLD, quic.DRAFT_22, quic.GREASE,
 )  # fmt: skip
 
 
@@ -345,7 +345,7 @@ def test_googles_packets_without_a_hello_and_hellos_without_a_name():
 
 
 def test_versions_that_nobody_knows_and_their_negotiation():
-    unknown = quic.other(quic.INITIAL, version=0xFF000016, dcid=FIRST)
+    unknown = quic.other(quic.INITIAL, version=0xFF000015, dcid=FIRST)
     assert words([unknown, quic.negotiation(), quic.negotiation(VERSIONS)]) == {
         "skip:quic_unread": 3
     }
@@ -512,6 +512,53 @@ def traffic(draw) -> list[Packet]:
         order = draw(st.permutations(range(len(packets))))
         packets = [(packets[n][0], packets[m][1]) for n, m in enumerate(order)]
     return packets
+
+
+FRAMES = st.lists(
+    st.one_of(
+        st.binary(max_size=12),
+        st.builds(quic.crypto, st.integers(0, 2000), st.binary(max_size=60)),
+        st.builds(quic.crypto, st.integers(0, 80), hellos().map(lambda raw: raw[:70])),
+        st.builds(quic.ack, st.integers(0, 70_000), st.lists(st.tuples(st.integers(0, 99), st.integers(0, 2**40)), max_size=3)),
+        st.builds(quic.varint, st.integers(0, 2**62 - 1)),
+        st.sampled_from([b"\6", b"\x08", b"\0" * 30, b"CHLO", b"\1\0\2\3", quic.chlo()[:90]]),
+    ),
+    max_size=6,
+).map(b"".join)  # fmt: skip
+
+
+@given(
+    st.lists(
+        st.tuples(st.sampled_from([quic.V1, quic.Q050, quic.T051]), FRAMES), min_size=1, max_size=6
+    )
+)
+def test_any_bytes_under_a_good_seal(sealed):
+    payloads = [
+        quic.initial(raw, version=version, number=n) for n, (version, raw) in enumerate(sealed)
+    ]
+    for limits in (Limits(), SMALL):
+        compare(timed(payloads, 10**7), limits)
+
+
+CHLOS = st.tuples(
+    st.sampled_from([0, 1, 2, 3, 200]),
+    st.lists(st.tuples(st.sampled_from([b"SNI\0", b"PAD\0"]), st.sampled_from([0, 3, 12, 12, 40, 2**31, 2**32 - 1])), max_size=4),
+    st.sampled_from([b"", b"shop.examplenews.example"]),
+).map(
+    lambda parts: b"CHLO" + parts[0].to_bytes(2, "little") + b"\0\0"
+    + b"".join(tag + end.to_bytes(4, "little") for tag, end in parts[1]) + parts[2]
+)  # fmt: skip
+
+
+@given(
+    CHLOS,
+    st.integers(0, 90),
+    st.sampled_from([b"Q024", b"Q033", b"Q034", b"Q043", b"Q044", b"Q045", b"Q046", b"Q0x1"]),
+)
+def test_any_tags_in_googles_hello(message, kept, version):
+    raw = quic.google(version, quic.stream(message))
+    compare(timed([raw, raw[:kept], quic.google(version, quic.stream(message, offset=5))]))
+    compare(timed([quic.initial(quic.crypto(0, message, kind=8), version=quic.Q050)]))
 
 
 @given(traffic(), CUTS)

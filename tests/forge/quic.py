@@ -18,13 +18,15 @@ from cryptography.hazmat.primitives.kdf.hkdf import HKDFExpand
 V1, V2, DRAFT_23, DRAFT_27, DRAFT_29, DRAFT_34 = (
     1, 0x6B3343CF, 0xFF000017, 0xFF00001B, 0xFF00001D, 0xFF000022,
 )  # fmt: skip
-MVFST, MVFST_V1, GREASE = 0xFACEB002, 0xFACEB003, 0x1A2A3A4A
+MVFST, MVFST_V1, MVFST_OLD, GREASE = 0xFACEB002, 0xFACEB003, 0xFACEB001, 0x1A2A3A4A
+DRAFT_22 = 0xFF000016
 Q043, Q046, Q050, T051 = (int.from_bytes(v, "big") for v in (b"Q043", b"Q046", b"Q050", b"T051"))
 SALTS = {
     "38762cf7f55934b34d179ae6a4c80cadccbb7f0a": (V1, DRAFT_34, MVFST_V1, GREASE),
     "0dede3def700a6db819381be6e269dcbf9bd2ed9": (V2,),
     "afbfec289993d24c9e9786f19c6111e04390a899": (DRAFT_29,),
     "c3eef712c72ebb5a11a7d2432bb46365bef9f502": (DRAFT_23, DRAFT_27, MVFST),
+    "7fbcdb0e7c66bbe9193a96cd21519ebd7a02644a": (DRAFT_22, MVFST_OLD),
     "504574efd066fe2f9d945cfcdbd3a7f0d3b56b45": (Q050,),
     "7a4edef4e7ccee5fa4506c19124fc8ccda6e033d": (T051,),
 }

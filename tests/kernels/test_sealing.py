@@ -57,7 +57,7 @@ def test_the_keys_of_the_rfcs(native, salt):
 
 
 @pytest.mark.parametrize("native", WAYS)
-@pytest.mark.parametrize("salt", range(7))
+@pytest.mark.parametrize("salt", range(len(SALTS)))
 @given(dcid=st.binary(max_size=20))
 def test_keys_are_the_twins(native, salt, dcid):
     assert keys_of(native, salt, dcid) == b"".join(client_keys(list(SALTS)[salt], dcid))

@@ -19,6 +19,7 @@ SALTS = {
     "v2": "0dede3def700a6db819381be6e269dcbf9bd2ed9",
     "29": "afbfec289993d24c9e9786f19c6111e04390a899",
     "23": "c3eef712c72ebb5a11a7d2432bb46365bef9f502",
+    "22": "7fbcdb0e7c66bbe9193a96cd21519ebd7a02644a",
     "Q050": "504574efd066fe2f9d945cfcdbd3a7f0d3b56b45",
     "T050": "7ff579e5acd072915580304c43a2367c60488310",
     "T051": "7a4edef4e7ccee5fa4506c19124fc8ccda6e033d",
@@ -35,9 +36,9 @@ def salt_of(version: int) -> str | None:
     if version == 0xFACEB003 or version == 1 or all(b & 15 == 10 for b in text):
         return "v1"
     if text[:3] == bytes.fromhex("faceb0"):
-        return "23"
+        return "22" if text[3] == 1 else "23"
     if text[:3] == b"\xff\0\0":
-        for least, salt in ((33, "v1"), (29, "29"), (23, "23")):
+        for least, salt in ((33, "v1"), (29, "29"), (23, "23"), (22, "22")):
             if text[3] >= least:
                 return salt if text[3] <= 34 else None
     return None
