@@ -18,18 +18,16 @@ import shutil
 import subprocess
 import sys
 import tempfile
-import textwrap
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator
-from dataclasses import asdict, dataclass
+from collections.abc import Iterator
 from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
 from pipeline.store.crash import CRASH_POINTS
 from tests.bench import by_hand, recall, start, wire
-from tests.bench.figures import Figure, machine
+from tests.bench.judge import FellShort, Point, fast, run_parts
 from tests.bench.traffic import Traffic
 from tests.commands import HASHES
 from tests.sim.test_crash import RANDOM_POINTS
@@ -44,20 +42,6 @@ PACKETS_PER_SECOND, MADE_PER_SECOND = 3_000_000, 1_000_000
 CRASH_VISITS, CRASH_TESTS = 100_000, 1 + len(CRASH_POINTS) + RANDOM_POINTS
 SKIPPED = re.compile(r"^SKIPPED \[(?P<times>\d+)\] [^ ]+ (?P<why>.*)$", re.MULTILINE)
 COMMAND_SECONDS, FAST_TESTS_SECONDS = 7200, 120
-
-
-@dataclass(frozen=True, slots=True)
-class Point:
-    """One thing asked, what was reached, and whether that is enough."""
-
-    what: str
-    asked: str
-    reached: str
-    good: bool
-
-
-class FellShort(Exception):
-    """A command that did not do what it should; the message says which and how."""
 
 
 def run(
@@ -271,15 +255,15 @@ class Check:
         report = wire.measure_round(traffic, self.runs, None, False, wire.on_terminal)
         wrong = report.wrong
         yield Point("right answers on made traffic", "all", "; ".join(wrong) or "all", not wrong)
-        yield _fast("traffic made", report.figures[wire.GENERATE], MADE_PER_SECOND)
+        yield fast("traffic made", report.figures[wire.GENERATE], MADE_PER_SECOND)
         # Judged by what the command itself prints of its reading; the clock outside knows its start.
         began, rate = report.slopes()[wire.INSPECT]
         whole = report.figures[wire.INSPECT]
         beside = f"; slope {rate / 1e6:.2f} after {began:.1f} s, whole {whole.rate / 1e6:.2f}"
         own = report.inspected()
-        yield _fast("inspect, as it prints", whole, PACKETS_PER_SECOND, own, beside)
+        yield fast("inspect, as it prints", whole, PACKETS_PER_SECOND, own, beside)
         for name in (wire.PRODUCT_ONE, wire.PRODUCT_ALL, wire.JOURNAL_ALL):
-            yield _fast(name, report.figures[name], PACKETS_PER_SECOND)
+            yield fast(name, report.figures[name], PACKETS_PER_SECOND)
 
     def recall(self) -> Iterator[Point]:
         """Recall over real captures."""
@@ -318,35 +302,6 @@ def skipped_tests(printed: str) -> Point:
     return Point("tests left out here", "none for want of tshark", reached, good)
 
 
-def _fast(
-    what: str, figure: Figure, asked: int, rate: float | None = None, beside: str = ""
-) -> Point:
-    """A rate by the clock; a busy machine is told, for it makes the clock unfair."""
-    rate = figure.rate if rate is None else rate
-    busy = ", the machine was busy" if figure.disturbed else ""
-    reached = f"{rate / 1e6:.2f} M/s{beside}{busy}"
-    return Point(what, f">= {asked / 1e6:.0f} M/s", reached, rate >= asked)
-
-
-def points_of(name: str, work: Callable[[], Iterator[Point]]) -> Iterator[Point]:
-    """The points of one part; what it cannot do is a point that falls short."""
-    try:
-        yield from work()
-    except FellShort as why:
-        yield Point(name, "done", str(why), False)
-    except subprocess.CalledProcessError as why:
-        yield Point(name, "done", f"{why.cmd[0]} ended with {why.returncode}", False)
-    except (OSError, ValueError, KeyError, AssertionError, ImportError) as why:
-        yield Point(name, "done", f"{type(why).__name__}: {why}", False)
-
-
-def show(point: Point) -> str:
-    """One line, the verdict in front; a long one goes on below, under the words."""
-    verdict = "ok   " if point.good else "SHORT"
-    text = f"{point.what:34} {point.reached} (asked: {point.asked})"
-    return textwrap.fill(text, 80, initial_indent=f"{verdict} ", subsequent_indent=" " * 41)
-
-
 def arguments() -> argparse.ArgumentParser:
     """What the program takes."""
     parser = argparse.ArgumentParser(
@@ -371,26 +326,9 @@ def main(argv: list[str] | None = None) -> int:
     if unknown := set(chosen) - set(parts):
         sys.stderr.write(f"no part {', '.join(sorted(unknown))}; there are {', '.join(parts)}\n")
         return 2
-    found: list[Point] = []
     with tempfile.TemporaryDirectory(prefix="mirrorpoint-check-") as folder:
         check = Check(Path(folder), given.packets, given.runs, given.visits)
-        if not given.json:
-            sys.stdout.write(f"{machine()}\n")
-        for name in chosen:
-            wire.on_terminal(name)
-            for point in points_of(name, getattr(check, name)):
-                found.append(point)
-                wire.on_terminal("")
-                if not given.json:
-                    sys.stdout.write(show(point) + "\n")
-                    sys.stdout.flush()
-    if given.json:
-        told = {"machine": machine(), "points": [asdict(point) for point in found]}
-        sys.stdout.write(json.dumps(told, indent=2) + "\n")
-    short = sum(not point.good for point in found)
-    if not given.json:
-        sys.stdout.write(f"{len(found)} points, {short} short\n")
-    return 1 if short else 0
+        return run_parts([(name, getattr(check, name)) for name in chosen], given.json)
 
 
 if __name__ == "__main__":

@@ -10,10 +10,10 @@ from pathlib import Path
 import pytest
 
 from tests.bench import check_main_path as check
+from tests.bench import judge, wire
 from tests.bench import traffic as made
-from tests.bench import wire
-from tests.bench.check_main_path import FellShort, Point
 from tests.bench.figures import Figure, Spent
+from tests.bench.judge import FellShort, Point
 from tests.bench.traffic import Traffic
 
 
@@ -27,7 +27,7 @@ def broken() -> Iterator[Point]:
 
 
 def test_a_part_that_breaks_is_a_point_that_falls_short() -> None:
-    points = list(check.points_of("part", broken))
+    points = list(judge.points_of("part", broken))
     assert [p.good for p in points] == [True, False]
     assert points[1].reached == "exit 1: it broke"
 
@@ -38,7 +38,7 @@ def test_a_surprise_is_a_point_that_falls_short(error: Exception) -> None:
         raise error
         yield
 
-    (point,) = check.points_of("part", surprised)
+    (point,) = judge.points_of("part", surprised)
     assert not point.good
     assert type(error).__name__ in point.reached
 
@@ -69,9 +69,9 @@ def test_the_exit_code_is_the_verdict(
 def test_a_rate_taken_on_a_busy_machine_says_so() -> None:
     quiet = Figure("x", 9_000_000, (Spent(2.0, 2.0),))
     busy = Figure("x", 9_000_000, (Spent(4.0, 2.0),))
-    assert check._fast("x", quiet, 3_000_000) == Point("x", ">= 3 M/s", "4.50 M/s", True)
-    assert not check._fast("x", busy, 3_000_000).good
-    assert "busy" in check._fast("x", busy, 3_000_000).reached
+    assert judge.fast("x", quiet, 3_000_000) == Point("x", ">= 3 M/s", "4.50 M/s", True)
+    assert not judge.fast("x", busy, 3_000_000).good
+    assert "busy" in judge.fast("x", busy, 3_000_000).reached
 
 
 def test_inspect_is_judged_by_what_it_prints(monkeypatch: pytest.MonkeyPatch) -> None:

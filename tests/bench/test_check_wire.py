@@ -1,0 +1,98 @@
+"""The wire's judge: what falls short, or falls behind another reader, fails the run."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from tests.bench import check_wire as check
+from tests.bench import traffic as made
+from tests.bench import wire
+from tests.bench.figures import Figure, Spent
+from tests.bench.judge import FellShort, Point
+from tests.bench.traffic import Traffic
+from tests.second_opinion.forged import SERVER4, forge
+
+
+@pytest.fixture
+def corpus(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """One capture, and what is in it."""
+    folder = tmp_path / "corpus"
+    for name in ("packets", "truth"):
+        (folder / name).mkdir(parents=True)
+    capture = forge("hello", folder / "packets")
+    answer = (
+        f'{{"proto": "tls", "host": "tls.example", "server_ip": "{SERVER4}",'
+        ' "server_port": 443, "flows": 1, "layers": "eth:ethertype:ip:tcp"}\n'
+    )
+    (folder / "truth" / f"{capture.name}.jsonl").write_text(answer)
+    monkeypatch.setattr(check.recall, "find_corpus", lambda: folder)
+    return folder
+
+
+def judge(tmp_path: Path) -> check.Check:
+    return check.Check(tmp_path, 4, 8, 1)
+
+
+def points(found: list[Point]) -> dict[str, bool]:
+    return {point.what: point.good for point in found}
+
+
+@pytest.mark.parametrize("theirs", [1.0, 0.0])
+def test_recall_is_judged_beside_others(
+    corpus: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, theirs: float
+) -> None:
+    truth = {("tls", "tls.example", SERVER4, 443)}
+    monkeypatch.setattr(check.readers, "peers", lambda _: {"other 1": lambda _: truth})
+    if theirs:
+        monkeypatch.setattr(check.side_by_side, "ours", lambda _: set())
+    found = points(list(judge(tmp_path).recall()))
+    ours_reads = not theirs
+    assert found == {
+        "recall of http": True,
+        "recall of tls": ours_reads,
+        "recall of quic": True,
+        "precision": True,
+        "beside other 1": ours_reads,
+    }
+
+
+def test_the_corpus_is_read_whole_and_timed(
+    corpus: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert points(list(judge(tmp_path).corpus())) == {"1 captures": True, "all of them": True}
+    monkeypatch.setattr(check, "CORPUS_CPU_SECONDS", 0.0)
+    assert not points(list(judge(tmp_path).corpus()))["all of them"]
+
+
+def test_without_a_corpus_nothing_is_passed_over(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(check.recall, "find_corpus", lambda: None)
+    with pytest.raises(FellShort, match="no corpus"):
+        list(judge(tmp_path).corpus())
+
+
+@pytest.mark.parametrize("slow", [None, wire.EVERYBODY, wire.WALK, wire.ONE])
+def test_speed_is_judged_at_few_and_at_many_flows(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, slow: str | None
+) -> None:
+    def measured(traffic: Traffic, *_: object) -> wire.Report:
+        report = wire.Report(traffic, made.Truth(**dict.fromkeys(made.Truth.__slots__, 0)))
+        for name, rate in ((wire.EVERYBODY, 5.0), (wire.WALK, 10.0), (wire.ONE, 8.4)):
+            seconds = 1 / rate * (1.5 if name == slow and traffic.live == 10_000 else 1)
+            report.figures[name] = Figure(name, 1_000_000, (Spent(seconds, seconds),))
+        return report
+
+    monkeypatch.setattr(wire, "measure_round", measured)
+    found = list(judge(tmp_path).speed())
+    assert len(found) == 6
+    short = [point.what for point in found if not point.good]
+    expected = {
+        None: [],
+        wire.EVERYBODY: [f"10,000 flows: {wire.EVERYBODY}"],
+        wire.WALK: [wire.WALK],
+        wire.ONE: [wire.ONE],
+    }[slow]
+    assert short == expected
