@@ -210,9 +210,10 @@ def test_a_section_of_another_version_is_passed_over():
     raw = section("<") + interface("<") + packet("<", b"a")
     raw += section(">", 2) + interface(">") + packet(">", b"b") + block(">", 6, b"")
     raw += section("<") + interface("<") + packet("<", b"c")
-    found = read(raw)
-    assert found.packets == [b"a", b"c"]
-    assert found.faults == {"section_unsupported": 1}
+    for rows, block_bytes in ((4096, 1 << 16), (1, 24)):
+        found = read(raw, rows, block_bytes)
+        assert found.packets == [b"a", b"c"]
+        assert found.faults == {"section_unsupported": 1}
 
 
 @pytest.mark.parametrize("where", ["length", "trailer", "odd", "order", "section"])

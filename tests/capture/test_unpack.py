@@ -123,6 +123,15 @@ def test_members_and_frames_behind_each_other_are_one_stream(pack):
     assert unpacked(raw) == (b"first " + long + b" last", "")
 
 
+@pytest.mark.parametrize("more", [1, 100, 1000])
+def test_what_the_library_holds_back_comes_out_at_a_cut(more):
+    """A piece ends where it is full, and all that was read may have been taken in by then."""
+    raw = gzipped(bytes(PIECE_BYTES + more))
+    for cut in range(1, 30):
+        assert unpacked(raw[:-cut]) == naive.gunzip(raw[:-cut])
+    assert len(unpacked(raw[:-8])[0]) == PIECE_BYTES + more
+
+
 def test_skippable_frames_are_skipped():
     raw = skippable(b"before") + zstded(b"one") + skippable(bytes(600_000)) + zstded(b" two")
     assert unpacked(raw) == (b"one two", "")
