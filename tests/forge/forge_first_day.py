@@ -384,7 +384,7 @@ EXPECT_BY = {
         "unknown_partner": 1,
         "bad_time": 1,
     },
-    "faults": {"address_bad": 1, "row_malformed": 1, "time_bad": 1},
+    "faults": {"address_bad": 1, "quic_bad": 1, "row_malformed": 1, "time_bad": 1},
 }
 # What members can spend after each cut; `debt` where somebody owes, what waits under `pending`.
 POINTS = {
