@@ -275,6 +275,8 @@ def open_ethertype(data, at, stop, whole, ethertype, head):
         return GOOD, AT_ETHERNET, at, 0, whole
     if ethertype == 0x880B:
         return GOOD, AT_PPP, at, 0, whole
+    if ethertype == 0x88E7:  # a customer's frame behind a provider's (802.1ah): flags and a number
+        return GOOD, AT_ETHERNET, at + 4, 0, whole
     passed_over = ethertype < 0x0600 or _is_passed_over(ethertype)
     return SKIPPED + NOT_IP if passed_over else ETHERTYPE_UNKNOWN, AT_IP, at, 0, whole
 

@@ -173,6 +173,7 @@ WRAPPINGS: dict[str, tuple[str, str, Wrap]] = {
     "pppoe": (IP, FRAME, lambda p: MACS + b"\x88\x64" + pppoe(ppp(p, control=False))),
     "pppoe short": (IP, FRAME, lambda p: MACS + b"\x88\x64" + pppoe(ppp(p, control=False, short=True))),
     "mpls": (IP, FRAME, mpls),
+    "backbone": (FRAME, FRAME, lambda f: MACS + b"\x88\xe7\0\x01\x02\x03" + f),
     "pseudo-wire": (FRAME, FRAME, lambda f: mpls(f, 1)),
     "control word": (FRAME, FRAME, lambda f: mpls(bytes(4) + f, 3)),
     "ip in ip": (IP, IP, lambda p: ip(4 if version(p) == 4 else 41, p)),

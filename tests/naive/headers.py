@@ -208,12 +208,17 @@ class Walk:
             0x8864: self.pppoe,
             0x6558: self.ethernet,
             0x880B: self.ppp,
+            0x88E7: self.backbone,
         }
         if ethertype in carried:
             return carried[ethertype](frame)
         if ethertype < 0x600 or ethertype in PASSED_OVER:
             raise Rejected(Skip.NOT_IP)
         raise Rejected(Fault.ETHERTYPE_UNKNOWN)
+
+    def backbone(self, frame: Bytes) -> Found:
+        # The number may end beyond what was captured; the frame behind it notices.
+        return self.ethernet(Bytes(frame.raw[4:], frame.length - 4))
 
     def pppoe(self, frame: Bytes) -> Found:
         frame.need(6)
