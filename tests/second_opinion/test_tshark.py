@@ -68,7 +68,8 @@ def theirs(path: Path, decode_as: dict[str, str] | None = None) -> set[Row]:
         for packet in capture:
             network = [layer for layer in packet.layers if layer.layer_name in ("ip", "ipv6")][-1]
             server = str(ipaddress.ip_address(str(network.dst)))
-            port = int((packet.udp if "UDP" in packet else packet.tcp).dstport)
+            transport = [layer for layer in packet.layers if layer.layer_name in ("tcp", "udp")][-1]
+            port = int(transport.dstport)
             for layer in packet.layers:
                 if layer.layer_name == "tls":
                     names = values(layer, "handshake_extensions_server_name")
