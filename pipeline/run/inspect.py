@@ -86,6 +86,7 @@ class _Inspection:
         )
         classify.push(_no_packets(), Tally())  # kernels are loaded before the clock starts
         name = "standard input" if path == STANDARD_INPUT else str(path)
+        interrupted = False
         try:
             with _opened(path) as file:
                 started = time.perf_counter()
@@ -98,12 +99,13 @@ class _Inspection:
                 except KeyboardInterrupt:
                     if path != STANDARD_INPUT:
                         raise
+                    interrupted = True  # that it ends in the middle is then no news
                 self.show(classify.advance(END_OF_TIME, self.tally))
                 self.seconds += time.perf_counter() - started
         except OSError as error:
             print(f"{name}: {error.strerror or error}", file=sys.stderr)
             return WRONG_CALL
-        if reader.problem:
+        if reader.problem and not interrupted:
             print(f"{name}: {reader.problem}", file=sys.stderr)
         return FAILED if reader.problem and not reader.is_capture else DONE
 

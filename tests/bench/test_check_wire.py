@@ -14,6 +14,8 @@ from tests.bench.judge import FellShort, Point
 from tests.bench.traffic import Traffic
 from tests.second_opinion.forged import SERVER4, forge
 
+pytestmark = pytest.mark.slow  # whole readers over captures
+
 
 @pytest.fixture
 def corpus(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:

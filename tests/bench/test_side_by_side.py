@@ -13,6 +13,8 @@ from tests.bench.side_by_side import Standing
 from tests.need import need
 from tests.second_opinion.forged import forge
 
+pytestmark = pytest.mark.slow  # whole readers over captures
+
 A, B, C = (("tls", f"{name}.example", "192.0.2.1", 443) for name in "abc")
 
 

@@ -11,6 +11,8 @@ import pytest
 from pipeline.kernels import libcrypto
 from tests.need import REPOSITORY
 
+pytestmark = pytest.mark.slow  # processes of their own
+
 
 def test_a_library_that_is_missing_or_another_is_not_taken():
     assert libcrypto.load(()) is None
