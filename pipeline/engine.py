@@ -7,9 +7,9 @@ of packets, since every question about them names the time at which they have to
 withdrawal may not (held bytes are dropped when it arrives), so packets are cut there.
 
 A block of packets holds few sessions, and a call of the stages behind costs the better part of a
-millisecond however few there are. So sessions wait until there are a thousand, or until anything
-else is asked of the engine; what becomes of them is the same, since every timer goes by the time in
-the rows.
+millisecond however few there are. So sessions wait in classify until there are a thousand, or until
+anything else is asked of the engine; what becomes of them is the same, since every timer goes by
+the time in the rows.
 """
 
 from __future__ import annotations
@@ -66,7 +66,6 @@ class Engine:
         self.intake = Intake(rulebook, keys, self.directory)
         self._keys, self._settings = keys, settings
         self.classify = self._fresh_classify()
-        self._waiting: list[SessionBatch] = []
 
     @property
     def parse_for(self) -> ParseFor:
@@ -79,13 +78,14 @@ class Engine:
             parse_for=self._settings.parse_for,
             keys=self._keys,
             subscriber_prefixes=self._settings.subscriber_prefixes,
+            at_once=SESSIONS_AT_ONCE,
         )
 
     def circle_changes(self, batch: CircleBatch) -> Rows:
         """Take changes of the circle; whoever leaves the parse set is forgotten at once where bytes
         are held.
         """
-        rows = self._hand_on()
+        rows = self._sessions(self.classify.take(self.tally))
         basis = self.directory.push_circle(batch, self.tally)
         self.circle.set_basis(basis)
         gone = np.unique(basis.subscriber[np.isin(basis.state, outside(self.parse_for))])
@@ -95,7 +95,7 @@ class Engine:
 
     def sign_ins(self, batch: SignInBatch) -> Rows:
         """Take sign-ins; outsiders leave no trace but the end of a member's interval."""
-        rows = self._hand_on()
+        rows = self._sessions(self.classify.take(self.tally))
         bindings = self.directory.push_signins(batch, self.circle, self.tally)
         self.circle.bind(bindings)
         self.enrich.push_facts(bindings)
@@ -103,9 +103,7 @@ class Engine:
 
     def packets(self, batch: PacketBatch) -> Rows:
         """Take packets, whose facts have been pushed before."""
-        self._wait(self.classify.push(batch, self.tally))
-        enough = sum(map(len, self._waiting)) >= SESSIONS_AT_ONCE
-        return self._hand_on() if enough else []
+        return self._sessions(self.classify.push(batch, self.tally))
 
     def purchases(self, batch: MessageBatch) -> Rows:
         """Take messages of partners; what cannot be read is parked, not lost."""
@@ -117,14 +115,12 @@ class Engine:
 
     def advance(self, watermark_ns: int) -> Rows:
         """Let time pass: what timed out before `watermark_ns` is finished."""
-        self._wait(self.classify.advance(watermark_ns, self.tally))
-        rows = self._hand_on()
+        rows = self._sessions(self.classify.advance(watermark_ns, self.tally))
         return rows + self._visits(self.enrich.advance(watermark_ns, self.tally))
 
     def pause(self) -> Rows:
         """The unit of input ends, time does not: flows are given up, visits written down."""
-        self._wait(self.classify.advance(END_OF_TIME, self.tally))
-        rows = self._hand_on()
+        rows = self._sessions(self.classify.advance(END_OF_TIME, self.tally))
         rows += self._visits(self.enrich.pause(self.tally))
         self.classify = self._fresh_classify()
         return rows
@@ -133,16 +129,9 @@ class Engine:
         """The end of all input: everything still open is closed."""
         return self.advance(END_OF_TIME)
 
-    def _wait(self, sessions: SessionBatch) -> None:
-        if len(sessions):
-            self._waiting.append(sessions)
-
-    def _hand_on(self) -> Rows:
-        """What the sessions that waited led to."""
-        if not self._waiting:
-            return []
-        sessions, self._waiting = concat(self._waiting), []
-        return self._visits(self.enrich.push(sessions, self.tally))
+    def _sessions(self, sessions: SessionBatch) -> Rows:
+        """What sessions lead to."""
+        return self._visits(self.enrich.push(sessions, self.tally)) if len(sessions) else []
 
     def _visits(self, visits: VisitBatch) -> Rows:
         if not len(visits):
@@ -167,7 +156,6 @@ class Engine:
 
     def snapshot(self) -> dict[str, np.ndarray]:
         """What has to survive between units of input: the visits and trackers of enrich."""
-        assert not self._waiting, "to be asked after pause()"
         return {f"enrich.{name}": values for name, values in self.enrich.snapshot().items()}
 
     def restore(self, snapshot: Snapshot) -> None:

@@ -1,15 +1,7 @@
-"""A source's bytes in blocks; those of a long regular file are fetched ahead, by a thread of its
-own.
+"""A source's bytes in blocks, in a few buffers that are used again and again.
 
-Copying 800 bytes out of the page cache costs as much as walking the packet that they are, and
-unpacking them several times that. So while one block is worked on, the next is fetched, and
-unpacked where it is compressed, into another buffer on another core. What comes out is the same
-either way: the thread is never asked what to read, only whether it is there.
-
-The first blocks are read where they are asked for: short files, pipes (whose blocks are seldom
-full) and whatever is no file of the system's are never read ahead, and nobody waits for bytes that
-have not been sent yet. The thread reads from a descriptor of its own by offset, so that neither end
-has to know when the other is done.
+Whoever cuts a block into packets may be ahead of whoever works on these, on another thread: a
+buffer is filled again only after it was given back.
 """
 
 from __future__ import annotations
@@ -17,7 +9,6 @@ from __future__ import annotations
 import os
 import stat
 from queue import SimpleQueue
-from threading import Thread
 from typing import Any, BinaryIO, Protocol
 
 import numpy as np
@@ -90,91 +81,52 @@ class Blocks:
     def __init__(self, source: Source, block_bytes: int, room: int) -> None:
         assert block_bytes >= 1
         self._source = source
-        self._block_bytes, self._room = block_bytes, room
+        self._room = room
         self._buffers = [np.zeros(room + block_bytes, np.uint8) for _ in range(BUFFERS)]
-        self._in_use = self._buffers[0]
-        self._full = False  # was the last block, read here, a full one?
-        self._ahead: _Ahead | None = None
+        self._free: SimpleQueue[np.ndarray | None] = SimpleQueue()
+        for buffer in self._buffers:
+            self._free.put(buffer)
+        self._current: np.ndarray | None = None
+        self.long = False  # is there probably more, all of it there already?
 
-    def next(self, left: np.ndarray) -> tuple[np.ndarray, int, int]:
+    def next(self, left: np.ndarray, handed_out: bool) -> tuple[np.ndarray, int, int]:
         """A buffer, where in it `left` begins, and where the new bytes behind it end.
 
-        The new ones begin at `room`; at the end of the file there are none. The buffer that was
-        given before may be written over from now on.
+        The new ones begin at `room`; at the end of the source, or once all was given up, there are
+        none. `handed_out` says that somebody has the buffer that was given before and gives it
+        back; otherwise it is free now. Waits until a buffer is. Raises OSError.
         """
-        if self._ahead is None and self._full and self._source.regular:
-            free = [buffer for buffer in self._buffers if buffer is not self._in_use]
-            self._ahead = _Ahead(self._source.apart(), free, self._room)
-        buffer, count = self._read() if self._ahead is None else self._ahead.next()
+        buffer = self._free.get()
+        if buffer is None:
+            self._free.put(None)
+            return left, 0, len(left)
+        count = self._source.readinto(buffer[self._room :].data)
+        self.long = self._source.regular and count == len(buffer) - self._room
         start = self._room - len(left)
         buffer[start : self._room] = left
-        if self._ahead is not None and buffer is not self._in_use:
-            self._ahead.give_back(self._in_use)
-        self._in_use = buffer
+        if not handed_out and self._current is not None:
+            self._free.put(self._current)
+        self._current = buffer
         return buffer, start, self._room + count
 
-    def _read(self) -> tuple[np.ndarray, int]:
-        """The next block, read here, into the other one of two buffers."""
-        buffer = self._buffers[1 if self._in_use is self._buffers[0] else 0]
-        count = self._source.readinto(buffer[self._room :].data)
-        self._full = count == self._block_bytes
-        return buffer, count
-
-    def close(self) -> None:
-        """Stop reading ahead; the file stays open."""
-        if self._ahead is not None:
-            self._ahead.close()
-
-
-class _Ahead:
-    """The thread, what it may fill and what it filled; the thread closes its source."""
-
-    def __init__(self, source: Source, free: list[np.ndarray], room: int) -> None:
-        self._free: SimpleQueue[np.ndarray | None] = SimpleQueue()
-        self._filled: SimpleQueue[tuple[np.ndarray, int] | OSError] = SimpleQueue()
-        self._end: tuple[np.ndarray, int] | None = None
-        for buffer in free:
-            self.give_back(buffer)
-        arguments = (source, room, self._free, self._filled)
-        Thread(target=_fetch, args=arguments, name="read-ahead", daemon=True).start()
-
-    def next(self) -> tuple[np.ndarray, int]:
-        """A filled buffer, and how many bytes it got; raises what the system said of the file."""
-        if self._end is not None:
-            return self._end
-        found = self._filled.get()
-        if isinstance(found, OSError):
-            raise found
-        if found[1] == 0:
-            self._end = found
-        return found
-
     def give_back(self, buffer: np.ndarray) -> None:
-        """This one may be filled again."""
-        self._free.put(buffer)
+        """Nobody needs what is in this buffer any more. Others than ours are ignored."""
+        if any(buffer is ours for ours in self._buffers):
+            self._free.put(buffer)
 
-    def close(self) -> None:
-        """Let the thread end."""
+    def read_apart(self) -> None:
+        """Go on reading by a descriptor of one's own, which `end` closes. Of a regular source."""
+        self._source = self._source.apart()
+
+    def give_up(self) -> None:
+        """Give no bytes any more, also to whoever waits for a buffer now."""
+        while not self._free.empty():
+            self._free.get()
         self._free.put(None)
 
-
-def _fetch(
-    source: Source,
-    room: int,
-    free: SimpleQueue[np.ndarray | None],
-    filled: SimpleQueue[tuple[np.ndarray, int] | OSError],
-) -> None:
-    """Fill buffers until the file ends or nobody wants more."""
-    try:
-        while (buffer := free.get()) is not None:
-            count = source.readinto(buffer[room:].data)
-            filled.put((buffer, count))
-            if count == 0:
-                break
-    except OSError as error:
-        filled.put(error)
-    finally:
-        source.close()
+    def end(self) -> None:
+        """Close what `read_apart` opened."""
+        self._source.close()
 
 
 def _is_regular(file: BinaryIO) -> bool:

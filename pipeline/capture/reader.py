@@ -13,11 +13,12 @@ Blocks of 512 KiB to 1 MiB stay in the second-level cache; larger ones cost a qu
 
 from __future__ import annotations
 
-from collections.abc import Generator
-from typing import BinaryIO, Protocol
+from collections.abc import Generator, Iterator
+from typing import BinaryIO, NamedTuple, Protocol
 
 import numpy as np
 
+from pipeline.capture.ahead import Ahead
 from pipeline.capture.blocks import Blocks, FileBytes, Source
 from pipeline.capture.pcap import (
     CAPTURED_LENGTH_MAX,
@@ -67,6 +68,14 @@ class Framer(Protocol):
         ...
 
 
+class Framed(NamedTuple):
+    """What one call of a framer came to; the problem is one of the file as a whole."""
+
+    packets: PacketBatch | None
+    faults: dict[Fault, int]
+    problem: str
+
+
 class CaptureReader:
     """Iterates over a capture as PacketBatches of at most `rows` rows.
 
@@ -93,7 +102,6 @@ class CaptureReader:
         self.packets = 0
         self._file: Source = FileBytes(file)
         self._block_bytes = block_bytes
-        self._blocks: Blocks | None = None
         self._unpacked: Unpacked | None = None
         self._source, self._source_id, self._tally = source, source_id, tally
         self._rows = rows
@@ -104,11 +112,26 @@ class CaptureReader:
         framer = self._open()
         if framer is None:
             return
-        self._blocks = Blocks(self._unpacked or self._file, self._block_bytes, ROOM_BYTES)
+        blocks = Blocks(self._unpacked or self._file, self._block_bytes, ROOM_BYTES)
+        here = self._framed(framer, blocks)
+        framed: Iterator[Framed] = here
+        in_use = self._data
         try:
-            yield from self._batches(framer)
+            while (found := next(framed, None)) is not None:
+                if framed is here and blocks.long:
+                    blocks.read_apart()
+                    framed = Ahead(here, blocks.end)
+                for fault, count in found.faults.items():
+                    self._tally.add(STAGE, f"fault:{fault.name.lower()}", count)
+                self.problem = found.problem
+                if found.packets is not None:
+                    if found.packets.data is not in_use:
+                        blocks.give_back(in_use)
+                        in_use = found.packets.data
+                    yield found.packets
+                    self.packets += len(found.packets)
         finally:
-            self._blocks.close()
+            blocks.give_up()
 
     def _open(self) -> Framer | None:
         """See what it is and begin to read it; None where it cannot be read."""
@@ -151,20 +174,22 @@ class CaptureReader:
             self._stop += count
         return self._data[: min(self._stop, FILE_HEADER_BYTES)].tobytes()
 
-    def _batches(self, framer: Framer) -> Generator[PacketBatch, None, None]:
+    def _framed(self, framer: Framer, blocks: Blocks) -> Iterator[Framed]:
+        """Cut block after block into packets. What is wrong with the file as a whole comes last."""
         size = self._rows
         stripped = np.full(size, -1, np.int32)
+        before = 0  # packets
+        handed_out = False
         while True:
             columns = framer.columns(size)
             how, rows, self._start = framer.frame(self._data, self._start, self._stop, columns)
-            for fault, count in framer.faults().items():
-                self._tally.add(STAGE, f"fault:{fault.name.lower()}", count)
+            packets = None
             if rows:
                 offset, captured, wire, time_ns, interface, link_type = columns
-                yield PacketBatch(
+                packets = PacketBatch(
                     self._source,
                     self._source_id,
-                    self.packets + 1,
+                    before + 1,
                     self._data,
                     offset[:rows],
                     captured[:rows],
@@ -174,29 +199,30 @@ class CaptureReader:
                     link_type[:rows],
                     stripped[:rows],
                 )
-                self.packets += rows
+                before += rows
+                handed_out = True
+            yield Framed(packets, framer.faults(), "")
             if how == LYING:
-                what = f"{framer.place(self.packets)} has an impossible length"
-                self._give_up(Fault.RECORD_HEADER_BAD, f"{what}; the rest was not read")
+                what = f"{framer.place(before)} has an impossible length"
+                lying = f"{what}; the rest was not read"
+                yield Framed(None, {Fault.RECORD_HEADER_BAD: 1}, lying)
                 return
-            if how == STARVED and not self._read_block():
-                self._end(framer)
-                return
+            if how == STARVED:
+                left = self._data[self._start : self._stop]
+                self._data, self._start, self._stop = blocks.next(left, handed_out)
+                handed_out = False
+                if self._stop - self._start == len(left):
+                    yield self._end(framer, before)
+                    return
 
-    def _end(self, framer: Framer) -> None:
+    def _end(self, framer: Framer, packets: int) -> Framed:
         """Say what is wrong with an end: one thing, that of the compressed bytes first."""
         if self._unpacked is not None and self._unpacked.fault is not Fault.NONE:
-            after = f"{self._unpacked.problem}, after packet {self.packets}"
-            self._give_up(self._unpacked.fault, after)
-        elif self._start < self._stop or framer.inside():
-            self._give_up(Fault.FILE_TRUNCATED, f"ends inside {framer.place(self.packets)}")
-
-    def _read_block(self) -> bool:
-        """Read on behind what is left; False at the end of the file."""
-        assert self._blocks is not None
-        left = self._data[self._start : self._stop]
-        self._data, self._start, self._stop = self._blocks.next(left)
-        return self._stop - self._start > len(left)
+            after = f"{self._unpacked.problem}, after packet {packets}"
+            return Framed(None, {self._unpacked.fault: 1}, after)
+        if self._start < self._stop or framer.inside():
+            return Framed(None, {Fault.FILE_TRUNCATED: 1}, f"ends inside {framer.place(packets)}")
+        return Framed(None, {}, "")
 
     def _give_up(self, fault: Fault, problem: str) -> None:
         self._tally.add(STAGE, f"fault:{fault.name.lower()}")

@@ -34,7 +34,7 @@ from pipeline.classify.layers_kernels import (
 )
 from pipeline.classify.tunnels_kernels import could_tunnel
 from pipeline.kernels.bytes import be16
-from pipeline.kernels.compile import kernel, primitive, routine
+from pipeline.kernels.compile import LINE_BYTES, fetch, kernel, primitive, routine
 
 I64 = np.int64
 NOT_PLAIN = 255  # in `fault`, between the two passes
@@ -106,6 +106,9 @@ def walk_headers(data, offset, captured, wire, link_type, stripped_vlan, heads):
     the outermost of the realm. Gives the number of fragments, which are yet to be put together.
     """
     others = 0
+    for i in range(len(offset)):
+        fetch(data, offset[i])
+        fetch(data, offset[i] + LINE_BYTES)
     for i in range(len(offset)):
         head = heads[i]
         at = offset[i]

@@ -108,7 +108,9 @@ class Counts:
 class Classify:
     """The stage. Without a `circle`, or with everyone in `parse_for`, no gate is asked.
 
-    Not `native`: QUIC is opened by `cryptography` even where the C library is found.
+    A batch of packets holds few sessions, and to hand on a batch of these costs the same however
+    few there are: they wait until there are `at_once`, or another source has some, or time is told
+    to pass. Not `native`: QUIC is opened by `cryptography` even where the C library is found.
     """
 
     def __init__(
@@ -120,7 +122,9 @@ class Classify:
         limits: Limits = Limits(),
         subscriber_prefixes: tuple[Prefix, ...] = (),
         native: bool = True,
+        at_once: int = 1,
     ) -> None:
+        assert 1 <= at_once <= ROWS_A_STEP
         self._circle = None if parse_for is ParseFor.EVERYONE else circle
         self._parse_for = int(parse_for)
         self._limits = limits
@@ -138,11 +142,17 @@ class Classify:
         self._tallied = self._track.desk["tallied"][0]
         self._totals = np.zeros_like(self._tallied[state.SUMS])
         self._held_rows = 0
+        self._at_once = at_once
+        self._source_id = 0  # of the sessions that wait
+        self._found: list[SessionBatch] = []
         self._scratch = _Scratch(0)
         self._nothing = SessionBatch.empty()
 
     def push(self, batch: PacketBatch, tally: Tally) -> SessionBatch:
         """Take packets in capture order; the sessions that became whole, in the order they did."""
+        if batch.source_id != self._source_id:
+            self._take_rows()
+            self._source_id = batch.source_id
         rows = len(batch)
         if rows > self._scratch.rows:
             self._scratch = _Scratch(rows)
@@ -156,6 +166,7 @@ class Classify:
                 self._lengths,
                 heads,
                 batch.time_ns,
+                scratch.near,
                 scratch.subscriber,
                 scratch.basis,
             )
@@ -171,7 +182,6 @@ class Classify:
                 scratch.subscriber,
                 scratch.basis,
             )
-        found: list[SessionBatch] = []
         start = 0
         while True:
             start = track_packets(
@@ -189,13 +199,21 @@ class Classify:
                 scratch.fingerprint,
                 scratch.side,
             )
-            self._take_rows(found, batch.source_id)
             if start >= rows:
                 break
+            self._take_rows()  # they may be what there was no room for
             self._widen()
         if self._fragments.busy:
             self._fragments.advance(int(self._counts["watermark_ns"]))
+        if self._found or self._counts["rows"] >= self._at_once or self._at_once == 1:
+            return self.take(tally)
+        return self._nothing
+
+    def take(self, tally: Tally) -> SessionBatch:
+        """The sessions that wait. Only now is what went through counted."""
+        self._take_rows()
         self._settle(tally)
+        found, self._found = self._found, []
         return concat(found) if found else self._nothing
 
     def advance(self, watermark_ns: int, tally: Tally) -> SessionBatch:
@@ -203,18 +221,17 @@ class Classify:
         if watermark_ns != END_OF_TIME:
             self._counts["watermark_ns"] = max(int(self._counts["watermark_ns"]), watermark_ns)
         self._fragments.advance(watermark_ns)
-        found: list[SessionBatch] = []
         more = True
         while more:
             more = advance_track(*self._track, watermark_ns)
-            self._take_rows(found, 0)
-        self._settle(tally)
-        return concat(found) if found else self._nothing
+            self._take_rows()
+        return self.take(tally)
 
     def forget(self, subscribers: np.ndarray) -> None:
         """Drop flows and held bytes of these subscribers (dense indexes), as their basis ended."""
         if len(subscribers) == 0:
             return
+        assert self._counts["rows"] == 0, "to be asked after take()"
         self._track.plain[:] = 0  # what was opened last may be theirs
         gone = np.zeros(int(subscribers.max()) + 1, np.uint8)
         gone[subscribers] = 1
@@ -237,12 +254,13 @@ class Classify:
             sessions={p.name.lower(): totals[state.SUM_SESSIONS + p] for p in Protocol},
         )
 
-    def _take_rows(self, found: list[SessionBatch], source_id: int) -> None:
+    def _take_rows(self) -> None:
         """Take written rows out of the kernels' memory, if there are any."""
         size = int(self._counts["rows"])
         if size:
             rows = np.asarray(self._track.rows[:size])
-            found.append(_sessions(rows, self._track.memory, self._limits.unit_bytes, source_id))
+            start = self._limits.unit_bytes
+            self._found.append(_sessions(rows, self._track.memory, start, self._source_id))
             _empty_rows(self._counts, self._limits)
 
     def _widen(self) -> None:
@@ -273,6 +291,7 @@ class Classify:
         """The whole state as arrays; held bytes are among it, so it is kept as carefully as they
         are.
         """
+        assert self._counts["rows"] == 0, "to be asked after take()"
         track = self._track
         taken = np.flatnonzero(track.slots["fingerprint"])
         saved = {
@@ -310,6 +329,7 @@ class _Scratch:
         self.rows = rows
         self.subscriber = np.full(rows, -1, np.int32)
         self.basis = np.zeros(rows, np.uint8)
+        self.near = np.zeros(rows, np.int64)
         self.fingerprint = np.zeros(rows, np.uint64)
         self.side = np.zeros(rows, np.bool_)
 

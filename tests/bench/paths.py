@@ -18,7 +18,7 @@ import numpy as np
 from pipeline.capture.reader import CaptureReader
 from pipeline.classify.headers import walk as walk_headers
 from pipeline.classify.stage import Classify
-from pipeline.engine import Engine, Rows
+from pipeline.engine import SESSIONS_AT_ONCE, Engine, Rows
 from pipeline.kernels.circle import Circle
 from pipeline.model.batches import (
     STREAMS,
@@ -116,7 +116,13 @@ def classify(path: Path, circle: Circle | None, *, names: bool = False, rows: in
     found = Found()
     parse_for = ParseFor.EVERYONE if circle is None else ParseFor.CONSENTED
     prefixes = () if circle is None else PREFIXES
-    stage = Classify(circle=circle, parse_for=parse_for, keys=KEYS, subscriber_prefixes=prefixes)
+    stage = Classify(
+        circle=circle,
+        parse_for=parse_for,
+        keys=KEYS,
+        subscriber_prefixes=prefixes,
+        at_once=SESSIONS_AT_ONCE,
+    )
     with reader(path, found.tally, rows) as batches:
         for packets in batches:
             found.packets += len(packets)

@@ -51,7 +51,8 @@ class Rig:
         subscriber, basis = np.full(rows, -1, np.int32), np.zeros(rows, np.uint8)
         gate = (int(ParseFor.CONSENTED), *NO_PREFIXES)
         if self.circle:
-            pass_gate(*self.circle.arrays, *gate, heads, batch.time_ns, subscriber, basis)
+            near = np.zeros(len(batch), np.int64)
+            pass_gate(*self.circle.arrays, *gate, heads, batch.time_ns, near, subscriber, basis)
         self.fragments.join(batch, heads, self.watermark_ns, self.circle, *gate, subscriber, basis)
         self.watermark_ns = max(self.watermark_ns, *(t for t, _ in packets))
         self.fragments.settle(self.events)

@@ -232,12 +232,16 @@ FACTS = st.lists(
 )  # fmt: skip
 
 
+FAR = 4  # an address with no prefix anywhere near
+
+
 @given(
     FACTS,
-    st.lists(st.tuples(st.integers(0, 3), st.integers(0, 9)), max_size=12),
+    st.lists(st.tuples(st.integers(0, FAR), st.integers(0, 9)), max_size=12),
     st.sampled_from([ParseFor.CONSENTED, ParseFor.LISTED]),
+    st.integers(1, 12),
 )
-def test_the_gate_equals_the_twin(facts, packets, parse_for):
+def test_the_gate_equals_the_twin(facts, packets, parse_for, size):
     circle, twin = Circle(words_of(KEYS.address)), NaiveCircle()
     circle.set_basis(basis_batch([(n, 0, 0, 0) for n in range(3)]))
     for kind, place, who, state, event_ns, received_ns in facts:
@@ -249,22 +253,21 @@ def test_the_gate_equals_the_twin(facts, packets, parse_for):
             twin.set_basis(who, state, event_ns, received_ns)
     allowed = {Basis.CONSENTED} | ({Basis.LISTED} if parse_for is ParseFor.LISTED else set())
     stage = classify(circle, parse_for, ((0, V4, 127),))  # addresses 0 and 1
-    tally, expected, skips = Tally(), [], []
+    tally, found, expected, skips, sent = Tally(), [], [], [], []
     for number, (place, at) in enumerate(packets):
-        raw = frames.tcp(
-            frames.get(f"h{number}.example"), client=f"192.0.2.{place}", server=SERVER, port=number
-        )
-        sessions = stage.push(frames.batch([(at, raw)], number + 1), tally)
-        expected += [
-            (h, int(w)) for h, w in zip(sessions.host.to_list(), sessions.subscriber, strict=True)
-        ]
-        who = twin.holders(0, V4 + place, at, at)
+        client = "198.51.100.7" if place == FAR else f"192.0.2.{place}"
+        host = f"h{number}.example"
+        sent.append((at, frames.tcp(frames.get(host), client=client, server=SERVER, port=number)))
+        who = -1 if place == FAR else twin.holders(0, V4 + place, at, at)
         basis = twin.bases(who, at, at)
         if who >= 0 and basis in allowed:
-            assert expected[-1] == (f"h{number}.example", who)
-            assert sessions.basis.tolist() == [basis]
+            expected.append((host, who, basis))
         else:
-            assert len(sessions) == 0
             skips.append("outside" if who >= 0 else "unbound" if place < 2 else "not_subscriber")
+    for at in range(0, len(sent), size):
+        sessions = stage.push(frames.batch(sent[at : at + size], at + 1), tally)
+        columns = sessions.host.to_list(), sessions.subscriber.tolist(), sessions.basis.tolist()
+        found += list(zip(*columns, strict=True))
+    assert found == expected
     stage.advance(END_OF_TIME, tally)
     assert tally.starting("skip") == {word: skips.count(word) for word in sorted(set(skips))}

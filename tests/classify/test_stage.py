@@ -10,6 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pipeline.classify.stage import Classify, Limits
+from pipeline.model.batches import PacketBatch
 from pipeline.model.columns import concat
 from pipeline.model.faults import Fault
 from pipeline.model.stage import END_OF_TIME
@@ -487,3 +488,25 @@ def test_a_session_tells_its_realm_and_a_flow_is_one_whatever_its_tags():
     stripped = batch.with_columns(stripped_vlan=np.full(len(batch), 9, np.int32))
     stage = Classify(circle=None, parse_for=ParseFor.EVERYONE, keys=KEYS)
     assert stage.push(stripped, Tally()).realm.tolist() == [0x1009_1005]
+
+
+def test_sessions_wait_until_there_are_enough_or_another_source_has_some():
+    def request(number: int, source_id: int) -> PacketBatch:
+        raw = frames.tcp(frames.get(f"h{number}.example"), port=number)
+        return frames.batch([(START_NS + number, raw)], number).with_columns(source_id=source_id)
+
+    stage = Classify(circle=None, parse_for=ParseFor.EVERYONE, keys=KEYS, at_once=3)
+    tally, found = Tally(), []
+    for number, source_id in enumerate([7, 7, 7, 7, 8, 8, 8], start=1):
+        sessions = stage.push(request(number, source_id), tally)
+        found.append((sessions.host.to_list(), sessions.source_id.tolist()))
+    first, second = ["h1.example", "h2.example", "h3.example"], ["h4.example", "h5.example"]
+    assert found == [
+        ([], []), ([], []), (first, [7] * 3), ([], []), (second, [7, 8]), ([], []), ([], []),
+    ]  # fmt: skip
+    assert tally.of("packets") == 5, "of those that wait nobody was told"
+    assert stage.take(tally).host.to_list() == ["h6.example", "h7.example"]
+    assert tally.of("packets") == 7
+    assert len(stage.take(tally)) == 0
+    stage.push(request(8, 8), tally)
+    assert stage.advance(END_OF_TIME, tally).host.to_list() == ["h8.example"]

@@ -63,10 +63,12 @@ def rows_of(sessions: SessionBatch) -> list[Row]:
 
 
 def fast(
-    packets: Sequence[Packet], limits: Limits, cuts: Sequence[int] = ()
+    packets: Sequence[Packet], limits: Limits, cuts: Sequence[int] = (), at_once: int = 1
 ) -> tuple[list[Row], Counter[str], SessionBatch]:
     """What the kernels make of packets that are cut into batches."""
-    classify = Classify(circle=None, parse_for=ParseFor.EVERYONE, keys=KEYS, limits=limits)
+    classify = Classify(
+        circle=None, parse_for=ParseFor.EVERYONE, keys=KEYS, limits=limits, at_once=at_once
+    )
     tally = Tally()
     found = [classify.push(b, tally) for b in frames.batches(packets, cuts)]
     assert classify.held_rows >= 0
@@ -215,7 +217,8 @@ def test_so_they_do_when_everything_is_scarce(packets, cuts):
 @given(traffic())
 def test_one_packet_at_a_time_is_the_same_as_all_at_once(packets):
     whole = fast(packets, SMALL)
-    for cuts in (range(len(packets)), range(0, len(packets), 7)):
-        again = fast(packets, SMALL, cuts)
+    singly = range(len(packets))
+    for cuts, at_once in ((singly, 1), (range(0, len(packets), 7), 1), (singly, 3), ((), 1000)):
+        again = fast(packets, SMALL, cuts, at_once)
         assert again[:2] == whole[:2]
         assert (again[2].flow_id == whole[2].flow_id).all()

@@ -19,8 +19,9 @@ WORLD = {
 ALLOWED: dict[str, set[str]] = {
     # where compiled kernels are cached
     "pipeline/kernels/compile.py": {"os", "pathlib", "tempfile"},
-    # the thread that reads captures ahead
-    "pipeline/capture/blocks.py": {"os", "threading"},
+    # captures, and the thread that reads them ahead
+    "pipeline/capture/ahead.py": {"threading"},
+    "pipeline/capture/blocks.py": {"os"},
     # the text files that are dropped into the watched folder
     "pipeline/capture/facts.py": {"pathlib"},
     # tells what a file is by its first bytes
