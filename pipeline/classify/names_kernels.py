@@ -4,6 +4,11 @@
 trailing dots; and says what is left: nothing, a name (letters, digits, `-`, `_`; labels of 1 to 63,
 253 in all), an address literal, or neither. The text stays where it is; letters become lower case
 when they are copied out. Underscores are no host name characters (RFC 952) and occur in the wild.
+
+With an encrypted client hello (RFC 9849) the name that can be read is a provider's `public_name`,
+one for all of its customers. That a hello has the extension says nothing, as browsers send it
+without meaning it (GREASE); so the names are listed, and whoever calls one of them is known to
+call somebody unknown.
 """
 
 from __future__ import annotations
@@ -18,6 +23,11 @@ U64 = np.uint64
 I64 = np.int64
 FNV_PRIME = U64(0x100000001B3)
 NAME_BYTES_MAX, LABEL_BYTES_MAX = 253, 63
+
+# The public names in use: Cloudflare's, and those of two test services.
+OUTER_NAMES = np.frombuffer(
+    b"cloudflare-ech.com\ncover.defo.ie\ndefo.ie\npublic.tls-ech.dev\ntls-ech.dev\n", np.uint8
+)
 
 # What `clean_host` says.
 HOST_NONE, HOST_NAME, HOST_ADDRESS, HOST_INVALID = 0, 1, 2, 3
@@ -138,3 +148,18 @@ def copy_lower(source, start, stop, target, at):
     """Copy `source[start:stop]` in lower case to `target[at:]`."""
     for i in range(stop - start):
         target[at + i] = lower(I64(source[start + i]))
+
+
+@routine
+def is_outer_name(data, start, stop):
+    """Is a name, in lower case, one behind which others hide?"""
+    at = start
+    for i in range(len(OUTER_NAMES)):
+        letter = OUTER_NAMES[i]
+        if letter == 10:
+            if at == stop:
+                return True
+            at = start
+        elif at >= 0:
+            at = at + 1 if at < stop and data[at] == letter else I64(-1)
+    return False

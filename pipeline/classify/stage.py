@@ -19,6 +19,7 @@ from pipeline.classify.flows_kernels import copy_flows
 from pipeline.classify.fragments import Fragments
 from pipeline.classify.gate_kernels import pass_gate
 from pipeline.classify.headers import walk
+from pipeline.classify.quality import MirrorQuality
 from pipeline.classify.state_kernels import Track
 from pipeline.classify.track_kernels import (
     ROWS_A_STEP,
@@ -50,7 +51,7 @@ SAME = (
     "client_port", "server_hi", "server_lo", "server_port", "subscriber", "basis", "method",
     "realm",
 )  # fmt: skip
-SUM_WORDS = ("packets", "bytes", "tcp_flows", "udp_flows", "named", "repeats")
+SUM_WORDS = ("packets", "bytes", "tcp_flows", "udp_flows", "named", "repeats", "hidden")
 Prefix = tuple[int, int, int]  # high word, low word, length of the 128 bits
 
 
@@ -62,8 +63,8 @@ class Limits:
     `holdings`: units not whole yet at one time, each of up to `unit_bytes` and `pieces`, for
     `hold_ns` of packet time. `tries`: segments of a flow that may begin a unit, or attempts to open
     its Initials, before it is left alone; `repeats`: segments after a hello that are still looked
-    at. `names`: further names of flows. `fragment_sets`: IP packets of which
-    fragments are kept, for `fragment_ns`, in `fragment_blocks` of 2 KiB.
+    at. `names`: further names of flows. `fragment_sets`: IP packets of which fragments are kept,
+    for `fragment_ns`, in `fragment_blocks` of 2 KiB. `watched`: flows that the mirror is judged by.
     """
 
     flows: int = 1 << 20
@@ -78,6 +79,7 @@ class Limits:
     fragment_sets: int = 1 << 10
     fragment_blocks: int = 1 << 12
     fragment_ns: int = 30 * SECOND_NS
+    watched: int = 1 << 11
 
     def __post_init__(self) -> None:
         assert self.flows >= 1
@@ -138,6 +140,7 @@ class Classify:
             limits.fragment_ns,
             words_of(keys.address),
         )
+        self._quality = MirrorQuality(limits.watched, directed=self._circle is not None)
         self._counts = self._track.desk["counts"][0]
         self._tallied = self._track.desk["tallied"][0]
         self._totals = np.zeros_like(self._tallied[state.SUMS])
@@ -203,6 +206,7 @@ class Classify:
                 break
             self._take_rows()  # they may be what there was no room for
             self._widen()
+        self._quality.watch(batch, heads, scratch.fingerprint, scratch.side)
         if self._fragments.busy:
             self._fragments.advance(int(self._counts["watermark_ns"]))
         if self._found or self._counts["rows"] >= self._at_once or self._at_once == 1:
@@ -275,6 +279,7 @@ class Classify:
     def _settle(self, tally: Tally) -> None:
         """Check that every packet is accounted for, and hand the counts on."""
         tallied = self._tallied
+        self._quality.settle(tally)
         self._fragments.settle(tallied[state.EVENTS])
         sums = tallied[state.SUMS]
         held = self.held_rows - self._held_rows

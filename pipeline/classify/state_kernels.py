@@ -149,11 +149,11 @@ HAS_SEQUENCE, CLIENT_KNOWN, CLIENT_SIDE, MIDSTREAM, HELLO_NAMED, ANSWERED = 1, 2
 # Rows of `tallied`: what became of packets, what befell flows and holdings later, and sums.
 ROW_FAULTS, ROW_SKIPS, EVENTS, SUMS = range(4)
 # In the row of sums; after SUM_SESSIONS one place for each protocol. A session is a name that its
-# flow
-# had not given before; the others are repeats.
-SUM_PACKETS, SUM_BYTES, SUM_TCP_FLOWS, SUM_UDP_FLOWS, SUM_NAMED, SUM_REPEATS, SUM_SESSIONS = range(
-    7
-)
+# flow had not given before, the others are repeats; it is hidden where others hide behind it.
+(
+    SUM_PACKETS, SUM_BYTES, SUM_TCP_FLOWS, SUM_UDP_FLOWS, SUM_NAMED, SUM_REPEATS, SUM_HIDDEN,
+    SUM_SESSIONS,
+) = range(8)  # fmt: skip
 
 
 class Track(NamedTuple):

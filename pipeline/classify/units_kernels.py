@@ -17,6 +17,7 @@ from pipeline.classify.names_kernels import (
     HOST_NONE,
     clean_host,
     copy_lower,
+    is_outer_name,
     name_hash,
 )
 from pipeline.classify.state_kernels import (
@@ -31,6 +32,7 @@ from pipeline.classify.state_kernels import (
     MIDSTREAM,
     NEW,
     OTHER,
+    SUM_HIDDEN,
     SUM_REPEATS,
     SUM_SESSIONS,
     SUMS,
@@ -51,6 +53,7 @@ NO_NAME, NOT_A_CLIENT, PASSED = int(Skip.NO_NAME), int(Skip.NOT_A_CLIENT), int(S
 HTTP, TLS, QUIC = int(Protocol.HTTP), int(Protocol.TLS), int(Protocol.QUIC)
 DOCUMENT, REPEAT = int(SessionFlag.DOCUMENT), int(SessionFlag.REPEAT)
 UNRELIABLE, FLAG_MIDSTREAM = int(SessionFlag.UNRELIABLE), int(SessionFlag.MIDSTREAM)
+HIDDEN = int(SessionFlag.HIDDEN)
 
 
 @routine
@@ -251,6 +254,9 @@ def _begin_row(track, flow, data, start, stop, protocol, flags, again):
     siphash128_words(limits.key0, limits.key1, hashed, track.desk.digested)
     row.flow_hi, row.flow_lo = track.desk.digested[0, 0], track.desk.digested[0, 1]
     copy_lower(data, start, stop, track.memory, counts.host)
+    if protocol != HTTP and is_outer_name(track.memory, counts.host, counts.host + stop - start):
+        row.marks = flags | HIDDEN
+        track.desk.tallied[SUMS, SUM_HIDDEN] += 0 if seen else 1
     counts.host += stop - start
     now.named += 1
     return True

@@ -57,7 +57,7 @@ from pipeline.model.faults import Skip
 from pipeline.model.identifiers import Keys, digest, words_of
 from pipeline.model.stage import Snapshot, array_text
 from pipeline.model.tally import Tally
-from pipeline.model.words import BindingKind, Protocol, VisitTrigger
+from pipeline.model.words import BindingKind, Protocol, SessionFlag, VisitTrigger
 from pipeline.rulebook.model import Rulebook
 from pipeline.rulebook.names import claims_of
 
@@ -184,9 +184,12 @@ class Enrich:
         """
         code = codes_of(self._hosts, batch.host)
         bound = batch.subscriber >= 0
+        hidden = bound & (batch.flags & np.uint32(SessionFlag.HIDDEN) != 0)
+        skips[Skip.NAME_HIDDEN] = np.count_nonzero(hidden)
+        code[hidden] = NOBODY
         draft = (code >= 0) & self._draft[np.maximum(code, 0)]
         skips[Skip.UNBOUND] = np.count_nonzero(~bound)
-        skips[Skip.NAME_OF_NOBODY] = np.count_nonzero(bound & (code == NOBODY))
+        skips[Skip.NAME_OF_NOBODY] = np.count_nonzero(bound & ~hidden & (code == NOBODY))
         skips[Skip.PARTNER_NOT_LIVE] = np.count_nonzero(bound & draft)
         kept = np.flatnonzero(bound & (code != NOBODY) & ~draft)
         rows = len(kept)

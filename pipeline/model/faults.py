@@ -82,3 +82,4 @@ class Skip(IntEnum):
     PARTNER_NOT_LIVE = 19
     PASSED = 20  # bytes that nobody waits for: a request's body, or sent again
     FRAGMENT_HELD = 21  # kept until the rest of its IP packet comes
+    NAME_HIDDEN = 22  # the name is one behind which others hide

@@ -35,6 +35,7 @@ class SessionFlag(IntFlag):
     REPEAT = 2  # the flow has named this host before
     UNRELIABLE = 4  # overlapping bytes disagreed, or the names of one flow did
     MIDSTREAM = 8  # the flow's beginning was not seen
+    HIDDEN = 16  # the name is one behind which others hide (encrypted client hello)
 
 
 class SignIn(IntEnum):

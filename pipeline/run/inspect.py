@@ -2,7 +2,9 @@
 
 There is no gate here, so it prints what other people looked at; on a terminal it says so. Each file
 is read by itself, with flows and keys of its own. A session is a name that a flow gave for the
-first time: one line for each, in the order in which they became whole. What cannot be read is
+first time: one line for each, in the order in which they became whole. A line says what is unusual
+about it: a `realm` of VLAN tags, a name that is `unreliable`, a provider's name behind which others
+are `hidden`. What cannot be read is
 counted, by kind, and a sentence on standard error says what is wrong with a file as a whole.
 
 `-` is standard input: `tcpdump -U -w - | mirrorpoint inspect -`. What is known is printed before
@@ -32,6 +34,7 @@ from pipeline.model.identifiers import Keys
 from pipeline.model.stage import END_OF_TIME
 from pipeline.model.tally import Tally
 from pipeline.model.words import ParseFor, Protocol, SessionFlag
+from pipeline.run.quality import mirror_quality
 
 DONE, FAILED, WRONG_CALL = 0, 1, 2
 SESSIONS_AT_ONCE = 1024
@@ -40,6 +43,8 @@ MAPPED = 0xFFFF
 NOTICE = "inspect prints what other people looked at. It stores nothing."
 STANDARD_INPUT = Path("-")
 PROTOCOLS = {int(p): p.name.lower() for p in Protocol}
+FLAGS_SHOWN = (SessionFlag.UNRELIABLE, SessionFlag.HIDDEN)
+FLAG_WORDS = tuple((int(f), f', "{(f.name or "").lower()}": true') for f in FLAGS_SHOWN)
 
 
 def inspect(
@@ -148,6 +153,7 @@ class _Inspection:
             "flows": of("tcp_flows") + of("udp_flows"),
             "sessions": dict(sessions),
             "faults": self.tally.starting("fault"),
+            "mirror": mirror_quality(self.tally),
             "seconds": round(self.seconds, 6),
             "packets_per_second": round(packets / self.seconds) if self.seconds else 0,
         }
@@ -174,8 +180,13 @@ def address_text(hi: int, lo: int) -> str:
     return socket.inet_ntop(socket.AF_INET6, hi.to_bytes(8, "big") + lo.to_bytes(8, "big"))
 
 
-def _rows(sessions: SessionBatch) -> Iterator[tuple[int, str, str, str, int, str, int, str, str]]:
-    """Rows as values: first_ns, protocol, host, client and server with ports, target, ALPN."""
+Shown = tuple[int, str, str, str, int, str, int, str, str, int, int]
+
+
+def _rows(sessions: SessionBatch) -> Iterator[Shown]:
+    """Rows as values: first_ns, protocol, host, client and server with ports, target, ALPN, flags,
+    realm.
+    """
     ends = zip(
         sessions.client_hi.tolist(),
         sessions.client_lo.tolist(),
@@ -186,20 +197,23 @@ def _rows(sessions: SessionBatch) -> Iterator[tuple[int, str, str, str, int, str
         strict=True,
     )
     texts = (sessions.host.to_list(), sessions.target.to_list(), sessions.alpn.to_list())
+    numbers = (sessions.flags.tolist(), sessions.realm.tolist())
     first_ns, protocol = sessions.first_ns.tolist(), sessions.protocol.tolist()
-    for ns, kind, end, host, target, alpn in zip(first_ns, protocol, ends, *texts, strict=True):
+    for ns, kind, end, *more in zip(first_ns, protocol, ends, *texts, *numbers, strict=True):
         client, server = address_text(end[0], end[1]), address_text(end[3], end[4])
-        yield ns, PROTOCOLS[kind], host, client, end[2], server, end[5], target, alpn
+        host, target, alpn, flags, realm = more
+        yield ns, PROTOCOLS[kind], host, client, end[2], server, end[5], target, alpn, flags, realm
 
 
 def _json_lines(sessions: SessionBatch) -> Iterator[str]:
     """One object a line. Names and addresses need no escapes: they were checked or made here."""
     quoted = json.encoder.encode_basestring_ascii
-    for ns, protocol, host, client, client_port, server, server_port, target, alpn in _rows(
-        sessions
-    ):
+    for row in _rows(sessions):
+        ns, protocol, host, client, client_port, server, server_port, target, alpn = row[:9]
         more = f', "target": {quoted(target)}' if protocol == "http" else ""
         more += f', "alpn": {quoted(alpn)}' if alpn else ""
+        more += f', "realm": {_tags(row[10])}' if row[10] else ""
+        more += "".join(word for bit, word in FLAG_WORDS if row[9] & bit)
         yield (
             f'{{"first_ns": {ns}, "proto": "{protocol}", "host": "{host}", "client": "{client}", '
             f'"client_port": {client_port}, "server": "{server}", '
@@ -207,8 +221,14 @@ def _json_lines(sessions: SessionBatch) -> Iterator[str]:
         )
 
 
+def _tags(realm: int) -> list[int]:
+    """The two outermost VLAN ids of a realm, outermost first."""
+    return [half & 0xFFF for half in divmod(realm, 1 << 16) if half]
+
+
 def _table_lines(sessions: SessionBatch, width: int) -> Iterator[str]:
-    for ns, protocol, host, client, client_port, _, server_port, target, _ in _rows(sessions):
+    for row in _rows(sessions):
+        ns, protocol, host, client, client_port, _, server_port, target = row[:8]
         seconds, nanoseconds = divmod(ns, 1_000_000_000)
         clock = time.strftime("%H:%M:%S", time.gmtime(seconds))
         shown = f"[{client}]:{client_port}" if ":" in client else f"{client}:{client_port}"
@@ -250,9 +270,18 @@ def _summary(counts: dict[str, object]) -> str:
 def _count_lines(counts: dict[str, object]) -> Iterator[str]:
     for name, value in counts.items():
         if isinstance(value, dict):
-            for word, count in value.items():
-                yield f"{name + ' ' + word:<32} {count:>18,}\n"
-        elif isinstance(value, float):
-            yield f"{name:<32} {value:>18,.3f}\n"
+            for word, part in value.items():
+                yield _count_line(f"{name} {word}", part)
         else:
-            yield f"{name:<32} {value:>18,}\n"
+            yield _count_line(name, value)
+
+
+def _count_line(name: str, value: object) -> str:
+    """A number by its name; a share in percent."""
+    if value is None:
+        shown = "-"
+    elif name.endswith("_share"):
+        shown = f"{value:.3%}"
+    else:
+        shown = f"{value:,.3f}" if isinstance(value, float) else f"{value:,}"
+    return f"{name:<32} {shown:>18}\n"

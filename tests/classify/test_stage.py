@@ -510,3 +510,26 @@ def test_sessions_wait_until_there_are_enough_or_another_source_has_some():
     assert len(stage.take(tally)) == 0
     stage.push(request(8, 8), tally)
     assert stage.advance(END_OF_TIME, tally).host.to_list() == ["h8.example"]
+
+
+@pytest.mark.parametrize(
+    ("name", "flag"),
+    [
+        ("cloudflare-ech.com", SessionFlag.HIDDEN),
+        ("Cover.DEFO.ie", SessionFlag.HIDDEN),
+        ("tls-ech.dev", SessionFlag.HIDDEN),
+        ("cloudflare-ech.co", NOTHING),
+        ("cloudflare-ech.comm", NOTHING),
+        ("defo.i", NOTHING),
+        ("efo.ie", NOTHING),
+        ("shop.example", NOTHING),
+    ],
+)
+def test_a_name_behind_which_others_hide_is_marked(name, flag):
+    raws = talk(frames.client_hello(name))
+    assert named(raws) == [("tls", name.lower(), flag)]
+    assert fast(timed(raws), Limits())[1]["named"] == 1
+
+
+def test_a_host_of_a_request_hides_nobody():
+    assert named(talk(frames.get("tls-ech.dev"))) == [("http", "tls-ech.dev", SessionFlag.DOCUMENT)]

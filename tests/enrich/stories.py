@@ -96,7 +96,8 @@ def session_batch(sessions: list[Session]) -> SessionBatch:
 def flags_of(s: Session) -> SessionFlag:
     """What classify would have said of it."""
     document = SessionFlag.DOCUMENT if s.document else SessionFlag(0)
-    return document | (SessionFlag.UNRELIABLE if s.unreliable else SessionFlag(0))
+    hidden = SessionFlag.HIDDEN if s.hidden else SessionFlag(0)
+    return document | hidden | (SessionFlag.UNRELIABLE if s.unreliable else SessionFlag(0))
 
 
 def binding_batch(facts: list[Fact]) -> BindingBatch:

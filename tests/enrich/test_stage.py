@@ -288,6 +288,17 @@ def test_every_session_is_accounted_for():
     }
 
 
+def test_a_name_behind_which_others_hide_is_nobodys():
+    world = World(POLICY)
+    world.block([tls(1000, hidden=True), tls(1001, hidden=True, owner=None), tls(1002)])
+    assert world.tally.as_dict()["enrich"] == {
+        "session": 3,
+        "visit": 1,
+        "skip:name_hidden": 2,
+        "version:opened": 1,
+    }
+
+
 def test_drafts_are_nobody_and_paused_partners_are_seen():
     texts = dict(load().files)
     name = "partners/delta-travel.toml"

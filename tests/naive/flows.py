@@ -31,6 +31,9 @@ from tests.naive.streams import (
 WHOLE, NOT_YET, NEVER = "whole", "not yet", "never"
 MASK = 0xFFFFFFFF
 PAYLOAD_TAKEN_MAX = 65536
+OUTER_NAMES = {
+    *("cloudflare-ech.com", "cover.defo.ie", "defo.ie", "public.tls-ech.dev", "tls-ech.dev"),
+}
 SYN, ACK = 2, 16
 
 
@@ -544,6 +547,8 @@ class NaiveClassify:
             flags |= SessionFlag.UNRELIABLE
         if flow.midstream:
             flags |= SessionFlag.MIDSTREAM
+        if protocol != "http" and name[1] in OUTER_NAMES:
+            flags |= SessionFlag.HIDDEN
         flow.hello_named |= protocol == "tls"
         now.named += 1
         row = Row(

@@ -24,6 +24,7 @@ class Session:
     mark: str = ""
     referred: bool = False
     unreliable: bool = False
+    hidden: bool = False  # to be given with no owner: whoever it names, it is nobody
     basis: int = 2
     packet: int = 0
 

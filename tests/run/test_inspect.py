@@ -26,6 +26,7 @@ from tests.capture.reading import read
 from tests.classify import frames
 from tests.classify.frames import SYN
 from tests.forge.pcapng import interface, packet, section
+from tests.naive.flows import OUTER_NAMES
 from tests.need import REPOSITORY
 
 START = 1_700_000_000
@@ -93,6 +94,28 @@ def test_a_line_of_json_for_each_name_of_a_flow(capture):
     ]
 
 
+def test_a_line_says_what_is_unusual_about_it(tmp_path):
+    tags = [200, 100]
+    raws = [
+        frames.tcp(frames.client_hello("plain.example"), port=1),
+        frames.tcp(frames.client_hello("one.example"), port=2, tags=tags[1:]),
+        frames.tcp(frames.client_hello("two.example"), port=3, tags=tags),
+        frames.tcp(frames.client_hello("first.example"), seq=1, port=4),
+        frames.tcp(frames.client_hello("other.example"), seq=5000, port=4),
+        frames.tcp(frames.client_hello(sorted(OUTER_NAMES)[0]), port=5),
+    ]
+    _, text = shown([write(tmp_path / "c.pcap", raws)], "jsonl")
+    usual = {"first_ns", "proto", "host", "client", "client_port", "server", "server_port", "alpn"}
+    rows = [json.loads(line) for line in text.splitlines()]
+    assert [{k: v for k, v in row.items() if k not in usual} for row in rows] == [
+        {}, {"realm": [100]}, {"realm": [200, 100]}, {}, {"unreliable": True}, {"hidden": True},
+    ]  # fmt: skip
+    _, text = shown([tmp_path / "c.pcap"], "count")
+    lines = [line.split() for line in text.splitlines()]
+    assert ["mirror", "unreadable_share", "16.667%"] in lines
+    assert ["mirror", "one_way_share", "-"] in lines
+
+
 def test_target_with_a_control_character_is_no_request(tmp_path):
     raw = frames.tcp(b"GET /a\x07b HTTP/1.1\r\nHost: shop.example\r\n\r\n")
     assert shown([write(tmp_path / "c.pcap", [raw])], "jsonl") == (0, "")
@@ -126,6 +149,16 @@ def test_counts_for_people_and_programs(capture):
         "flows": 3,
         "sessions": {"http": 2, "tls": 1, "quic": 0},
         "faults": {},
+        "mirror": {
+            "one_way_share": 1.0,
+            "duplicate_share": 0.0,
+            "gap_share": 0.0,
+            "truncated_share": 0.0,
+            "unreadable_share": 0.0,
+            "unreadable_hidden": 0,
+            "unreadable_gap": 0,
+            "unreadable_truncated": 0,
+        },
     }
     _, text = shown([capture], "count")
     assert ["packets", "5"] in [line.split() for line in text.splitlines()]

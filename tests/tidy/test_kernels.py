@@ -29,6 +29,8 @@ TWINS = {
     "classify/fragments_kernels.py:join_fragments": "fragments.NaiveFragments",
     "classify/gate_kernels.py:pass_gate": "circle.NaiveCircle",
     "classify/headers_kernels.py:walk_headers": "headers.walk_headers",
+    "classify/quality_kernels.py:thin_out": "quality.NaiveQuality",
+    "classify/quality_kernels.py:watch_packets": "quality.NaiveQuality",
     "classify/track_kernels.py:advance_track": "flows.NaiveClassify",
     "classify/track_kernels.py:forget_flows": "flows.forget",
     "classify/track_kernels.py:track_packets": "flows.NaiveClassify",

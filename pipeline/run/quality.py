@@ -1,0 +1,49 @@
+"""How good the mirror is, as shares: what it shows of which is not all that there was.
+
+    one_way_share       TCP flows of three packets and more of which one side was seen only
+    duplicate_share     segments that were shown twice within two milliseconds
+    gap_share           segments before which bytes are missing that never came
+    truncated_share     packets of which the capture kept a part
+    unreadable_share    of all who asked for a host, those whose host is unknown, because of
+                          hidden     an encrypted client hello: the provider's name is all there is
+                          gap        bytes of the hello or head that never came
+                          truncated  the capture cut them off
+
+A share of nothing is None. The first three are of the flows that were watched (a sample, where
+there are thousands); a gate lets one side be looked at, so one_way_share is None behind it.
+"""
+
+from __future__ import annotations
+
+from pipeline.model.tally import Tally
+from pipeline.model.words import Protocol
+
+GAPS = ("hello_incomplete", "head_incomplete", "stream_gap")
+DIGITS = 6
+
+
+def mirror_quality(tally: Tally) -> dict[str, float | int | None]:
+    """Shares and counts by name, from what was counted."""
+    seen, faults = tally.starting("mirror"), tally.starting("fault")
+
+    def of(word: str) -> int:
+        return seen.get(word, 0)
+
+    flows, segments = of("flows_watched"), of("segments_watched")
+    gap = sum(faults.get(word, 0) for word in GAPS)
+    hidden, truncated = tally.of("hidden"), faults.get("payload_cut", 0)
+    asked = sum(tally.of(f"sessions:{protocol.name.lower()}") for protocol in Protocol)
+    return {
+        "one_way_share": _share(flows - of("flows_both_ways"), flows),
+        "duplicate_share": _share(of("segments_twice"), segments),
+        "gap_share": _share(of("holes") - of("holes_filled"), segments),
+        "truncated_share": _share(of("packets_truncated"), tally.of("packets")),
+        "unreadable_share": _share(hidden + gap + truncated, asked + gap + truncated),
+        "unreadable_hidden": hidden,
+        "unreadable_gap": gap,
+        "unreadable_truncated": truncated,
+    }
+
+
+def _share(part: int, whole: int) -> float | None:
+    return round(part / whole, DIGITS) if whole else None

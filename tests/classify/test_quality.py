@@ -1,0 +1,145 @@
+"""How good a mirror is: against the twin on anything, and told of captures that were spoilt."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from pipeline.classify.layers_kernels import HEADER, TCP, UDP
+from pipeline.classify.quality import MirrorQuality
+from pipeline.classify.stage import Classify
+from pipeline.kernels.compile import records
+from pipeline.model.batches import PacketBatch
+from pipeline.model.columns import columns_of
+from pipeline.model.stage import END_OF_TIME
+from pipeline.model.tally import Tally
+from pipeline.model.words import ParseFor
+from tests.classify import frames
+from tests.classify.test_gate import MEMBER, a_circle, classify, visit
+from tests.classify.test_track import KEYS
+from tests.naive.quality import NaiveQuality
+
+pytestmark = pytest.mark.filterwarnings("ignore:overflow encountered")  # without JIT
+MILLISECOND_NS, SECOND_NS = 1_000_000, 1_000_000_000
+# Few and small, so that they meet; and some where the numbers wrap, or are of another stream.
+SEQUENCES = st.one_of(st.integers(0, 12), st.integers(2**32 - 6, 2**32 - 1), st.just(1 << 28))
+STEPS_NS = st.sampled_from([0, MILLISECOND_NS, 3 * MILLISECOND_NS, -MILLISECOND_NS, 40 * SECOND_NS])
+SEGMENTS = st.tuples(
+    st.integers(0, 9), st.booleans(), st.sampled_from([0, 0, 0, 2, 16]), SEQUENCES,
+    st.integers(0, 4), STEPS_NS, st.sampled_from([0, 0, 0, 0, 1, 2, 3]),
+)  # fmt: skip
+
+
+def fingerprint_of(flow: int) -> int:
+    """Spread as a hash is, odd, and below 2**63."""
+    return (flow * 0x9E3779B97F4A7C15 % 2**63) | 1
+
+
+@given(st.lists(SEGMENTS, max_size=80), st.integers(2, 12), st.integers(1, 80))
+def test_the_kernels_say_what_the_twin_says(segments, capacity, size):
+    twin = NaiveQuality(capacity)
+    quality, tally = MirrorQuality(capacity, directed=False), Tally()
+    time_ns, rows = 10**18, []
+    for flow, side, flags, sequence, length, step_ns, odd in segments:
+        time_ns += step_ns
+        rows.append((time_ns, flow, side, flags, sequence, length, odd))
+        if odd == 0:
+            twin.segment(fingerprint_of(flow), side, flags, sequence, length, time_ns)
+        twin.packet(time_ns, 60 - (odd == 3), 60)
+    for at in range(0, len(rows), size):
+        part = rows[at : at + size]
+        heads = records(HEADER, len(part))
+        for head, (_, _, _, flags, sequence, length, odd) in zip(heads, part, strict=True):
+            head["transport"] = UDP if odd == 1 else TCP
+            head["fault"] = 7 if odd == 2 else 0
+            head["skip"] = 5 if odd == 3 else 0
+            head["tcp_flags"], head["sequence"], head["payload_length"] = flags, sequence, length
+        batch = frames.batch([(row[0], bytes(60)) for row in part]).with_columns(
+            captured_length=np.array([60 - (row[6] == 3) for row in part], np.uint32)
+        )
+        fingerprint = np.array([fingerprint_of(row[1]) for row in part], np.uint64)
+        quality.watch(batch, heads, fingerprint, np.array([row[2] for row in part], np.bool_))
+        quality.settle(tally)
+    assert tally.starting("mirror") == {w: n for w, n in sorted(twin.found.items()) if n}
+
+
+def told(raws: list[tuple[int, bytes]], wire: int = 0) -> dict[str, int]:
+    """What a whole stage counts of packets, of which each had `wire` bytes more."""
+    stage = Classify(circle=None, parse_for=ParseFor.EVERYONE, keys=KEYS)
+    batch, tally = frames.batch(raws), Tally()
+    batch = batch.with_columns(wire_length=batch.wire_length + np.uint32(wire))
+    stage.push(batch, tally)
+    stage.advance(END_OF_TIME, tally)
+    return tally.starting("mirror")
+
+
+def stream(*places: int, step_ns: int = 10 * MILLISECOND_NS) -> list[tuple[int, bytes]]:
+    """Segments of a hundred bytes, by their number in the stream."""
+    raws = [frames.tcp(bytes(100), seq=1000 + 100 * place) for place in places]
+    return [(n * step_ns, raw) for n, raw in enumerate(raws)]
+
+
+@pytest.mark.parametrize(
+    ("places", "expected"),
+    [
+        ([0, 1, 2, 3], {}),
+        ([0, 1, 3, 4], {"holes": 1}),
+        ([0, 2, 1, 3], {"holes": 1, "holes_filled": 1}),
+        ([0, 2, 4, 6], {"holes": 3}),
+        ([0, 0, 1, 1], {}),  # sent again, ten milliseconds later
+    ],
+)
+def test_holes_and_what_fills_them(places, expected):
+    assert told(stream(*places)) == expected | {"flows_watched": 1, "segments_watched": 4}
+
+
+def test_what_comes_again_at_once_was_shown_twice():
+    raws = stream(*[n // 2 for n in range(20)], step_ns=100_000)
+    assert told(raws) == {"flows_watched": 1, "segments_watched": 20, "segments_twice": 10}
+
+
+def test_flows_shown_both_ways_and_one_way():
+    both = visit("192.0.2.1", "both.example")
+    one = [p for n, p in enumerate(visit("192.0.2.2", "one.example")) if n < 2]
+    ends = {"client": "192.0.2.2", "server": "203.0.113.5", "server_port": 80}
+    one.append((13, frames.tcp(b"more", seq=500, **ends)))
+    brief = visit("192.0.2.3", "brief.example")[:2]
+    counted = told([*both, *one, *brief])
+    assert (counted["flows_watched"], counted["flows_both_ways"]) == (2, 1)
+
+
+def test_a_capture_that_cuts_packets_off_is_told_so():
+    assert told(stream(0, 1, 2), wire=40)["packets_truncated"] == 3
+
+
+def test_behind_a_gate_nobody_can_tell_whether_a_flow_is_shown_both_ways():
+    stage, tally = classify(a_circle()), Tally()
+    stage.push(frames.batch(visit(MEMBER, "m.example")), tally)
+    assert tally.starting("mirror") == {"segments_watched": 1}
+
+
+def test_many_flows_are_watched_as_a_sample_whose_shares_are_those_of_all():
+    drawn = np.random.default_rng(1)
+    rows, flows = 120_000, 600
+    flow = drawn.integers(0, flows, rows)
+    place = np.zeros(flows, np.int64)
+    heads, sequence = records(HEADER, rows), np.zeros(rows, np.int64)
+    lost = drawn.random(rows) < 0.05
+    for row, which in enumerate(flow.tolist()):
+        place[which] += 100 * lost[row]
+        sequence[row] = place[which]
+        place[which] += 100
+    heads["transport"], heads["sequence"], heads["payload_length"] = TCP, sequence, 100
+    columns = {c.name: np.zeros(rows, c.dtype) for c in columns_of(PacketBatch)}
+    batch = PacketBatch(
+        source="", source_id=0, first_packet=1, data=np.zeros(0, np.uint8), **columns
+    )
+    quality, tally = MirrorQuality(64, directed=False), Tally()
+    fingerprint = drawn.integers(0, 2**63, flows, dtype=np.uint64) | np.uint64(1)
+    quality.watch(batch, heads, fingerprint[flow], np.zeros(rows, np.bool_))
+    quality.settle(tally)
+    counted = tally.starting("mirror")
+    assert rows / 50 < counted["segments_watched"] < rows / 5
+    assert counted["holes"] / counted["segments_watched"] == pytest.approx(0.05, abs=0.01)

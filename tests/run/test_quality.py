@@ -1,0 +1,54 @@
+"""Shares of what a mirror shows: from counts, and of nothing."""
+
+from __future__ import annotations
+
+from pipeline.model.tally import Tally
+from pipeline.run.quality import mirror_quality
+
+NOTHING = {
+    "one_way_share": None,
+    "duplicate_share": None,
+    "gap_share": None,
+    "truncated_share": None,
+    "unreadable_share": None,
+    "unreadable_hidden": 0,
+    "unreadable_gap": 0,
+    "unreadable_truncated": 0,
+}
+
+
+def test_of_nothing_there_is_no_share():
+    assert mirror_quality(Tally()) == NOTHING
+
+
+def test_each_share_is_of_what_it_can_be_part_of():
+    tally = Tally()
+    for stage, word, count in (
+        ("classify", "packets", 1000),
+        ("classify", "hidden", 3),
+        ("classify", "sessions:tls", 70),
+        ("classify", "sessions:quic", 20),
+        ("classify", "fault:hello_incomplete", 4),
+        ("classify", "fault:stream_gap", 3),
+        ("classify", "fault:head_incomplete", 1),
+        ("classify", "fault:payload_cut", 2),
+        ("classify", "fault:sni_bad", 50),
+        ("mirror", "mirror:packets_truncated", 250),
+        ("mirror", "mirror:flows_watched", 8),
+        ("mirror", "mirror:flows_both_ways", 6),
+        ("mirror", "mirror:segments_watched", 500),
+        ("mirror", "mirror:segments_twice", 50),
+        ("mirror", "mirror:holes", 9),
+        ("mirror", "mirror:holes_filled", 4),
+    ):
+        tally.add(stage, word, count)
+    assert mirror_quality(tally) == {
+        "one_way_share": 0.25,
+        "duplicate_share": 0.1,
+        "gap_share": 0.01,
+        "truncated_share": 0.25,
+        "unreadable_share": 0.13,
+        "unreadable_hidden": 3,
+        "unreadable_gap": 8,
+        "unreadable_truncated": 2,
+    }
