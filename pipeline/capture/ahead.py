@@ -6,12 +6,14 @@ before ends is known from its own header only, which the copying core still has 
 other has not. So while one batch is worked on the next block is read, unpacked where it is
 compressed, and cut into packets.
 
-What comes out is the same either way, since the thread only goes on with a generator that was
+Where the process may use one core only there is none to win: then everything is done in turn, and
+what was copied is still at hand. What comes out is the same either way, since the thread only goes on with a generator that was
 begun. How far ahead it may be is the generator's to say: it waits for buffers to be given back.
 """
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterator
 from queue import SimpleQueue
 from threading import Thread
@@ -42,6 +44,11 @@ class Ahead(Generic[T]):
         if made.error is not None:
             raise made.error
         raise StopIteration
+
+
+def has_another_core() -> bool:
+    """May this process use more than one core?"""
+    return len(os.sched_getaffinity(0)) > 1
 
 
 class _Ended:

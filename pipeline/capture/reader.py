@@ -18,7 +18,7 @@ from typing import BinaryIO, NamedTuple, Protocol
 
 import numpy as np
 
-from pipeline.capture.ahead import Ahead
+from pipeline.capture.ahead import Ahead, has_another_core
 from pipeline.capture.blocks import Blocks, FileBytes, Source
 from pipeline.capture.pcap import (
     CAPTURED_LENGTH_MAX,
@@ -118,7 +118,7 @@ class CaptureReader:
         in_use = self._data
         try:
             while (found := next(framed, None)) is not None:
-                if framed is here and blocks.long:
+                if framed is here and blocks.long and has_another_core():
                     blocks.read_apart()
                     framed = Ahead(here, blocks.end)
                 for fault, count in found.faults.items():

@@ -43,7 +43,9 @@ def packets(batch) -> list[bytes]:
 
 
 @pytest.fixture
-def path(tmp_path):
+def path(tmp_path, monkeypatch):
+    """A long capture, for a process that has two cores."""
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _: {0, 1})
     path = tmp_path / "file.pcap"
     path.write_bytes(classic(PACKETS))
     return path
@@ -92,6 +94,16 @@ def test_a_short_file_is_not_read_ahead(tmp_path):
     with path.open("rb") as file:
         for _ in reader(file):
             assert threads() == 0
+
+
+def test_on_one_core_there_is_nothing_to_win(path, monkeypatch):
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _: {1})
+    with path.open("rb") as file:
+        found = []
+        for batch in reader(file):
+            assert threads() == 0
+            found += packets(batch)
+    assert found == PACKETS
 
 
 def test_a_pipe_is_never_read_ahead():

@@ -20,7 +20,7 @@ ALLOWED: dict[str, set[str]] = {
     # where compiled kernels are cached
     "pipeline/kernels/compile.py": {"os", "pathlib", "tempfile"},
     # captures, and the thread that reads them ahead
-    "pipeline/capture/ahead.py": {"threading"},
+    "pipeline/capture/ahead.py": {"os", "threading"},
     "pipeline/capture/blocks.py": {"os"},
     # the text files that are dropped into the watched folder
     "pipeline/capture/facts.py": {"pathlib"},
