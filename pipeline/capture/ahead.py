@@ -7,8 +7,9 @@ other has not. So while one batch is worked on the next block is read, unpacked 
 compressed, and cut into packets.
 
 Where the process may use one core only there is none to win: then everything is done in turn, and
-what was copied is still at hand. What comes out is the same either way, since the thread only goes on with a generator that was
-begun. How far ahead it may be is the generator's to say: it waits for buffers to be given back.
+what was copied is still at hand. What comes out is the same either way, since the thread only goes
+on with a generator that was begun. How far ahead it may be is the generator's to say: it waits for
+buffers to be given back.
 """
 
 from __future__ import annotations

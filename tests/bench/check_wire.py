@@ -3,15 +3,20 @@
     python -m tests.bench.check_wire [--only PART]... [--packets N] [--large N] [--runs R] [--json]
 
 The program behind `make check-wire`: recall and precision over the real captures beside other
-readers, the whole corpus through `inspect`, and speed on made traffic, in one process and whole,
-beside ndpiReader and nfstream on the same files.
+readers, the whole corpus through `inspect`, and speed on made traffic: in process, whole beside
+ndpiReader and nfstream on the same file, and two processes beside one.
 """
 
 from __future__ import annotations
 
 import argparse
+import functools
+import os
+import statistics
+import subprocess
 import sys
 import tempfile
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -19,13 +24,14 @@ from tests.bench import peers, readers, recall, side_by_side, wire
 from tests.bench.figures import repeat
 from tests.bench.judge import FellShort, Point, fast, run_parts
 from tests.bench.readers import NFStream
+from tests.bench.split import split
 from tests.bench.traffic import Traffic
 from tests.corpus.reading import read
 
 FEW, MANY = 10_000, 1_000_000  # live flows
 SESSIONS_PER_SECOND = {FEW: 5_000_000, MANY: 2_500_000}
 WALK_PER_SECOND, GATE_TIMES_WALK = 10_000_000, 1.2
-TIMES_NDPI, TIMES_NFSTREAM = 5.0, 8.0
+TIMES_NDPI, TIMES_NFSTREAM, TIMES_ALONE = 5.0, 8.0, 1.7
 CORPUS_CPU_SECONDS = 60.0
 
 
@@ -113,6 +119,40 @@ class Check:
             reached = f"{times:.1f} times ({ours.rate / 1e6:.2f} M/s whole, {self.large:,} packets)"
             yield Point(f"inspect beside {name}", f">= {least:.0f} times", reached, times >= least)
 
+    def two(self) -> Iterator[Point]:
+        """Two processes on a core each, beside one process on one core, over the same packets."""
+        with tempfile.TemporaryDirectory(prefix="mirrorpoint-wire-") as folder:
+            path = Path(folder) / "whole.pcap"
+            wire.made.warm()
+            wire.made.generate(path, Traffic(packets=self.large, live=FEW))
+            halves = split(path, Path(folder))
+            cores = sorted(os.sched_getaffinity(0))
+            if len(cores) < 2:
+                raise FellShort("this process may use one core only")
+            times = []
+            for _ in range(self.runs):
+                alone = _inspect_on([(path, cores[0])])
+                together = _inspect_on(list(zip(halves, cores, strict=False)))
+                times.append((alone, together))
+        alone = statistics.median(pair[0] for pair in times)
+        ratio = statistics.median(one / two for one, two in times)
+        reached = f"{ratio:.2f} times ({self.large / alone / 1e6:.2f} M/s whole on one core)"
+        yield Point("two processes", f">= {TIMES_ALONE} times one", reached, ratio >= TIMES_ALONE)
+
+
+def _inspect_on(captures: list[tuple[Path, int]]) -> float:
+    """Seconds until `inspect` is done with each capture, in a process of its own on that core."""
+    began = time.perf_counter()
+    running = []
+    for path, core in captures:
+        command = [*wire.command_line(), "inspect", str(path), "--format", "count"]
+        pin = functools.partial(os.sched_setaffinity, 0, {core})
+        running.append(subprocess.Popen(command, stdout=subprocess.DEVNULL, preexec_fn=pin))
+    for process in running:
+        if process.wait():
+            raise FellShort(f"inspect ended with {process.returncode}")
+    return time.perf_counter() - began
+
 
 def _corpus() -> Path:
     corpus = recall.find_corpus()
@@ -123,7 +163,7 @@ def _corpus() -> Path:
 
 def main(argv: list[str] | None = None) -> int:
     """Run all parts, print each point as it is known, and fail when one falls short."""
-    parts = ["recall", "corpus", "speed", "beside"]
+    parts = ["recall", "corpus", "speed", "beside", "two"]
     parser = argparse.ArgumentParser(
         prog="python -m tests.bench.check_wire", description=(__doc__ or "").split("\n")[0]
     )

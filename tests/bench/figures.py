@@ -111,19 +111,20 @@ def slope(small: Figure, large: Figure) -> tuple[float, float]:
     return max(small.seconds - small.packets / rate, 0.0), rate
 
 
-def machine() -> str:
-    """One line on what this was measured on."""
+def machine(load: bool = True) -> str:
+    """One line on what this was measured on, and how busy that was."""
     model = platform.machine()
     for line in _lines(Path("/proc/cpuinfo")):
         if line.startswith("model name"):
             model = line.partition(":")[2].strip()
             break
     memory = next((int(x.split()[1]) for x in _lines(Path("/proc/meminfo"))), 0)
-    load = os.getloadavg()[0]
-    return (
-        f"{model}, {os.cpu_count()} cores, {memory / 2**20:.0f} GiB, Linux {platform.release()}, "
-        f"Python {platform.python_version()}, load {load:.1f}"
-    )
+    parts = [
+        f"{model}, {os.cpu_count()} cores, {memory / 2**20:.0f} GiB, Linux {platform.release()}",
+        f"Python {platform.python_version()}",
+        f"load {os.getloadavg()[0]:.1f}",
+    ]
+    return ", ".join(parts if load else parts[:-1])
 
 
 def _lines(path: Path) -> list[str]:

@@ -7,6 +7,7 @@ commands do: the same reader, the same stages, the same batch size.
 
 from __future__ import annotations
 
+import os
 from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -129,6 +130,23 @@ def classify(path: Path, circle: Circle | None, *, names: bool = False, rows: in
             found.add(stage.push(packets, found.tally), names)
     found.add(stage.advance(END_OF_TIME, found.tally), names)
     return found
+
+
+@contextmanager
+def one_core() -> Iterator[None]:
+    """All that is done meanwhile, by threads that are begun meanwhile too, is done by one core."""
+    allowed = os.sched_getaffinity(0)
+    os.sched_setaffinity(0, {min(allowed)})
+    try:
+        yield
+    finally:
+        os.sched_setaffinity(0, allowed)
+
+
+def classify_on_one_core(path: Path) -> Found:
+    """Everybody's sessions, with nothing read ahead."""
+    with one_core():
+        return classify(path, None)
 
 
 def product(path: Path, engine: Engine) -> Found:

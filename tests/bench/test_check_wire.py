@@ -98,3 +98,22 @@ def test_speed_is_judged_at_few_and_at_many_flows(
         wire.ONE: [wire.ONE],
     }[slow]
     assert short == expected
+
+
+@pytest.mark.parametrize(("least", "good"), [(0.0, True), (99.0, False)])
+def test_two_processes_are_judged_beside_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, least: float, good: bool
+) -> None:
+    monkeypatch.setattr(check, "TIMES_ALONE", least)
+    monkeypatch.setattr(check.os, "sched_getaffinity", lambda _: {0, 1})
+    monkeypatch.setattr(check.os, "sched_setaffinity", lambda *_: None)  # on any machine
+    (found,) = check.Check(tmp_path, 4, 2_000, 1).two()
+    assert (found.what, found.good) == ("two processes", good)
+
+
+def test_on_one_core_two_processes_are_not_passed_over(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(check.os, "sched_getaffinity", lambda _: {0})
+    with pytest.raises(FellShort, match="one core only"):
+        list(check.Check(tmp_path, 4, 2_000, 1).two())

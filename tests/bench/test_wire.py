@@ -71,3 +71,21 @@ def test_the_report_fits_a_terminal(capture: tuple[Path, Truth]) -> None:
     assert max(len(line) for line in lines[1:]) <= 80
     assert any(line.startswith("mirrorpoint inspect: starts in 0.10 s") for line in lines)
     assert report.as_dict()["slopes"][wire.INSPECT]["packets_per_second"] == pytest.approx(30_000)
+
+
+def test_the_table_has_a_column_for_each_round(capture: tuple[Path, Truth]) -> None:
+    reports = [wire.Report(SMALL, capture[1]), wire.Report(SMALL, capture[1])]
+    for seconds, report in enumerate(reports, start=1):
+        report.figures[wire.WALK] = Figure(wire.WALK, 12_000_000, (Spent(seconds, seconds),))
+    reports[1].figures[wire.NDPI] = Figure(wire.NDPI, 1_000_000, (Spent(4.0, 4.0),))
+    reports[1].counts.append({"packets_per_second": 7_000_000})
+    lines = wire.markdown(reports).splitlines()
+    assert lines[0].endswith("12,000 packets")
+    assert "load" not in lines[0]
+    assert lines[2:] == [
+        "| million packets/s | 120 live flows | 120 live flows |",
+        "|---|---|---|",
+        "| header walk | 12.00 | 6.00 |",
+        "| ndpiReader |  | 0.25 |",
+        "| mirrorpoint inspect, once started |  | 7.00 |",
+    ]

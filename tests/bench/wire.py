@@ -21,7 +21,7 @@ import subprocess
 import sys
 import tempfile
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -87,7 +87,8 @@ class Report:
 
 GENERATE, READ, COPY = "make traffic in memory", "read the file", "copy memory"
 FRAME, WALK = "cut into packets", "header walk"
-EVERYBODY, ONE, ALL = "sessions of everybody", "sessions, gate at 1 %", "sessions, gate at 100 %"
+EVERYBODY, ALONE = "sessions of everybody", "the same, one core only"
+ONE, ALL = "sessions, gate at 1 %", "sessions, gate at 100 %"
 PRODUCT_ONE, PRODUCT_ALL = "to decisions, gate at 1 %", "to decisions, gate at 100 %"
 JOURNAL_ALL = "to the journal, gate 100 %"
 INSPECT, NDPI, DPKT, NFSTREAM = "mirrorpoint inspect", "ndpiReader", "dpkt", "nfstream"
@@ -184,6 +185,7 @@ def our_works(report: Report, small: Path, path: Path, runs: int) -> list[Work]:
         (FRAME, packets, lambda: paths.frame(path)),
         (WALK, packets, lambda: paths.walk(path)),
         (EVERYBODY, packets, lambda: paths.classify(path, None)),
+        (ALONE, packets, lambda: paths.classify_on_one_core(path)),
         (ONE, packets, lambda: paths.classify(path, few)),
         (ALL, packets, lambda: paths.classify(path, many)),
         decide(PRODUCT_ONE, paths.product),
@@ -275,6 +277,21 @@ def show(report: Report) -> str:
     return "\n".join(lines) + "\n"
 
 
+def markdown(reports: Sequence[Report]) -> str:
+    """Rates of all rounds as a Markdown table, the machine in its head."""
+    flows = [f"{report.traffic.live:,} live flows" for report in reports]
+    head = ["million packets/s", *flows]
+    lines = [f"{machine(load=False)}; {reports[0].traffic.packets:,} packets", ""]
+    lines += ["| " + " | ".join(head) + " |", "|---" * len(head) + "|"]
+    for name in dict.fromkeys(name for report in reports for name in report.figures):
+        figures = [report.figures.get(name) for report in reports]
+        cells = [f"{figure.rate / 1e6:.2f}" if figure else "" for figure in figures]
+        lines.append(f"| {name} | " + " | ".join(cells) + " |")
+    said = [f"{report.inspected() / 1e6:.2f}" if report.counts else "" for report in reports]
+    lines.append(f"| {INSPECT}, once started | " + " | ".join(said) + " |")
+    return "\n".join(lines) + "\n"
+
+
 def on_terminal(text: str) -> None:
     """Progress, to a terminal only."""
     if sys.stderr.isatty():
@@ -322,7 +339,9 @@ def main(argv: list[str] | None = None) -> int:
                 head = f"{live:,} live flows, {packets:,} packets, median of {runs}"
                 sys.stdout.write(f"{machine()}\n{head}\n{show(report)}\n")
                 sys.stdout.flush()
-    if given.json:
+    if not given.json:
+        sys.stdout.write(markdown(reports))
+    else:
         found = {"machine": machine(), "rounds": [r.as_dict() for r in reports]}
         sys.stdout.write(json.dumps(found, indent=2) + "\n")
     return 1 if any(report.wrong for report in reports) else 0
