@@ -4,7 +4,8 @@ A packet passes when its source is held, at the packet's time and by what was kn
 subscriber whose basis is in the parse set. Any other packet that would be read gets a skip: OUTSIDE
 for somebody not in the parse set, UNBOUND for a subscriber's address that nobody holds,
 NOT_SUBSCRIBER for an address beyond the prefixes that the operator gave (with none given, nobody
-can tell: UNBOUND).
+can tell: UNBOUND). A DNS answer is asked for by whom it is sent to, and where that one may be read
+it gets NAME_ANSWER: it is read for names, and makes no flow.
 
 Two rounds: the first settles every address that no prefix is near to, and asks for the prefixes of
 all others; the second asks the circle. Sketch: two or three cache lines a member's packet, a bit of
@@ -15,6 +16,7 @@ from __future__ import annotations
 
 import numpy as np
 
+from pipeline.classify.layers_kernels import UDP
 from pipeline.kernels.circle import (
     CircleArrays,
     basis_at,
@@ -31,7 +33,8 @@ from pipeline.model.faults import Skip
 I64 = np.int64
 U8 = np.uint8
 OUTSIDE, UNBOUND = int(Skip.OUTSIDE), int(Skip.UNBOUND)
-NOT_SUBSCRIBER = int(Skip.NOT_SUBSCRIBER)
+NOT_SUBSCRIBER, NAME_ANSWER = int(Skip.NOT_SUBSCRIBER), int(Skip.NAME_ANSWER)
+DNS_PORT = 53
 
 
 @primitive
@@ -52,6 +55,12 @@ def _unheld(prefixes, lengths, hi, lo):
     if len(lengths) == 0 or _is_subscribers(prefixes, lengths, hi, lo):
         return UNBOUND
     return NOT_SUBSCRIBER
+
+
+@primitive
+def is_answer(head):
+    """Could this packet be a DNS answer?"""
+    return head.source_port == DNS_PORT and head.transport == UDP and head.payload_length > 0
 
 
 @primitive
@@ -87,6 +96,16 @@ def pass_gate(
         packet = heads[i]
         if packet.fault != 0 or packet.skip != 0:
             continue
+        if is_answer(packet):
+            who, standing, skip = ask_gate(
+                circle, parse_for, own_prefixes, own_lengths,
+                packet.target_hi, packet.target_lo, time_ns[i],
+            )  # fmt: skip
+            if skip == 0:
+                packet.skip = NAME_ANSWER
+                subscriber[i] = who
+                basis[i] = standing
+                continue
         hi, lo = packet.source_hi, packet.source_lo
         packet.skip = _unheld(own_prefixes, own_lengths, hi, lo)
         near[count] = i

@@ -44,9 +44,12 @@ from pipeline.classify.units_kernels import (
     NOT_A_CLIENT,
     NOT_YET,
     PASSED,
+    QUIC,
+    TLS,
     UNRELIABLE,
     WHOLE,
     begin_other,
+    name_weakly,
     note_fault,
     take_unit,
 )
@@ -427,6 +430,7 @@ def give_up_holding(track, flow):
     h = I64(flow.held) - 1
     if flow.transport == UDP:
         track.desk.tallied[EVENTS, HELLO_INCOMPLETE] += 1
+        _name_held(track, flow, h, QUIC)
         release(track, flow)
         return
     fault = STREAM_GAP
@@ -435,7 +439,19 @@ def give_up_holding(track, flow):
         hello = track.memory[window_start(limits, h)] == tls.HANDSHAKE
         fault = HELLO_INCOMPLETE if hello else HEAD_INCOMPLETE
     track.desk.tallied[EVENTS, fault] += 1
+    if fault == HELLO_INCOMPLETE:
+        _name_held(track, flow, h, TLS)
     _salvage(track, flow, h)
+
+
+@routine
+def _name_held(track, flow, h, protocol):
+    """Name a hello that never came whole weakly, in the name of its first packet."""
+    now, first = track.desk.now, track.pieces[h * track.desk.limits.pieces]
+    own_ns, own_number = now.time_ns, now.number
+    now.time_ns, now.number = first.time_ns, first.number
+    name_weakly(track, flow, protocol, False)
+    now.time_ns, now.number = own_ns, own_number
 
 
 @routine

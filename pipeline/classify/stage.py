@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 
 from pipeline.classify import state_kernels as state
+from pipeline.classify.answers_kernels import ANSWER, NAME_BYTES, WAYS
 from pipeline.classify.flows_kernels import copy_flows
 from pipeline.classify.fragments import Fragments
 from pipeline.classify.gate_kernels import pass_gate
@@ -45,13 +46,16 @@ NO_TIME = -(1 << 62)
 SLOTS_AT_FIRST = 1 << 13
 TEXT_BYTES = 8 * TEXT_A_STEP
 TEXTS = ("host", "target", "referer", "alpn")
-SAVED = ("queue", "names", "holdings", "pieces", "memory", "desk")
+SAVED = ("queue", "names", "holdings", "pieces", "memory", "desk", "answers", "told")
 SAME = (
     "first_ns", "watermark_ns", "packet_number", "protocol", "client_hi", "client_lo",
     "client_port", "server_hi", "server_lo", "server_port", "subscriber", "basis", "method",
     "realm",
 )  # fmt: skip
-SUM_WORDS = ("packets", "bytes", "tcp_flows", "udp_flows", "named", "repeats", "hidden")
+STATED = (
+    "flows", "idle_ns", "hold_ns", "tries", "repeats", "unit_bytes", "pieces", "answer_ns",
+)  # fmt: skip
+SUM_WORDS = ("packets", "bytes", "tcp_flows", "udp_flows", "named", "repeats", "hidden", "weak")
 Prefix = tuple[int, int, int]  # high word, low word, length of the 128 bits
 
 
@@ -65,6 +69,7 @@ class Limits:
     its Initials, before it is left alone; `repeats`: segments after a hello that are still looked
     at. `names`: further names of flows. `fragment_sets`: IP packets of which fragments are kept,
     for `fragment_ns`, in `fragment_blocks` of 2 KiB. `watched`: flows that the mirror is judged by.
+    `answers`: addresses that DNS answers told, a power of two, each for `answer_ns`.
     """
 
     flows: int = 1 << 20
@@ -80,6 +85,8 @@ class Limits:
     fragment_blocks: int = 1 << 12
     fragment_ns: int = 30 * SECOND_NS
     watched: int = 1 << 11
+    answers: int = 1 << 14
+    answer_ns: int = 600 * SECOND_NS
 
     def __post_init__(self) -> None:
         assert self.flows >= 1
@@ -92,6 +99,8 @@ class Limits:
         assert 1 <= self.repeats <= 255
         assert self.fragment_sets >= 1
         assert self.fragment_blocks >= 1
+        assert self.answers >= WAYS
+        assert self.answers & (self.answers - 1) == 0, "a power of two"
 
 
 @dataclass(frozen=True, slots=True)
@@ -237,6 +246,7 @@ class Classify:
             return
         assert self._counts["rows"] == 0, "to be asked after take()"
         self._track.plain[:] = 0  # what was opened last may be theirs
+        self._track.memory[: self._limits.unit_bytes + len(TEXTS) * TEXT_BYTES] = 0  # or named
         gone = np.zeros(int(subscribers.max()) + 1, np.uint8)
         gone[subscribers] = 1
         forget_flows(*self._track, gone)
@@ -354,10 +364,12 @@ def _allocate(limits: Limits, key: np.ndarray, cipher: CipherDesk) -> Track:
         desk=records(state.DESK, 1),
         cipher=cipher.records,
         plain=np.zeros(PLAIN_BYTES, np.uint8),
+        answers=records(ANSWER, limits.answers),
+        told=np.zeros((limits.answers + 1) * NAME_BYTES, np.uint8),
     )
     stated = track.desk["limits"]
     stated["key0"], stated["key1"] = key[0], key[1]
-    for name in ("flows", "idle_ns", "hold_ns", "tries", "repeats", "unit_bytes", "pieces"):
+    for name in STATED:
         stated[name] = getattr(limits, name)
     stated["text_bytes"] = TEXT_BYTES
     # Free names and free holdings are linked: each to the one behind it, the last to none.

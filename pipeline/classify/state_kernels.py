@@ -86,7 +86,7 @@ LIMITS = np.dtype(
     [
         ("key0", "u8"), ("key1", "u8"), ("flows", "i8"), ("idle_ns", "i8"), ("hold_ns", "i8"),
         ("tries", "i8"), ("repeats", "i8"), ("unit_bytes", "i8"), ("pieces", "i8"),
-        ("text_bytes", "i8"),
+        ("text_bytes", "i8"), ("answer_ns", "i8"),
     ]
 )  # fmt: skip
 """The secret and the limits."""
@@ -149,11 +149,12 @@ HAS_SEQUENCE, CLIENT_KNOWN, CLIENT_SIDE, MIDSTREAM, HELLO_NAMED, ANSWERED = 1, 2
 # Rows of `tallied`: what became of packets, what befell flows and holdings later, and sums.
 ROW_FAULTS, ROW_SKIPS, EVENTS, SUMS = range(4)
 # In the row of sums; after SUM_SESSIONS one place for each protocol. A session is a name that its
-# flow had not given before, the others are repeats; it is hidden where others hide behind it.
+# flow had not given before, the others are repeats; it is hidden where others hide behind it. A
+# weak name makes none, and is counted by itself.
 (
     SUM_PACKETS, SUM_BYTES, SUM_TCP_FLOWS, SUM_UDP_FLOWS, SUM_NAMED, SUM_REPEATS, SUM_HIDDEN,
-    SUM_SESSIONS,
-) = range(8)  # fmt: skip
+    SUM_WEAK, SUM_SESSIONS,
+) = range(9)  # fmt: skip
 
 
 class Track(NamedTuple):
@@ -169,6 +170,8 @@ class Track(NamedTuple):
     desk: np.ndarray  # the one DESK: an array of it outside kernels, the record inside
     cipher: np.ndarray  # the one CIPHER, likewise; it and `plain` are no state
     plain: np.ndarray  # uint8, what a sealed packet had in it
+    answers: np.ndarray  # ANSWERs
+    told: np.ndarray  # uint8, the names in them
 
 
 @primitive

@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import numpy as np
 
+from pipeline.classify.answers_kernels import take_answer, wipe_answers
 from pipeline.classify.datagrams_kernels import take_datagram
 from pipeline.classify.flows_kernels import (
     clear_flow,
@@ -26,6 +27,7 @@ from pipeline.classify.flows_kernels import (
     remove_flow,
 )
 from pipeline.classify.fragments_kernels import JOINED
+from pipeline.classify.gate_kernels import NAME_ANSWER, is_answer
 from pipeline.classify.layers_kernels import TCP
 from pipeline.classify.segments_kernels import HELD, asks, expire_oldest, release, take_segment
 from pipeline.classify.state_kernels import (
@@ -274,28 +276,34 @@ def _give_up_due(track, watermark_ns):
 @kernel
 def advance_track(
     slots, queue, names, holdings, pieces, rows, memory, desk, cipher, plain,
-    watermark_ns,
+    answers, told, watermark_ns,
 ):  # fmt: skip
     """Let time pass up to `watermark_ns`; True when it is to be called again with room for rows."""
-    track = Track(slots, queue, names, holdings, pieces, rows, memory, desk[0], cipher[0], plain)
+    track = Track(
+        slots, queue, names, holdings, pieces, rows, memory, desk[0], cipher[0], plain,
+        answers, told,
+    )  # fmt: skip
     return _give_up_due(track, watermark_ns)
 
 
 @kernel
 def track_packets(
     slots, queue, names, holdings, pieces, rows, memory, desk, cipher, plain,
-    heads, data, joined, time_ns, wire_length, first_number, subscriber, basis, directed, start,
-    fingerprint, side,
+    answers, told, heads, data, joined, time_ns, wire_length, first_number, subscriber, basis,
+    directed, start, fingerprint, side,
 ):  # fmt: skip
     """Take packets `start...` of a batch; returns the one to go on with once there is room for
     rows, or for flows: the table is to be doubled when it is half full.
 
-    The first line of arguments is that of Track (handed over one by one: a tuple costs a third of a
+    The first arguments are those of Track (handed over one by one: a tuple costs a third of a
     millisecond a call). `heads` are HEADERs, their payloads in `data` or, of packets put together
     from fragments, in `joined`; `subscriber` (int32) and `basis` (uint8) the gate's; `fingerprint`
     (uint64) and `side` (bool) scratch. With `directed` a flow is one direction.
     """
-    track = Track(slots, queue, names, holdings, pieces, rows, memory, desk[0], cipher[0], plain)
+    track = Track(
+        slots, queue, names, holdings, pieces, rows, memory, desk[0], cipher[0], plain,
+        answers, told,
+    )  # fmt: skip
     tallied, counts, now = track.desk.tallied, track.desk.counts, track.desk.now
     idle_ns, capacity = track.desk.limits.idle_ns, track.desk.limits.flows
     if start == 0:
@@ -316,9 +324,13 @@ def track_packets(
             tallied[ROW_FAULTS, head.fault] += 1
             continue
         if head.skip != 0:
+            if head.skip == NAME_ANSWER:
+                take_answer(track, head, data, joined, I64(subscriber[i]), time_ns[i])
             tallied[ROW_SKIPS, head.skip] += 1
             continue
         transport = head.transport
+        if not directed and is_answer(head):
+            take_answer(track, head, data, joined, I64(-1), time_ns[i])
         at = find_flow(slots, fingerprint[i])
         if slots[at].fingerprint == U64(0):
             if counts.flows * 2 >= len(slots) and counts.flows < capacity:
@@ -355,10 +367,15 @@ def track_packets(
 
 @kernel
 def forget_flows(
-    slots, queue, names, holdings, pieces, rows, memory, desk, cipher, plain, gone,
+    slots, queue, names, holdings, pieces, rows, memory, desk, cipher, plain,
+    answers, told, gone,
 ):  # fmt: skip
     """Take out every flow of the subscribers whose place in `gone` (uint8) is set."""
-    track = Track(slots, queue, names, holdings, pieces, rows, memory, desk[0], cipher[0], plain)
+    track = Track(
+        slots, queue, names, holdings, pieces, rows, memory, desk[0], cipher[0], plain,
+        answers, told,
+    )  # fmt: skip
+    wipe_answers(track, gone)
     at = 0
     while at < len(slots):
         who = slots[at].subscriber

@@ -11,6 +11,7 @@ import numpy as np
 
 from pipeline.classify import http_kernels as http
 from pipeline.classify import tls_kernels as tls
+from pipeline.classify.answers_kernels import NAME_BYTES, find_answer
 from pipeline.classify.flows_kernels import give_name
 from pipeline.classify.names_kernels import (
     HOST_INVALID,
@@ -35,6 +36,7 @@ from pipeline.classify.state_kernels import (
     SUM_HIDDEN,
     SUM_REPEATS,
     SUM_SESSIONS,
+    SUM_WEAK,
     SUMS,
 )
 from pipeline.kernels.bytes import copy_bytes, same_text
@@ -53,7 +55,7 @@ NO_NAME, NOT_A_CLIENT, PASSED = int(Skip.NO_NAME), int(Skip.NOT_A_CLIENT), int(S
 HTTP, TLS, QUIC = int(Protocol.HTTP), int(Protocol.TLS), int(Protocol.QUIC)
 DOCUMENT, REPEAT = int(SessionFlag.DOCUMENT), int(SessionFlag.REPEAT)
 UNRELIABLE, FLAG_MIDSTREAM = int(SessionFlag.UNRELIABLE), int(SessionFlag.MIDSTREAM)
-HIDDEN = int(SessionFlag.HIDDEN)
+HIDDEN, WEAK = int(SessionFlag.HIDDEN), int(SessionFlag.WEAK)
 
 
 @routine
@@ -135,12 +137,33 @@ def name_row(track, flow, data, protocol, again):
     kind, start, stop = clean_host(data, hello.name_at, hello.name_stop)
     if kind == HOST_NONE:
         track.desk.now.skip = NO_NAME
+        name_weakly(track, flow, protocol, again)
     elif kind == HOST_INVALID:
         note_fault(track, SNI_BAD)
     elif _begin_row(track, flow, data, start, stop, protocol, 0, again):
         counts = track.desk.counts
+        hidden = I64(track.rows[counts.rows].marks) & HIDDEN
         counts.alpn = tls.copy_alpn(data, hello.alpn_at, hello.alpn_stop, track.memory, counts.alpn)
         _end_row(track, 0)
+        if hidden:
+            name_weakly(track, flow, protocol, again)
+
+
+@routine
+def name_weakly(track, flow, protocol, again):
+    """Write a row under the name by which the client last learned of the server's address, if it
+    did.
+    """
+    now = track.desk.now
+    at = find_answer(
+        track.answers, track.desk.limits, flow.subscriber,
+        now.client_hi, now.client_lo, now.server_hi, now.server_lo, now.time_ns,
+    )  # fmt: skip
+    if at >= 0:
+        start = at * NAME_BYTES
+        stop = start + I64(track.answers[at].length)
+        if _begin_row(track, flow, track.told, start, stop, protocol, WEAK, again):
+            _end_row(track, 0)
 
 
 @routine
@@ -228,11 +251,11 @@ def _begin_row(track, flow, data, start, stop, protocol, flags, again):
     flags |= now.marks
     if seen:
         flags |= REPEAT
-    elif protocol == TLS and I64(flow.bits) & HELLO_NAMED:
+    elif protocol == TLS and I64(flow.bits) & HELLO_NAMED and flags & WEAK == 0:
         flags |= UNRELIABLE  # two hellos of one flow name two hosts
     if I64(flow.bits) & MIDSTREAM:
         flags |= FLAG_MIDSTREAM
-    if protocol == TLS:
+    if protocol == TLS and flags & WEAK == 0:
         flow.bits = I64(flow.bits) | HELLO_NAMED
     row = track.rows[counts.rows]
     row.first_ns = now.time_ns
@@ -254,10 +277,12 @@ def _begin_row(track, flow, data, start, stop, protocol, flags, again):
     siphash128_words(limits.key0, limits.key1, hashed, track.desk.digested)
     row.flow_hi, row.flow_lo = track.desk.digested[0, 0], track.desk.digested[0, 1]
     copy_lower(data, start, stop, track.memory, counts.host)
-    if protocol != HTTP and is_outer_name(track.memory, counts.host, counts.host + stop - start):
+    host_stop = counts.host + stop - start
+    own = protocol != HTTP and flags & WEAK == 0
+    if own and is_outer_name(track.memory, counts.host, host_stop):
         row.marks = flags | HIDDEN
         track.desk.tallied[SUMS, SUM_HIDDEN] += 0 if seen else 1
-    counts.host += stop - start
+    counts.host = host_stop
     now.named += 1
     return True
 
@@ -272,5 +297,7 @@ def _end_row(track, method):
     counts.rows += 1
     if I64(row.marks) & REPEAT:
         track.desk.tallied[SUMS, SUM_REPEATS] += 1
+    elif I64(row.marks) & WEAK:
+        track.desk.tallied[SUMS, SUM_WEAK] += 1
     else:
         track.desk.tallied[SUMS, SUM_SESSIONS + row.protocol] += 1

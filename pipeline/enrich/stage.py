@@ -184,12 +184,14 @@ class Enrich:
         """
         code = codes_of(self._hosts, batch.host)
         bound = batch.subscriber >= 0
-        hidden = bound & (batch.flags & np.uint32(SessionFlag.HIDDEN) != 0)
+        weak = bound & (batch.flags & np.uint32(SessionFlag.WEAK) != 0)
+        hidden = bound & ~weak & (batch.flags & np.uint32(SessionFlag.HIDDEN) != 0)
+        skips[Skip.NAME_WEAK] = np.count_nonzero(weak)
         skips[Skip.NAME_HIDDEN] = np.count_nonzero(hidden)
-        code[hidden] = NOBODY
+        code[weak | hidden] = NOBODY
         draft = (code >= 0) & self._draft[np.maximum(code, 0)]
         skips[Skip.UNBOUND] = np.count_nonzero(~bound)
-        skips[Skip.NAME_OF_NOBODY] = np.count_nonzero(bound & ~hidden & (code == NOBODY))
+        skips[Skip.NAME_OF_NOBODY] = np.count_nonzero(bound & ~weak & ~hidden & (code == NOBODY))
         skips[Skip.PARTNER_NOT_LIVE] = np.count_nonzero(bound & draft)
         kept = np.flatnonzero(bound & (code != NOBODY) & ~draft)
         rows = len(kept)

@@ -83,3 +83,5 @@ class Skip(IntEnum):
     PASSED = 20  # bytes that nobody waits for: a request's body, or sent again
     FRAGMENT_HELD = 21  # kept until the rest of its IP packet comes
     NAME_HIDDEN = 22  # the name is one behind which others hide
+    NAME_ANSWER = 23  # a DNS answer to somebody who may be read
+    NAME_WEAK = 24  # a name from DNS answers only

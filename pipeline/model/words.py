@@ -36,6 +36,7 @@ class SessionFlag(IntFlag):
     UNRELIABLE = 4  # overlapping bytes disagreed, or the names of one flow did
     MIDSTREAM = 8  # the flow's beginning was not seen
     HIDDEN = 16  # the name is one behind which others hide (encrypted client hello)
+    WEAK = 32  # the name is not the flow's own: somebody's DNS answer had it for the address
 
 
 class SignIn(IntEnum):

@@ -4,7 +4,7 @@ There is no gate here, so it prints what other people looked at; on a terminal i
 is read by itself, with flows and keys of its own. A session is a name that a flow gave for the
 first time: one line for each, in the order in which they became whole. A line says what is unusual
 about it: a `realm` of VLAN tags, a name that is `unreliable`, a provider's name behind which others
-are `hidden`. What cannot be read is
+are `hidden`, a name that only a DNS answer gave (`weak`). What cannot be read is
 counted, by kind, and a sentence on standard error says what is wrong with a file as a whole.
 
 `-` is standard input: `tcpdump -U -w - | mirrorpoint inspect -`. What is known is printed before
@@ -43,7 +43,7 @@ MAPPED = 0xFFFF
 NOTICE = "inspect prints what other people looked at. It stores nothing."
 STANDARD_INPUT = Path("-")
 PROTOCOLS = {int(p): p.name.lower() for p in Protocol}
-FLAGS_SHOWN = (SessionFlag.UNRELIABLE, SessionFlag.HIDDEN)
+FLAGS_SHOWN = (SessionFlag.UNRELIABLE, SessionFlag.HIDDEN, SessionFlag.WEAK)
 FLAG_WORDS = tuple((int(f), f', "{(f.name or "").lower()}": true') for f in FLAGS_SHOWN)
 
 

@@ -8,6 +8,7 @@
                           hidden     an encrypted client hello: the provider's name is all there is
                           gap        bytes of the hello or head that never came
                           truncated  the capture cut them off
+    weak_names          how many of those without a name have one from DNS answers
 
 A share of nothing is None. The first three are of the flows that were watched (a sample, where
 there are thousands); a gate lets one side be looked at, so one_way_share is None behind it.
@@ -42,6 +43,7 @@ def mirror_quality(tally: Tally) -> dict[str, float | int | None]:
         "unreadable_hidden": hidden,
         "unreadable_gap": gap,
         "unreadable_truncated": truncated,
+        "weak_names": tally.of("weak"),
     }
 
 

@@ -63,6 +63,23 @@ def udp(payload: bytes, *, client: str = CLIENT, server: str = SERVER, port: int
     )
 
 
+def dns_message(name: bytes, addresses: Sequence[str], *, flags: int = 0x8180) -> bytes:
+    """A DNS answer to one question; every other record names what was asked for by a pointer."""
+    asked = b"".join(bytes([len(label)]) + label for label in name.split(b".")) + b"\0"
+    raw = struct.pack(">HHHHHH", 7, flags, 1, len(addresses), 0, 0) + asked + b"\0\1\0\1"
+    for number, text in enumerate(addresses):
+        data = ipaddress.ip_address(text).packed
+        raw += (asked, b"\xc0\x0c")[number % 2]
+        raw += struct.pack(">HHIH", 1 if len(data) == 4 else 28, 1, 60, len(data)) + data
+    return raw
+
+
+def dns_answer(message: bytes, client: str = CLIENT, resolver: str = "203.0.113.53") -> bytes:
+    """A frame with a DNS message for the client."""
+    head = struct.pack(">HHHH", 53, 40000, 8 + len(message), 0)
+    return ethernet(ip(resolver, client, 17, head + message))
+
+
 def batch(packets: Sequence[Packet], first_packet: int = 1, link_type: int = 1) -> PacketBatch:
     """Packets as one batch."""
     lengths = [len(raw) for _, raw in packets]

@@ -156,6 +156,12 @@ def conversations(draw) -> list[tuple[int, bytes]]:
         ends |= {"client": frames.CLIENT6, "server": frames.SERVER6}
     isn = draw(st.sampled_from([0, 1000, 0xFFFFFFF0]))
     out: list[bytes] = []
+    for _ in range(draw(st.sampled_from([0, 0, 1, 2]))):
+        name = draw(st.sampled_from([b"told.example", b"Other.Example", b"bad host"]))
+        addresses = draw(st.lists(st.sampled_from([frames.SERVER, frames.SERVER6]), max_size=3))
+        message = frames.dns_message(name, addresses)
+        resolver = "2001:db8::53" if ":" in ends.get("client", "") else "203.0.113.53"
+        out.append(frames.dns_answer(message, ends.get("client", frames.CLIENT), resolver))
     begin = draw(st.sampled_from(["syn", "syn", "syn", "syn-ack", "nothing"]))
     if begin == "syn":
         out.append(frames.tcp(seq=isn - 1, flags=SYN, **ends))

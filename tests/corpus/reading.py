@@ -38,8 +38,9 @@ class Reading:
     crash: str
 
     def rows(self) -> list[dict[str, Any]]:
-        """The objects of `--format jsonl`."""
-        return [json.loads(line) for line in self.output.splitlines()]
+        """The objects of `--format jsonl`, but for names that no session gave itself."""
+        found = [json.loads(line) for line in self.output.splitlines()]
+        return [row for row in found if not row.get("weak")]
 
     def count(self) -> dict[str, Any]:
         """The object of `--format count --json`."""

@@ -97,6 +97,7 @@ def flags_of(s: Session) -> SessionFlag:
     """What classify would have said of it."""
     document = SessionFlag.DOCUMENT if s.document else SessionFlag(0)
     hidden = SessionFlag.HIDDEN if s.hidden else SessionFlag(0)
+    hidden |= SessionFlag.WEAK if s.weak else SessionFlag(0)
     return document | hidden | (SessionFlag.UNRELIABLE if s.unreliable else SessionFlag(0))
 
 

@@ -299,6 +299,14 @@ def test_a_name_behind_which_others_hide_is_nobodys():
     }
 
 
+def test_a_weak_name_is_nobodys_however_it_is_called():
+    world = World(POLICY)
+    world.block([tls(1000, weak=True), tls(1001), tls(1002, weak=True, hidden=True)])
+    counts = world.tally.as_dict()["enrich"]
+    assert (counts["session"], counts["visit"], counts["skip:name_weak"]) == (3, 1, 2)
+    assert "skip:name_hidden" not in counts
+
+
 def test_drafts_are_nobody_and_paused_partners_are_seen():
     texts = dict(load().files)
     name = "partners/delta-travel.toml"

@@ -178,10 +178,13 @@ class Datagram:
             kind, host = http.clean_host(name)
             if kind == "none":
                 now.skip = Skip.NO_NAME
+                self.twin.name_weakly(self.flow, now, "quic")
             elif kind == "invalid":
                 self.fault(Fault.SNI_BAD)
             elif row := self.twin._row(self.flow, now, "quic", host, 0, again=False):
                 row.alpn = tls.alpn_text(read.alpn) if read else b""
+                if row.flags & SessionFlag.HIDDEN:
+                    self.twin.name_weakly(self.flow, now, "quic")
         now.flags = 0
         now.time_ns, now.number = own
         if holding:

@@ -15,6 +15,7 @@ from pipeline.model.faults import Fault, Skip
 from pipeline.model.words import SessionFlag
 from tests.naive import http, tls
 from tests.naive.datagrams import Datagram
+from tests.naive.dns import read_answer
 from tests.naive.headers import Header
 from tests.naive.streams import (
     End,
@@ -55,6 +56,7 @@ class NaiveClassify:
         self.faults: Counter[Fault] = Counter()
         self.skips: Counter[Skip] = Counter()
         self.named = 0
+        self.answers: dict[tuple[str, str], tuple[int, str]] = {}
         self.holdings: list[Flow] = []  # flows with a holding, the oldest first
 
     def push(self, packets: Iterable[tuple[int, int, Header | Fault | Skip]]) -> None:
@@ -67,7 +69,29 @@ class NaiveClassify:
             elif isinstance(header, Skip):
                 self.skips[header] += 1
             else:
+                if header.transport == "udp" and header.source_port == 53:
+                    self._learn(time_ns, header)
                 self._packet(time_ns, number, header)
+
+    def _learn(self, time_ns: int, header: Header) -> None:
+        """Remember what a DNS answer says."""
+        name, addresses = read_answer(header.payload) or ("", [])
+        for address in addresses:
+            self.answers[header.target, address] = time_ns, name
+
+    def name_weakly(self, flow: Flow, now: Now, protocol: str, again: bool = False) -> None:
+        """A row under the name that the client was told last for the server's address."""
+        told_ns, name = self.answers.get((now.client[0], now.server[0]), (1 << 63, ""))
+        if 0 <= now.time_ns - told_ns <= self.limits.answer_ns:
+            self._row(flow, now, protocol, name.encode(), SessionFlag.WEAK, again)
+
+    def _name_held(self, flow: Flow, now: Now, protocol: str) -> None:
+        """A hello that never came whole, in the name of its first packet."""
+        assert flow.holding
+        own = now.time_ns, now.number
+        now.time_ns, now.number = flow.holding.pieces[0].time_ns, flow.holding.pieces[0].number
+        self.name_weakly(flow, now, protocol)
+        now.time_ns, now.number = own
 
     def finish(self) -> None:
         """The end of time."""
@@ -404,12 +428,16 @@ class NaiveClassify:
         front = flow.holding.front()
         if flow.transport == "udp":
             self.faults[Fault.HELLO_INCOMPLETE] += 1
+            self._name_held(flow, now, "quic")
             self._release(flow)
             return
         if not front:
             self.faults[Fault.STREAM_GAP] += 1
         else:
-            self.faults[Fault.HELLO_INCOMPLETE if front[0] == 0x16 else Fault.HEAD_INCOMPLETE] += 1
+            hello = front[0] == 0x16
+            self.faults[Fault.HELLO_INCOMPLETE if hello else Fault.HEAD_INCOMPLETE] += 1
+            if hello:
+                self._name_held(flow, now, "tls")
         self._salvage(flow, now)
 
     def _release(self, flow: Flow) -> None:
@@ -472,10 +500,13 @@ class NaiveClassify:
         kind, host = http.clean_host(hello.name)
         if kind == "none":
             now.skip = Skip.NO_NAME
+            self.name_weakly(flow, now, "tls", again)
         elif kind == "invalid":
             self._fault(now, Fault.SNI_BAD)
         elif row := self._row(flow, now, "tls", host, 0, again):
             row.alpn = tls.alpn_text(hello.alpn)
+            if row.flags & SessionFlag.HIDDEN:
+                self.name_weakly(flow, now, "tls", again)
         return WHOLE, stop
 
     def _head(self, flow: Flow, now: Now, raw: bytes) -> tuple[str, int]:
@@ -543,13 +574,14 @@ class NaiveClassify:
         flags |= now.flags
         if seen:
             flags |= SessionFlag.REPEAT
-        elif flow.hello_named and protocol == "tls":
+        elif flow.hello_named and protocol == "tls" and not flags & SessionFlag.WEAK:
             flags |= SessionFlag.UNRELIABLE
         if flow.midstream:
             flags |= SessionFlag.MIDSTREAM
-        if protocol != "http" and name[1] in OUTER_NAMES:
-            flags |= SessionFlag.HIDDEN
-        flow.hello_named |= protocol == "tls"
+        if not flags & SessionFlag.WEAK:
+            if protocol != "http" and name[1] in OUTER_NAMES:
+                flags |= SessionFlag.HIDDEN
+            flow.hello_named |= protocol == "tls"
         now.named += 1
         row = Row(
             now.time_ns, now.number, now.watermark_ns, protocol, host.decode(), now.client, now.server, int(flags),

@@ -24,7 +24,8 @@ class Session:
     mark: str = ""
     referred: bool = False
     unreliable: bool = False
-    hidden: bool = False  # to be given with no owner: whoever it names, it is nobody
+    hidden: bool = False  # the stage has to drop it, and so one that is weak, whoever it names
+    weak: bool = False
     basis: int = 2
     packet: int = 0
 

@@ -103,12 +103,15 @@ def test_a_line_says_what_is_unusual_about_it(tmp_path):
         frames.tcp(frames.client_hello("first.example"), seq=1, port=4),
         frames.tcp(frames.client_hello("other.example"), seq=5000, port=4),
         frames.tcp(frames.client_hello(sorted(OUTER_NAMES)[0]), port=5),
+        frames.dns_answer(frames.dns_message(b"told.example", [frames.SERVER])),
+        frames.tcp(frames.client_hello(None), port=6),
     ]
     _, text = shown([write(tmp_path / "c.pcap", raws)], "jsonl")
     usual = {"first_ns", "proto", "host", "client", "client_port", "server", "server_port", "alpn"}
     rows = [json.loads(line) for line in text.splitlines()]
     assert [{k: v for k, v in row.items() if k not in usual} for row in rows] == [
         {}, {"realm": [100]}, {"realm": [200, 100]}, {}, {"unreliable": True}, {"hidden": True},
+        {"weak": True},
     ]  # fmt: skip
     _, text = shown([tmp_path / "c.pcap"], "count")
     lines = [line.split() for line in text.splitlines()]
@@ -158,6 +161,7 @@ def test_counts_for_people_and_programs(capture):
             "unreadable_hidden": 0,
             "unreadable_gap": 0,
             "unreadable_truncated": 0,
+            "weak_names": 0,
         },
     }
     _, text = shown([capture], "count")

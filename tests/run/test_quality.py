@@ -14,6 +14,7 @@ NOTHING = {
     "unreadable_hidden": 0,
     "unreadable_gap": 0,
     "unreadable_truncated": 0,
+    "weak_names": 0,
 }
 
 
@@ -26,6 +27,7 @@ def test_each_share_is_of_what_it_can_be_part_of():
     for stage, word, count in (
         ("classify", "packets", 1000),
         ("classify", "hidden", 3),
+        ("classify", "weak", 5),
         ("classify", "sessions:tls", 70),
         ("classify", "sessions:quic", 20),
         ("classify", "fault:hello_incomplete", 4),
@@ -51,4 +53,5 @@ def test_each_share_is_of_what_it_can_be_part_of():
         "unreadable_hidden": 3,
         "unreadable_gap": 8,
         "unreadable_truncated": 2,
+        "weak_names": 5,
     }

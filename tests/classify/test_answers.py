@@ -1,0 +1,133 @@
+"""DNS answers: read as the twin reads them, kept as long as stated, told for weak names only."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from pipeline.classify.stage import Classify, Limits
+from pipeline.model.stage import END_OF_TIME
+from pipeline.model.tally import Tally
+from pipeline.model.words import ParseFor, SessionFlag
+from tests.classify import frames
+from tests.classify.test_gate import MEMBER, OUTSIDER, a_circle, classify
+from tests.classify.test_stage import START_NS, named, talk, timed
+from tests.classify.test_track import KEYS, compare, rows_of
+from tests.naive.flows import OUTER_NAMES
+
+pytestmark = pytest.mark.filterwarnings("ignore:overflow encountered")  # without JIT
+SECOND_NS = 1_000_000_000
+NAMELESS = frames.client_hello(None)
+WEAK = SessionFlag.WEAK
+GOOD = frames.dns_message(b"told.example", [frames.SERVER])
+
+
+def told(message: bytes, *more: bytes) -> list[tuple[str, str, SessionFlag]]:
+    """What a hello without a name is called after an answer."""
+    return named([frames.dns_answer(message), *more, *talk(NAMELESS)])
+
+
+@pytest.mark.parametrize(
+    ("message", "host"),
+    [
+        (GOOD, "told.example"),
+        (frames.dns_message(b"Upper.Example", [frames.SERVER6, frames.SERVER]), "upper.example"),
+        (frames.dns_message(b"x" * 63 + b".example", [frames.SERVER]), "x" * 63 + ".example"),
+        (frames.dns_message(b"told.example", [frames.SERVER], flags=0x0100), None),  # a question
+        (frames.dns_message(b"told.example", [frames.SERVER], flags=0x8183), None),  # no such name
+        (frames.dns_message(b"told.example", ["198.51.100.200"]), None),  # of another server
+        (frames.dns_message(b"not a host", [frames.SERVER]), None),
+        (frames.dns_message(b"told.example", ["0.0.0.0", frames.SERVER]), "told.example"),
+        (GOOD[:-1], None),
+        (GOOD[:20], None),
+        (b"", None),
+    ],
+)
+def test_a_hello_without_a_name_has_the_one_that_led_to_its_server(message, host):
+    assert told(message) == ([] if host is None else [("tls", host, WEAK)])
+
+
+def test_the_last_name_counts_and_only_for_whom_it_was_told():
+    later = frames.dns_answer(frames.dns_message(b"later.example", [frames.SERVER]))
+    assert told(GOOD, later) == [("tls", "later.example", WEAK)]
+    other = frames.dns_answer(frames.dns_message(b"other.example", [frames.SERVER]), "192.0.2.77")
+    assert told(GOOD, other) == [("tls", "told.example", WEAK)]
+
+
+@pytest.mark.parametrize(("seconds", "hosts"), [(599, ["told.example"]), (601, []), (-1, [])])
+def test_an_answer_counts_for_ten_minutes_and_not_for_what_was_before(seconds, hosts):
+    at = START_NS + seconds * SECOND_NS
+    rows = compare([(START_NS, frames.dns_answer(GOOD)), (at, frames.tcp(NAMELESS))])
+    assert [row.host for row in rows] == hosts
+
+
+def test_a_hello_with_a_name_needs_no_other():
+    raws = [frames.dns_answer(GOOD), *talk(frames.client_hello("own.example"))]
+    assert named(raws) == [("tls", "own.example", SessionFlag(0))]
+
+
+def test_a_name_behind_which_others_hide_gets_a_weak_one_beside_it():
+    outer = sorted(OUTER_NAMES)[0]
+    raws = [frames.dns_answer(GOOD), *talk(frames.client_hello(outer))]
+    assert named(raws) == [("tls", outer, SessionFlag.HIDDEN), ("tls", "told.example", WEAK)]
+
+
+def test_a_hello_of_which_a_part_never_came_is_named_by_its_first_packet():
+    part = frames.client_hello("own.example", padding=1300)[:600]
+    packets = timed([frames.dns_answer(GOOD), frames.tcp(part)])
+    packets.append((START_NS + 60 * SECOND_NS, frames.udp(b"x")))
+    (row,) = compare(packets)
+    assert (row.host, row.number, SessionFlag(row.flags) & WEAK) == ("told.example", 2, WEAK)
+
+
+@given(st.binary(max_size=60), st.integers(0, 60), st.integers(0, 255))
+def test_no_bytes_make_it_fail_and_the_twin_reads_the_same(tail, at, byte):
+    message = bytearray(frames.dns_message(b"told.example", [frames.SERVER6, frames.SERVER]))
+    message[at % len(message)] = byte
+    raws = [frames.dns_answer(bytes(message) + tail), frames.dns_answer(tail)]
+    compare(timed([*raws, frames.tcp(NAMELESS)]))
+
+
+def gated(circle, *answers: bytes) -> tuple[list[str], dict[str, int], Classify]:
+    """Hosts of hellos without a name, behind a gate, and the skips."""
+    stage, tally = classify(circle), Tally()
+    hellos = [frames.tcp(NAMELESS, client=c) for c in (MEMBER, OUTSIDER)]
+    raws = [(10 + n, raw) for n, raw in enumerate([*answers, *hellos])]
+    return stage.push(frames.batch(raws), tally).host.to_list(), tally.starting("skip"), stage
+
+
+def test_behind_a_gate_an_answer_is_read_for_whom_it_is_meant():
+    answers = [frames.dns_answer(GOOD, client) for client in (MEMBER, OUTSIDER)]
+    hosts, skips, _ = gated(a_circle(), *answers)
+    assert hosts == ["told.example"]
+    assert skips == {"name_answer": 1, "not_subscriber": 1, "unbound": 1}
+
+
+def test_what_an_outsider_is_told_is_kept_nowhere():
+    message = frames.dns_message(b"secret.example", [frames.SERVER])
+    stage = gated(a_circle(), frames.dns_answer(message, OUTSIDER))[2]
+    assert b"secret" not in b"".join(values.tobytes() for values in stage.snapshot().values())
+
+
+def test_whoever_leaves_is_forgotten_with_what_was_told():
+    stage = gated(a_circle(), frames.dns_answer(GOOD, MEMBER))[2]
+    kept = [values.tobytes() for values in stage.snapshot().values()]
+    assert any(b"told.example" in raw for raw in kept)
+    stage.forget(np.array([0], np.int32))
+    assert not any(b"told.example" in v.tobytes() for v in stage.snapshot().values())
+
+
+def test_many_answers_leave_the_last_of_them():
+    stage = Classify(circle=None, parse_for=ParseFor.EVERYONE, keys=KEYS, limits=Limits(answers=4))
+    servers = [f"198.51.100.{n}" for n in range(1, 9)]
+    answers = [frames.dns_message(b"h%d.example" % n, [s]) for n, s in enumerate(servers, 1)]
+    raws = [frames.dns_answer(message) for message in answers]
+    raws += [frames.tcp(NAMELESS, server=server, port=n) for n, server in enumerate(servers, 1)]
+    tally = Tally()
+    found = rows_of(stage.push(frames.batch(timed(raws)), tally))
+    assert [row.host for row in found] == [f"h{n}.example" for n in (5, 6, 7, 8)]
+    stage.advance(END_OF_TIME, tally)
+    assert tally.of("weak") == 4
+    assert tally.of("sessions:tls") == 0
