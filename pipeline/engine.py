@@ -18,7 +18,7 @@ from collections.abc import Iterable, Mapping
 
 import numpy as np
 
-from pipeline.classify.stage import Classify
+from pipeline.classify.stage import SESSIONS_AT_ONCE, Classify
 from pipeline.enrich.directory import Directory
 from pipeline.enrich.stage import Enrich
 from pipeline.kernels.circle import Circle
@@ -46,7 +46,6 @@ from pipeline.score.intake import Intake
 from pipeline.score.orders import order_commands
 
 Rows = list[tuple[str, Batch]]
-SESSIONS_AT_ONCE = 1024
 
 
 class Engine:

@@ -55,17 +55,19 @@ def has_another_core() -> bool:
 class _Ended:
     """There is no more, since the iterator ended or failed."""
 
-    def __init__(self, error: Exception | None) -> None:
+    def __init__(self, error: BaseException | None) -> None:
         self.error = error
 
 
 def _make(items: Iterator[T], at_end: Callable[[], None], made: SimpleQueue[T | _Ended]) -> None:
-    error: Exception | None = None
+    error: BaseException | None = None
     try:
         for item in items:
             made.put(item)
-    except Exception as failure:
+    except BaseException as failure:  # raised again by whoever asks for the next item
         error = failure
-    finally:
+    try:
         at_end()
-        made.put(_Ended(error))
+    except BaseException as failure:
+        error = error or failure
+    made.put(_Ended(error))

@@ -39,7 +39,7 @@ class FileBytes:
 
     def __init__(self, file: BinaryIO) -> None:
         self._file: Any = file
-        self.regular = _is_regular(file)
+        self.regular = is_regular(file)
 
     def readinto(self, room: memoryview) -> int:
         """What one read gives: of a pipe, what is there."""
@@ -87,6 +87,7 @@ class Blocks:
         for buffer in self._buffers:
             self._free.put(buffer)
         self._current: np.ndarray | None = None
+        self._given_up = False
         self.long = False  # is there probably more, all of it there already?
 
     def next(self, left: np.ndarray, handed_out: bool) -> tuple[np.ndarray, int, int]:
@@ -97,8 +98,8 @@ class Blocks:
         back; otherwise it is free now. Waits until a buffer is. Raises OSError.
         """
         buffer = self._free.get()
-        if buffer is None:
-            self._free.put(None)
+        if buffer is None or self._given_up:
+            self._free.put(None)  # for the next who asks
             return left, 0, len(left)
         count = self._source.readinto(buffer[self._room :].data)
         self.long = self._source.regular and count == len(buffer) - self._room
@@ -120,8 +121,7 @@ class Blocks:
 
     def give_up(self) -> None:
         """Give no bytes any more, also to whoever waits for a buffer now."""
-        while not self._free.empty():
-            self._free.get()
+        self._given_up = True
         self._free.put(None)
 
     def end(self) -> None:
@@ -129,7 +129,8 @@ class Blocks:
         self._source.close()
 
 
-def _is_regular(file: BinaryIO) -> bool:
+def is_regular(file: BinaryIO) -> bool:
+    """Is it a file of the system's whose bytes are all there already?"""
     try:
         return stat.S_ISREG(os.fstat(file.fileno()).st_mode)
     except (OSError, AttributeError):  # bytes in memory have no descriptor

@@ -8,12 +8,15 @@ stands in pcap.py, pcapng.py and unpack.py; besides:
     FILE_NOT_RECOGNISED  it is no capture, and none is inside
     COMPRESSION_NESTED   something compressed is inside something compressed
 
-Blocks of 512 KiB to 1 MiB stay in the second-level cache; larger ones cost a quarter more.
+Blocks of 1 MiB cost least: of smaller ones there are more, and larger ones leave the second-level
+cache of whoever walks their packets. Once a file turns out to be long, its bytes are read and cut
+into packets by a thread (`ahead.py`), and what stands in `_data` is that thread's from then on.
 """
 
 from __future__ import annotations
 
 from collections.abc import Generator, Iterator
+from contextlib import suppress
 from typing import BinaryIO, NamedTuple, Protocol
 
 import numpy as np
@@ -115,12 +118,14 @@ class CaptureReader:
         blocks = Blocks(self._unpacked or self._file, self._block_bytes, ROOM_BYTES)
         here = self._framed(framer, blocks)
         framed: Iterator[Framed] = here
-        in_use = self._data
+        in_use, wanted = self._data, has_another_core()
         try:
             while (found := next(framed, None)) is not None:
-                if framed is here and blocks.long and has_another_core():
+                if wanted and blocks.long:
+                    wanted = False
                     blocks.read_apart()
-                    framed = Ahead(here, blocks.end)
+                    with suppress(RuntimeError):  # no thread can be had: all is done in turn
+                        framed = Ahead(here, blocks.end)
                 for fault, count in found.faults.items():
                     self._tally.add(STAGE, f"fault:{fault.name.lower()}", count)
                 self.problem = found.problem
@@ -132,6 +137,8 @@ class CaptureReader:
                     self.packets += len(found.packets)
         finally:
             blocks.give_up()
+            if framed is here:
+                blocks.end()
 
     def _open(self) -> Framer | None:
         """See what it is and begin to read it; None where it cannot be read."""

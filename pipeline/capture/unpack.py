@@ -20,7 +20,7 @@ it is asked for more.
 Measured on a 2.6 GHz server, of 820 bytes a packet (tests/bench/containers.py): gzip packed to two
 thirds gives 400 MB/s, zstd that repeats itself 1,900, both as much as their libraries do on the
 whole at once. Sessions take 0.37 microseconds of processor a packet from a plain file, 2.6 from
-gzip and 1.1 from zstd. What is more is the work of the thread that reads ahead (blocks.py): zlib
+gzip and 1.1 from zstd. What is more is the work of the thread that reads ahead (ahead.py): zlib
 and zstandard release the interpreter's lock.
 """
 

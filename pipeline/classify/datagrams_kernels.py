@@ -40,6 +40,8 @@ from pipeline.classify.state_kernels import (
     CLIENT_SIDE,
     DONE,
     EVENTS,
+    LOST_CUT,
+    LOST_GAP,
     SEAL_ID,
     SEAL_LENGTH,
     SEAL_SALT,
@@ -51,6 +53,7 @@ from pipeline.classify.units_kernels import (
     PASSED,
     QUIC,
     UNRELIABLE,
+    lose_name,
     name_of_hello,
     name_row,
     note_fault,
@@ -92,6 +95,7 @@ def take_datagram(track, flow, data, place, captured, length, side):
     if flow.tries == 0 and flow.state != DONE:
         if flow.held > 0:
             track.desk.tallied[EVENTS, HELLO_INCOMPLETE] += 1
+            lose_name(track, flow, LOST_GAP)
         _leave_alone(track, flow)
     if now.skip == 0:
         if now.kept == KEPT and flow.held > 0:
@@ -121,6 +125,7 @@ def _take_packets(track, flow, data, at, stop, cut, side):
         found = quic.read_long(data, at, stop, long)
         if found == quic.TOO_SHORT and cut:
             note_fault(track, PAYLOAD_CUT)
+            lose_name(track, flow, LOST_CUT)
         elif found == quic.TOO_SHORT or found == quic.BAD_PACKET:
             note_fault(track, QUIC_BAD)
         if found != quic.INITIAL and found != quic.PASSED_OVER:
@@ -305,6 +310,7 @@ def _take_google(track, flow, data, at, stop, cut, side):
     length = gquic.chlo_length(data, at, stop)
     if cut and length >= 0 and (length == 0 or length > stop - at):
         note_fault(track, PAYLOAD_CUT)
+        lose_name(track, flow, LOST_CUT)
     else:
         _name(track, flow, data, at, stop, True)
     _leave_alone(track, flow)

@@ -20,6 +20,7 @@ from pipeline.classify.quality_kernels import (
 )
 from pipeline.kernels.compile import records
 from pipeline.model.batches import PacketBatch
+from pipeline.model.stage import Snapshot
 from pipeline.model.tally import Tally
 
 STAGE = "mirror"
@@ -71,8 +72,27 @@ class MirrorQuality:
             if start >= len(batch):
                 return
             other = self._empty()
-            thin_out(*self._tables, self._sums, self._capacity, *other)
+            now_ns = batch.time_ns[start]
+            thin_out(*self._tables, self._sums, self._capacity, now_ns, *other)
             self._tables = other
+
+    def forget(self) -> None:
+        """Somebody left: the sample begins anew, with nothing of whoever it was."""
+        self._tables = self._empty()
+        self._sums["flows"] = 0
+
+    def snapshot(self) -> dict[str, np.ndarray]:
+        """All of it as arrays."""
+        parts = (*self._tables, self._sums, self._told)
+        return {
+            f"mirror.{n}": np.asarray(part).view(np.uint8).copy() for n, part in enumerate(parts)
+        }
+
+    def restore(self, snapshot: Snapshot) -> None:
+        """Take a snapshot of one of the same size in place of one's own."""
+        self._tables = self._empty()
+        for number, part in enumerate((*self._tables, self._sums, self._told)):
+            part.view(np.uint8)[:] = snapshot[f"mirror.{number}"]
 
     def settle(self, tally: Tally) -> None:
         """Hand on what was counted since the last time."""

@@ -5,11 +5,12 @@ fingerprint, all flows while they fit, then every second, every fourth, and so o
 capture is judged whole and a busy line costs little. Shares are told of what was watched.
 
 Of each direction the next sequence number is known (RFC 9293, 3.4). A segment beyond it leaves a
-hole; one that starts where the hole does fills it. A hole that is never filled is a segment that
-the mirror, or the network before it, lost; only the latest hole of a direction is remembered. A
-segment that is the same as one of the last four, sequence number and length, within two
-milliseconds is shown twice: no sender sends again so soon. A flow is counted once it has three
-packets, and as both ways once each side has sent one.
+hole; segments that come later fill it from either end. A hole that is never filled is bytes that
+the mirror, or the network before it, lost. The last four holes of a direction are remembered, so
+that of more at once the older count as lost although something may fill them. A segment that is the
+same as one of the last four, sequence number and length, within two milliseconds is shown twice: no
+sender sends again so soon. A flow is counted once it has three packets without SYN (a scan has
+none), and as both ways once each side has sent one.
 
 Sketch: most packets are no part of the sample and cost a bit of their fingerprint: 2 ns.
 """
@@ -36,20 +37,18 @@ PLACE_SHIFT = U64(24)  # bits of a fingerprint that say where it stands; lower o
 WATCHED = np.dtype([("fingerprint", "u8"), ("seen_ns", "i8"), ("packets", "u4"), ("sides", "u4")])
 """A flow of the sample. `fingerprint` 0: empty; `sides`: a bit for each that has sent."""
 
-HALF = np.dtype(
-    [
-        ("next", "u4"), ("hole_start", "u4"), ("hole_stop", "u4"), ("turn", "u2"),
-        ("begun", "u1"), ("open", "u1"),
-    ]
-)  # fmt: skip
-"""One direction of it, rows 2n and 2n + 1 for flow n; `open` says that there is a hole."""
+HALF = np.dtype([("next", "u4"), ("begun", "u1"), ("turn", "u1"), ("hole", "u1"), ("pad", "u1")])
+"""One direction of it, rows 2n and 2n + 1 for flow n; where its next segment and hole go."""
 
-SHOWN = np.dtype([("time_ns", "i8"), ("sequence", "u4"), ("length", "u4")])
-"""A segment of late, four for each direction; `length` 0: none."""
+SHOWN = np.dtype(
+    [("time_ns", "i8"), ("sequence", "u4"), ("length", "u4"), ("start", "u4"), ("stop", "u4")]
+)
+"""A segment of late, and a hole, four of each for each direction. `length` 0: none; `start` and
+`stop` the same: none."""
 
 SUMS = np.dtype(
     [
-        ("newest_ns", "i8"), ("flows", "i8"), ("rate", "i8"), ("truncated", "i8"),
+        ("flows", "i8"), ("rate", "i8"), ("truncated", "i8"),
         ("counted", "i8"), ("both_ways", "i8"), ("segments", "i8"), ("twice", "i8"),
         ("holes", "i8"), ("filled", "i8"),
     ]
@@ -78,9 +77,9 @@ def _begin_half(half, shown, first, sequence):
     """A direction begins with this sequence number."""
     half.next = sequence & 0xFFFFFFFF
     half.begun = 1
-    half.open = 0
     for k in range(first, first + RECENT):
         shown[k].length = 0
+        shown[k].start = shown[k].stop = 0
 
 
 @routine
@@ -107,24 +106,32 @@ def _take(half, shown, first, sums, sequence, length, time_ns):
     stop = (sequence + length) & 0xFFFFFFFF
     ahead = sequence_difference(sequence, I64(half.next))
     if ahead > FAR or ahead < -FAR:
-        half.open = 0
-        half.next = stop
+        _begin_half(half, shown, first, stop)
     elif ahead > 0:
-        half.hole_start, half.hole_stop, half.open = half.next, sequence, 1
+        hole = shown[first + I64(half.hole)]
+        half.hole = (I64(half.hole) + 1) % RECENT
+        hole.start, hole.stop = half.next, sequence
         half.next = stop
         sums.holes += 1
     else:
-        if half.open == 1:
-            start = I64(half.hole_start)
-            past = sequence_difference(stop, start)
-            if sequence_difference(sequence, start) <= 0 and past > 0:
-                if past >= sequence_difference(I64(half.hole_stop), start):
-                    half.open = 0
-                    sums.filled += 1
-                else:
-                    half.hole_start = stop
+        for k in range(first, first + RECENT):
+            if shown[k].start != shown[k].stop:
+                _fill(shown[k], sums, sequence, stop)
         if ahead + length > 0:
             half.next = stop
+
+
+@primitive
+def _fill(hole, sums, sequence, stop):
+    """Take bytes `sequence` up to `stop` out of a hole, from its start or up to its stop."""
+    start, end = I64(hole.start), I64(hole.stop)
+    if sequence_difference(sequence, start) <= 0:
+        if sequence_difference(stop, start) > 0:
+            hole.start = stop if sequence_difference(stop, end) < 0 else end
+    elif sequence_difference(sequence, end) < 0 and sequence_difference(stop, end) >= 0:
+        hole.stop = sequence
+    if hole.start == hole.stop:
+        sums.filled += 1
 
 
 @kernel
@@ -157,7 +164,6 @@ def watch_packets(
                 flow.packets = flow.sides = 0
                 halves[2 * at].begun = halves[2 * at + 1].begun = 0
             _watch(flow, halves, shown, sums, at, head, time_ns[i], side[i])
-        sums.newest_ns = max(sums.newest_ns, time_ns[i])
         sums.truncated += 1 if captured[i] < wire[i] else 0
     return len(time_ns)
 
@@ -168,7 +174,8 @@ def _watch(flow, halves, shown, sums, at, head, time_ns, side):
     counted, both = flow.packets == COUNTED_FROM, flow.sides == BOTH
     flow.seen_ns = time_ns
     flow.sides = I64(flow.sides) | (2 if side else 1)
-    flow.packets = min(I64(flow.packets) + 1, COUNTED_FROM)
+    if head.tcp_flags & SYN == 0:
+        flow.packets = min(I64(flow.packets) + 1, COUNTED_FROM)
     if flow.packets == COUNTED_FROM:
         sums.counted += 0 if counted else 1
         if flow.sides == BOTH:
@@ -186,19 +193,19 @@ def _watch(flow, halves, shown, sums, at, head, time_ns, side):
 
 
 @primitive
-def _stays(flow, newest_ns, rate):
+def _stays(flow, now_ns, rate):
     """Is this a flow of the sample that is not idle?"""
     return (
         flow.fingerprint != U64(0)
-        and newest_ns - flow.seen_ns <= IDLE_NS
+        and abs(now_ns - flow.seen_ns) <= IDLE_NS
         and _is_drawn(flow.fingerprint, rate)
     )
 
 
 @kernel
-def thin_out(flows, halves, shown, sums, capacity, other_flows, other_halves, other_shown):
-    """Move what stays into other, empty tables of the same size: flows that are not idle, drawn at
-    a rate at which they are half of `capacity` at most; the rate falls again where few are left.
+def thin_out(flows, halves, shown, sums, capacity, now_ns, other_flows, other_halves, other_shown):
+    """Move what stays into other, empty tables of the same size: flows not idle at `now_ns`, drawn
+    at a rate at which they are half of `capacity` at most; the rate falls again where few are left.
     """
     sums = sums[0]
     rate = max(sums.rate - 1, 0)
@@ -206,12 +213,12 @@ def thin_out(flows, halves, shown, sums, capacity, other_flows, other_halves, ot
     while staying * 2 > capacity:
         staying = 0
         for at in range(len(flows)):
-            staying += 1 if _stays(flows[at], sums.newest_ns, rate) else 0
+            staying += 1 if _stays(flows[at], now_ns, rate) else 0
         rate += 1
     sums.rate = rate - 1
     sums.flows = staying
     for at in range(len(flows)):
-        if _stays(flows[at], sums.newest_ns, sums.rate):
+        if _stays(flows[at], now_ns, sums.rate):
             to = _find(other_flows, flows[at].fingerprint)
             other_flows[to] = flows[at]
             for k in range(2):

@@ -32,6 +32,8 @@ from pipeline.classify.state_kernels import (
     EVENTS,
     HAS_SEQUENCE,
     HELLO_SEEN,
+    LOST_CUT,
+    LOST_GAP,
     NEW,
     OTHER,
     ROW_SKIPS,
@@ -49,6 +51,7 @@ from pipeline.classify.units_kernels import (
     UNRELIABLE,
     WHOLE,
     begin_other,
+    lose_name,
     name_weakly,
     note_fault,
     take_unit,
@@ -160,6 +163,7 @@ def take_segment(track, flow, data, place, captured, length, sequence):
             give_up_holding(track, flow)
         else:
             track.desk.tallied[EVENTS, STREAM_GAP] += 1
+            lose_name(track, flow, LOST_GAP)
         begin_other(flow, True)
         if not _begin_anywhere(track, flow, data, place, place + captured, sequence):
             return
@@ -256,6 +260,7 @@ def _take_in_order(track, flow, data, start, place, captured, length, sequence):
             return
         if start >= stop:
             note_fault(track, PAYLOAD_CUT)
+            lose_name(track, flow, LOST_CUT)
             begin_other(flow, True)
             return
         outcome, after = take_unit(track, flow, data, start, stop)
@@ -270,6 +275,7 @@ def _take_in_order(track, flow, data, start, place, captured, length, sequence):
     flow.next_sequence = now.sequence
     if captured < length:
         note_fault(track, PAYLOAD_CUT)
+        lose_name(track, flow, LOST_CUT)
         begin_other(flow, True)
     elif stop - start >= track.desk.limits.unit_bytes:
         _too_long(track, flow, data[start])
@@ -430,6 +436,7 @@ def give_up_holding(track, flow):
     h = I64(flow.held) - 1
     if flow.transport == UDP:
         track.desk.tallied[EVENTS, HELLO_INCOMPLETE] += 1
+        lose_name(track, flow, LOST_GAP)
         _name_held(track, flow, h, QUIC)
         release(track, flow)
         return
@@ -439,6 +446,7 @@ def give_up_holding(track, flow):
         hello = track.memory[window_start(limits, h)] == tls.HANDSHAKE
         fault = HELLO_INCOMPLETE if hello else HEAD_INCOMPLETE
     track.desk.tallied[EVENTS, fault] += 1
+    lose_name(track, flow, LOST_GAP)
     if fault == HELLO_INCOMPLETE:
         _name_held(track, flow, h, TLS)
     _salvage(track, flow, h)

@@ -44,6 +44,7 @@ STAGE = "classify"
 SECOND_NS = 1_000_000_000
 NO_TIME = -(1 << 62)
 SLOTS_AT_FIRST = 1 << 13
+SESSIONS_AT_ONCE = 1024  # where nobody waits for the next
 TEXT_BYTES = 8 * TEXT_A_STEP
 TEXTS = ("host", "target", "referer", "alpn")
 SAVED = ("queue", "names", "holdings", "pieces", "memory", "desk", "answers", "told")
@@ -55,7 +56,10 @@ SAME = (
 STATED = (
     "flows", "idle_ns", "hold_ns", "tries", "repeats", "unit_bytes", "pieces", "answer_ns",
 )  # fmt: skip
-SUM_WORDS = ("packets", "bytes", "tcp_flows", "udp_flows", "named", "repeats", "hidden", "weak")
+SUM_WORDS = (
+    "packets", "bytes", "tcp_flows", "udp_flows", "named", "repeats", "hidden", "weak", "lost_gap",
+    "lost_cut",
+)  # fmt: skip
 Prefix = tuple[int, int, int]  # high word, low word, length of the 128 bits
 
 
@@ -120,8 +124,8 @@ class Classify:
     """The stage. Without a `circle`, or with everyone in `parse_for`, no gate is asked.
 
     A batch of packets holds few sessions, and to hand on a batch of these costs the same however
-    few there are: they wait until there are `at_once`, or another source has some, or time is told
-    to pass. Not `native`: QUIC is opened by `cryptography` even where the C library is found.
+    few there are: they wait until there are `at_once`, or time is told to pass. Not `native`: QUIC
+    is opened by `cryptography` even where the C library is found.
     """
 
     def __init__(
@@ -155,16 +159,13 @@ class Classify:
         self._totals = np.zeros_like(self._tallied[state.SUMS])
         self._held_rows = 0
         self._at_once = at_once
-        self._source_id = 0  # of the sessions that wait
         self._found: list[SessionBatch] = []
         self._scratch = _Scratch(0)
         self._nothing = SessionBatch.empty()
 
     def push(self, batch: PacketBatch, tally: Tally) -> SessionBatch:
         """Take packets in capture order; the sessions that became whole, in the order they did."""
-        if batch.source_id != self._source_id:
-            self._take_rows()
-            self._source_id = batch.source_id
+        self._track.desk["now"]["source"][0] = batch.source_id
         rows = len(batch)
         if rows > self._scratch.rows:
             self._scratch = _Scratch(rows)
@@ -218,6 +219,7 @@ class Classify:
         self._quality.watch(batch, heads, scratch.fingerprint, scratch.side)
         if self._fragments.busy:
             self._fragments.advance(int(self._counts["watermark_ns"]))
+        self._check()
         if self._found or self._counts["rows"] >= self._at_once or self._at_once == 1:
             return self.take(tally)
         return self._nothing
@@ -250,6 +252,7 @@ class Classify:
         gone = np.zeros(int(subscribers.max()) + 1, np.uint8)
         gone[subscribers] = 1
         forget_flows(*self._track, gone)
+        self._quality.forget()
         self._fragments.forget(gone)
 
     @property
@@ -274,7 +277,7 @@ class Classify:
         if size:
             rows = np.asarray(self._track.rows[:size])
             start = self._limits.unit_bytes
-            self._found.append(_sessions(rows, self._track.memory, start, self._source_id))
+            self._found.append(_sessions(rows, self._track.memory, start))
             _empty_rows(self._counts, self._limits)
 
     def _widen(self) -> None:
@@ -286,16 +289,21 @@ class Classify:
             copy_flows(track.slots, track.queue, track.desk, slots, queue)
             self._track = track._replace(slots=slots, queue=queue)
 
+    def _check(self) -> None:
+        """Every packet since the counts were handed on is accounted for."""
+        sums = self._tallied[state.SUMS]
+        held = self.held_rows - self._held_rows
+        accounted = int(sums[state.SUM_NAMED]) + held + int(self._tallied[: state.EVENTS].sum())
+        assert int(sums[state.SUM_PACKETS]) == accounted
+
     def _settle(self, tally: Tally) -> None:
-        """Check that every packet is accounted for, and hand the counts on."""
+        """Hand the counts on."""
+        self._check()
         tallied = self._tallied
         self._quality.settle(tally)
         self._fragments.settle(tallied[state.EVENTS])
         sums = tallied[state.SUMS]
-        held = self.held_rows - self._held_rows
-        accounted = int(sums[state.SUM_NAMED]) + held + int(tallied[: state.EVENTS].sum())
-        assert int(sums[state.SUM_PACKETS]) == accounted
-        self._held_rows += held
+        self._held_rows = self.held_rows
         self._totals += sums
         flat = tallied.reshape(-1)
         for place in np.flatnonzero(flat).tolist():
@@ -316,7 +324,7 @@ class Classify:
             "held_rows": np.array([self._held_rows], np.int64),
             "totals": self._totals.copy(),
         }
-        saved |= self._fragments.snapshot()
+        saved |= self._fragments.snapshot() | self._quality.snapshot()
         for name in SAVED:
             saved[name] = np.asarray(getattr(track, name)).view(np.uint8).copy()
         return saved
@@ -333,6 +341,7 @@ class Classify:
             assert values.shape == snapshot[name].shape, "made with other limits"
             values[:] = snapshot[name]
         self._fragments.restore(snapshot)
+        self._quality.restore(snapshot)
         self._held_rows = int(snapshot["held_rows"][0])
         self._totals[:] = snapshot["totals"]
 
@@ -389,7 +398,7 @@ def _empty_rows(counts: np.void, limits: Limits) -> None:
         counts[name] = limits.unit_bytes + number * TEXT_BYTES
 
 
-def _sessions(rows: np.ndarray, memory: np.ndarray, start: int, source_id: int) -> SessionBatch:
+def _sessions(rows: np.ndarray, memory: np.ndarray, start: int) -> SessionBatch:
     """The rows that kernels wrote as a batch; their texts begin at `start` of memory."""
     size = len(rows)
     texts: dict[str, Any] = {}
@@ -401,7 +410,7 @@ def _sessions(rows: np.ndarray, memory: np.ndarray, start: int, source_id: int) 
     flow = np.empty((size, 2), np.uint64)
     flow[:, 0], flow[:, 1] = rows["flow_hi"], rows["flow_lo"]
     return SessionBatch(
-        source_id=np.full(size, source_id, np.uint16),
+        source_id=rows["source"].astype(np.uint16),
         flow_id=flow.view(ID_DTYPE).reshape(-1),
         flags=rows["marks"].copy(),
         **(texts | {name: rows[name].copy() for name in SAME}),

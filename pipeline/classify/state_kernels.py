@@ -56,7 +56,7 @@ ROW = np.dtype(
         ("flow_lo", "u8"), ("host_stop", "i8"), ("target_stop", "i8"), ("referer_stop", "i8"),
         ("alpn_stop", "i8"), ("subscriber", "i4"), ("marks", "u4"), ("client_port", "u2"),
         ("server_port", "u2"), ("protocol", "u1"), ("basis", "u1"), ("method", "u1"), ("pad", "u1"),
-        ("realm", "u4"), ("pad4", "u4"),
+        ("realm", "u4"), ("source", "u4"),
     ]
 )  # fmt: skip
 """A session; its texts end at `*_stop` in memory, and begin where those of the row before end."""
@@ -77,6 +77,7 @@ NOW = np.dtype(
         ("client_hi", "u8"), ("client_lo", "u8"), ("server_hi", "u8"), ("server_lo", "u8"),
         ("client_port", "i8"), ("server_port", "i8"), ("basis", "i8"), ("fault", "i8"),
         ("skip", "i8"), ("named", "i8"), ("marks", "i8"), ("kept", "i8"), ("realm", "i8"),
+        ("source", "i8"),
     ]
 )  # fmt: skip
 """The packet being worked on, or the holding whose time is up, and what became of it; `kept` says
@@ -145,6 +146,7 @@ SEAL_SALT, SEAL_LENGTH, SEAL_ID, SEAL_BYTES = 44, 45, 46, 72
 
 # What a flow's `bits` say.
 HAS_SEQUENCE, CLIENT_KNOWN, CLIENT_SIDE, MIDSTREAM, HELLO_NAMED, ANSWERED = 1, 2, 4, 8, 16, 32
+LOST_GAP, LOST_CUT = 64, 128  # it has no name yet, for a gap, or for what the capture cut off
 
 # Rows of `tallied`: what became of packets, what befell flows and holdings later, and sums.
 ROW_FAULTS, ROW_SKIPS, EVENTS, SUMS = range(4)
@@ -153,8 +155,8 @@ ROW_FAULTS, ROW_SKIPS, EVENTS, SUMS = range(4)
 # weak name makes none, and is counted by itself.
 (
     SUM_PACKETS, SUM_BYTES, SUM_TCP_FLOWS, SUM_UDP_FLOWS, SUM_NAMED, SUM_REPEATS, SUM_HIDDEN,
-    SUM_WEAK, SUM_SESSIONS,
-) = range(9)  # fmt: skip
+    SUM_WEAK, SUM_LOST_GAP, SUM_LOST_CUT, SUM_SESSIONS,
+) = range(11)  # fmt: skip
 
 
 class Track(NamedTuple):

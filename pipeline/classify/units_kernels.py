@@ -30,17 +30,21 @@ from pipeline.classify.state_kernels import (
     HAS_SEQUENCE,
     HELLO_NAMED,
     HELLO_SEEN,
+    LOST_CUT,
+    LOST_GAP,
     MIDSTREAM,
     NEW,
     OTHER,
     SUM_HIDDEN,
+    SUM_LOST_CUT,
+    SUM_LOST_GAP,
     SUM_REPEATS,
     SUM_SESSIONS,
     SUM_WEAK,
     SUMS,
 )
 from pipeline.kernels.bytes import copy_bytes, same_text
-from pipeline.kernels.compile import routine
+from pipeline.kernels.compile import primitive, routine
 from pipeline.kernels.hashing import siphash128_words
 from pipeline.model.faults import Fault, Skip
 from pipeline.model.words import Protocol, SessionFlag
@@ -149,6 +153,25 @@ def name_row(track, flow, data, protocol, again):
             name_weakly(track, flow, protocol, again)
 
 
+@primitive
+def lose_name(track, flow, why):
+    """Count a flow whose name was lost, to a gap or to what the capture cut off, until it has one
+    after all; once, and for the first reason.
+    """
+    if flow.names == 0 and I64(flow.bits) & (LOST_GAP | LOST_CUT) == 0:
+        flow.bits = I64(flow.bits) | why
+        track.desk.tallied[SUMS, SUM_LOST_GAP if why == LOST_GAP else SUM_LOST_CUT] += 1
+
+
+@primitive
+def _find_name(track, flow):
+    """It has one after all."""
+    bits = I64(flow.bits)
+    track.desk.tallied[SUMS, SUM_LOST_GAP] -= 1 if bits & LOST_GAP else 0
+    track.desk.tallied[SUMS, SUM_LOST_CUT] -= 1 if bits & LOST_CUT else 0
+    flow.bits = bits & ~(LOST_GAP | LOST_CUT)
+
+
 @routine
 def name_weakly(track, flow, protocol, again):
     """Write a row under the name by which the client last learned of the server's address, if it
@@ -255,8 +278,10 @@ def _begin_row(track, flow, data, start, stop, protocol, flags, again):
         flags |= UNRELIABLE  # two hellos of one flow name two hosts
     if I64(flow.bits) & MIDSTREAM:
         flags |= FLAG_MIDSTREAM
-    if protocol == TLS and flags & WEAK == 0:
-        flow.bits = I64(flow.bits) | HELLO_NAMED
+    if flags & WEAK == 0:
+        _find_name(track, flow)
+        if protocol == TLS:
+            flow.bits = I64(flow.bits) | HELLO_NAMED
     row = track.rows[counts.rows]
     row.first_ns = now.time_ns
     row.watermark_ns = now.watermark_ns
@@ -267,6 +292,7 @@ def _begin_row(track, flow, data, start, stop, protocol, flags, again):
     row.subscriber = flow.subscriber
     row.basis = now.basis
     row.realm = now.realm
+    row.source = now.source
     row.protocol = protocol
     row.marks = flags
     hashed = track.desk.hashed

@@ -4,11 +4,11 @@ There is no gate here, so it prints what other people looked at; on a terminal i
 is read by itself, with flows and keys of its own. A session is a name that a flow gave for the
 first time: one line for each, in the order in which they became whole. A line says what is unusual
 about it: a `realm` of VLAN tags, a name that is `unreliable`, a provider's name behind which others
-are `hidden`, a name that only a DNS answer gave (`weak`). What cannot be read is
-counted, by kind, and a sentence on standard error says what is wrong with a file as a whole.
+are `hidden`, a name that only a DNS answer gave (`weak`). What cannot be read is counted, by kind,
+and a sentence on standard error says what is wrong with a file as a whole.
 
-`-` is standard input: `tcpdump -U -w - | mirrorpoint inspect -`. What is known is printed before
-more bytes are waited for, and an interrupt there is an end like any other.
+`-` is standard input: `tcpdump -U -w - | mirrorpoint inspect -`. Of a pipe what is known is printed
+before more bytes are waited for, and an interrupt is an end like any other.
 """
 
 from __future__ import annotations
@@ -27,17 +27,17 @@ from typing import BinaryIO, TextIO
 
 import numpy as np
 
+from pipeline.capture.blocks import is_regular
 from pipeline.capture.reader import CaptureReader
-from pipeline.classify.stage import Classify
+from pipeline.classify.stage import SESSIONS_AT_ONCE, Classify
 from pipeline.model.batches import PacketBatch, SessionBatch
 from pipeline.model.identifiers import Keys
 from pipeline.model.stage import END_OF_TIME
 from pipeline.model.tally import Tally
 from pipeline.model.words import ParseFor, Protocol, SessionFlag
-from pipeline.run.quality import mirror_quality
+from pipeline.run.shares import mirror_quality
 
 DONE, FAILED, WRONG_CALL = 0, 1, 2
-SESSIONS_AT_ONCE = 1024
 COLUMNS_MIN = 80
 MAPPED = 0xFFFF
 NOTICE = "inspect prints what other people looked at. It stores nothing."
@@ -85,37 +85,46 @@ class _Inspection:
 
     def read(self, path: Path) -> int:
         """Read one file and print its sessions."""
+        name = "standard input" if path == STANDARD_INPUT else str(path)
+        try:
+            with _opened(path) as file:
+                problem, is_capture = self._read(file, path.name)
+        except OSError as error:
+            print(f"{name}: {error.strerror or error}", file=sys.stderr)
+            return WRONG_CALL
+        if problem:
+            print(f"{name}: {problem}", file=sys.stderr)
+        return FAILED if problem and not is_capture else DONE
+
+    def _read(self, file: BinaryIO, source: str) -> tuple[str, bool]:
+        """What is wrong with it as a whole, and whether it is a capture.
+
+        Whatever ends the reading, what was found until then is printed and counted. An interrupt
+        ends what is being sent like its end; that it ends in the middle is then no news.
+        """
+        sent = not is_regular(file)
         classify = Classify(
             circle=None,
             parse_for=ParseFor.EVERYONE,
             keys=Keys.from_seed(secrets.token_hex(16)),
-            # Of what is being sent, whatever is known is printed before more is waited for.
-            at_once=1 if path == STANDARD_INPUT else SESSIONS_AT_ONCE,
+            at_once=1 if sent else SESSIONS_AT_ONCE,
         )
         classify.push(_no_packets(), Tally())  # kernels are loaded before the clock starts
-        name = "standard input" if path == STANDARD_INPUT else str(path)
-        interrupted = False
+        started = time.perf_counter()
+        reader = CaptureReader(file, source=source, source_id=0, tally=self.tally, rows=self.rows)
+        failure: BaseException | None = None
         try:
-            with _opened(path) as file:
-                started = time.perf_counter()
-                reader = CaptureReader(
-                    file, source=path.name, source_id=0, tally=self.tally, rows=self.rows
-                )
-                try:
-                    for packets in reader:
-                        self.show(classify.push(packets, self.tally))
-                except KeyboardInterrupt:
-                    if path != STANDARD_INPUT:
-                        raise
-                    interrupted = True  # that it ends in the middle is then no news
-                self.show(classify.advance(END_OF_TIME, self.tally))
-                self.seconds += time.perf_counter() - started
-        except OSError as error:
-            print(f"{name}: {error.strerror or error}", file=sys.stderr)
-            return WRONG_CALL
-        if reader.problem and not interrupted:
-            print(f"{name}: {reader.problem}", file=sys.stderr)
-        return FAILED if reader.problem and not reader.is_capture else DONE
+            for packets in reader:
+                self.show(classify.push(packets, self.tally))
+        except (OSError, KeyboardInterrupt) as ended:
+            failure = ended
+        self.show(classify.advance(END_OF_TIME, self.tally))
+        self.seconds += time.perf_counter() - started
+        if isinstance(failure, KeyboardInterrupt) and sent:
+            return "", True
+        if failure is not None:
+            raise failure
+        return reader.problem, reader.is_capture
 
     def show(self, sessions: SessionBatch) -> None:
         """Print the sessions that are not repeats."""

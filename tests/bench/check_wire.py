@@ -89,13 +89,14 @@ class Check:
             yield Point(f"{live:,} flows: right answers", "all", wrong or "all", not wrong)
             figures = report.figures
             yield fast(f"{live:,} flows: {wire.EVERYBODY}", figures[wire.EVERYBODY], least)
+            yield fast(f"{live:,} flows: {wire.ALONE}", figures[wire.ALONE], least)
             if live != FEW:
                 continue
-            yield fast(wire.WALK, figures[wire.WALK], WALK_PER_SECOND)
-            times = figures[wire.ONE].seconds / figures[wire.WALK].seconds
-            good = times <= GATE_TIMES_WALK
-            asked = f"<= {GATE_TIMES_WALK} times the walk"
-            yield Point(wire.ONE, asked, f"{times:.2f} times", good)
+            for walk, gate in ((wire.WALK, wire.ONE), (wire.WALK_ALONE, wire.ONE_ALONE)):
+                yield fast(walk, figures[walk], WALK_PER_SECOND)
+                times = figures[gate].seconds / figures[walk].seconds
+                asked = f"<= {GATE_TIMES_WALK} times the walk"
+                yield Point(gate, asked, f"{times:.2f} times", times <= GATE_TIMES_WALK)
 
     def beside(self) -> Iterator[Point]:
         """The whole process beside ndpiReader and nfstream on the same larger file."""
@@ -148,9 +149,9 @@ def _inspect_on(captures: list[tuple[Path, int]]) -> float:
         command = [*wire.command_line(), "inspect", str(path), "--format", "count"]
         pin = functools.partial(os.sched_setaffinity, 0, {core})
         running.append(subprocess.Popen(command, stdout=subprocess.DEVNULL, preexec_fn=pin))
-    for process in running:
-        if process.wait():
-            raise FellShort(f"inspect ended with {process.returncode}")
+    codes = [process.wait() for process in running]
+    if any(codes):
+        raise FellShort(f"inspect ended with {max(codes)}")
     return time.perf_counter() - began
 
 

@@ -18,8 +18,8 @@ import numpy as np
 
 from pipeline.capture.reader import CaptureReader
 from pipeline.classify.headers import walk as walk_headers
-from pipeline.classify.stage import Classify
-from pipeline.engine import SESSIONS_AT_ONCE, Engine, Rows
+from pipeline.classify.stage import SESSIONS_AT_ONCE, Classify
+from pipeline.engine import Engine, Rows
 from pipeline.kernels.circle import Circle
 from pipeline.model.batches import (
     STREAMS,
@@ -141,12 +141,6 @@ def one_core() -> Iterator[None]:
         yield
     finally:
         os.sched_setaffinity(0, allowed)
-
-
-def classify_on_one_core(path: Path) -> Found:
-    """Everybody's sessions, with nothing read ahead."""
-    with one_core():
-        return classify(path, None)
 
 
 def product(path: Path, engine: Engine) -> Found:

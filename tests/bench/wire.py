@@ -87,7 +87,8 @@ class Report:
 
 GENERATE, READ, COPY = "make traffic in memory", "read the file", "copy memory"
 FRAME, WALK = "cut into packets", "header walk"
-EVERYBODY, ALONE = "sessions of everybody", "the same, one core only"
+EVERYBODY, ALONE = "sessions of everybody", "sessions, one core only"
+WALK_ALONE, ONE_ALONE = "header walk, one core only", "gate at 1 %, one core only"
 ONE, ALL = "sessions, gate at 1 %", "sessions, gate at 100 %"
 PRODUCT_ONE, PRODUCT_ALL = "to decisions, gate at 1 %", "to decisions, gate at 100 %"
 JOURNAL_ALL = "to the journal, gate 100 %"
@@ -185,8 +186,10 @@ def our_works(report: Report, small: Path, path: Path, runs: int) -> list[Work]:
         (FRAME, packets, lambda: paths.frame(path)),
         (WALK, packets, lambda: paths.walk(path)),
         (EVERYBODY, packets, lambda: paths.classify(path, None)),
-        (ALONE, packets, lambda: paths.classify_on_one_core(path)),
         (ONE, packets, lambda: paths.classify(path, few)),
+        (WALK_ALONE, packets, lambda: _on_one_core(lambda: paths.walk(path))),
+        (ALONE, packets, lambda: _on_one_core(lambda: paths.classify(path, None))),
+        (ONE_ALONE, packets, lambda: _on_one_core(lambda: paths.classify(path, few))),
         (ALL, packets, lambda: paths.classify(path, many)),
         decide(PRODUCT_ONE, paths.product),
         decide(PRODUCT_ALL, paths.product),
@@ -194,6 +197,11 @@ def our_works(report: Report, small: Path, path: Path, runs: int) -> list[Work]:
         (f"{INSPECT}, a quarter", packets // 4, lambda: inspect_count(small)),
         (INSPECT, packets, lambda: report.counts.append(inspect_count(path))),
     ]
+
+
+def _on_one_core(work: Callable[[], object]) -> None:
+    with paths.one_core():
+        work()
 
 
 def _into_nothing(traffic: Traffic) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 import threading
 import time
@@ -72,6 +73,44 @@ def test_what_the_iterator_raises_is_raised_to_whoever_asks_each_time():
         with pytest.raises(OSError, match="Input/output error"):
             next(ahead)
     wait_until(lambda: threads() == 0)
+
+
+@pytest.mark.parametrize("failure", [OSError(5, "Input/output error"), KeyboardInterrupt()])
+def test_whatever_ends_the_iterator_or_its_end_is_raised(failure):
+    def breaking() -> Iterator[int]:
+        yield 1
+        raise failure
+
+    def breaks() -> None:
+        raise failure
+
+    for ahead in (Ahead(breaking(), lambda: None), Ahead(iter([1]), breaks)):
+        assert next(ahead) == 1
+        with pytest.raises(type(failure)):
+            next(ahead)
+    wait_until(lambda: threads() == 0)
+
+
+def test_where_no_thread_can_be_had_all_is_done_in_turn(path, monkeypatch):
+    def refuse(_):
+        raise RuntimeError("can't start new thread")
+
+    before = len(os.listdir("/proc/self/fd"))
+    monkeypatch.setattr(threading.Thread, "start", refuse)
+    with path.open("rb") as file:
+        assert [p for batch in reader(file) for p in packets(batch)] == PACKETS
+    assert len(os.listdir("/proc/self/fd")) == before
+
+
+def test_no_descriptor_is_left_open(path):
+    before = len(os.listdir("/proc/self/fd"))
+    for stop in (3, None):
+        with path.open("rb") as file:
+            batches = iter(reader(file))
+            for _ in itertools.islice(batches, stop):
+                pass
+            batches.close()
+    wait_until(lambda: len(os.listdir("/proc/self/fd")) == before)
 
 
 def test_a_long_file_is_read_ahead_and_a_batch_stays_until_the_next_is_asked_for(path):

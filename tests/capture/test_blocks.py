@@ -125,6 +125,22 @@ def test_who_waits_for_a_buffer_gets_none_once_all_was_given_up():
         assert buffer[start:stop].tolist() == [0, 1, 2], "what was left, and nothing new"
 
 
+def test_nobody_waits_who_gives_up_while_another_takes_the_last_buffer():
+    for _ in range(200):
+        blocks = Blocks(FileBytes(io.BytesIO(bytes(1000))), 10, ROOM)
+        ended = threading.Event()
+
+        def take_all(blocks: Blocks = blocks, ended: threading.Event = ended) -> None:
+            while blocks.next(NOTHING, True)[2] > ROOM:
+                pass
+            ended.set()
+
+        threading.Thread(target=take_all).start()
+        blocks.give_up()
+        assert ended.wait(5)
+        assert blocks.next(NOTHING, True)[2] <= ROOM
+
+
 def test_a_strange_buffer_is_not_taken_back():
     blocks = Blocks(FileBytes(io.BytesIO(bytes(range(100)))), 10, ROOM)
     for _ in range(2 * BUFFERS):

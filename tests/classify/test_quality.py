@@ -47,7 +47,7 @@ def test_the_kernels_say_what_the_twin_says(segments, capacity, size):
         rows.append((time_ns, flow, side, flags, sequence, length, odd))
         if odd == 0:
             twin.segment(fingerprint_of(flow), side, flags, sequence, length, time_ns)
-        twin.packet(time_ns, 60 - (odd == 3), 60)
+        twin.packet(60 - (odd == 3), 60)
     for at in range(0, len(rows), size):
         part = rows[at : at + size]
         heads = records(HEADER, len(part))
@@ -89,10 +89,14 @@ def stream(*places: int, step_ns: int = 10 * MILLISECOND_NS) -> list[tuple[int, 
         ([0, 2, 1, 3], {"holes": 1, "holes_filled": 1}),
         ([0, 2, 4, 6], {"holes": 3}),
         ([0, 0, 1, 1], {}),  # sent again, ten milliseconds later
+        ([0, 2, 4, 6, 1, 3, 5, 7], {"holes": 3, "holes_filled": 3}),
+        ([0, 4, 3, 1, 2, 5], {"holes": 1, "holes_filled": 1}),
+        ([0, 2, 4, 6, 8, 10, 1, 3, 5, 7, 9], {"holes": 5, "holes_filled": 4}),
     ],
 )
 def test_holes_and_what_fills_them(places, expected):
-    assert told(stream(*places)) == expected | {"flows_watched": 1, "segments_watched": 4}
+    counted = told(stream(*places))
+    assert counted == expected | {"flows_watched": 1, "segments_watched": len(places)}
 
 
 def test_what_comes_again_at_once_was_shown_twice():
@@ -101,13 +105,76 @@ def test_what_comes_again_at_once_was_shown_twice():
 
 
 def test_flows_shown_both_ways_and_one_way():
-    both = visit("192.0.2.1", "both.example")
-    one = [p for n, p in enumerate(visit("192.0.2.2", "one.example")) if n < 2]
-    ends = {"client": "192.0.2.2", "server": "203.0.113.5", "server_port": 80}
-    one.append((13, frames.tcp(b"more", seq=500, **ends)))
+    ends = {"server": "203.0.113.5", "server_port": 80}
+    both, one = visit("192.0.2.1", "both.example"), visit("192.0.2.2", "one.example")[:2]
+    both.append((14, frames.tcp(b"more", seq=500, client="192.0.2.1", **ends)))
+    one += [(t, frames.tcp(b"more", seq=t, client="192.0.2.2", **ends)) for t in (500, 600)]
     brief = visit("192.0.2.3", "brief.example")[:2]
     counted = told([*both, *one, *brief])
     assert (counted["flows_watched"], counted["flows_both_ways"]) == (2, 1)
+
+
+def test_who_never_answers_is_no_flow_that_is_shown_one_way():
+    scan = [(n, frames.tcp(seq=7, flags=frames.SYN, port=n % 2 + 1)) for n in range(8)]
+    assert told(scan) == {}
+
+
+def test_one_packet_of_a_far_future_ends_no_sample():
+    quality, tally = MirrorQuality(2, directed=False), Tally()
+    for number in range(8):
+        for step in range(4):
+            time_ns = (1 << 62) if (number, step) == (1, 2) else number * 10 + step
+            batch = frames.batch([(time_ns, bytes(60))])
+            heads = records(HEADER, 1)
+            heads["transport"] = TCP
+            fingerprint = np.array([1 + (number << 40)], np.uint64)
+            quality.watch(batch, heads, fingerprint, np.array([bool(step % 2)]))
+    quality.settle(tally)
+    assert tally.starting("mirror")["flows_watched"] >= 3
+
+
+def test_a_snapshot_goes_on_and_whoever_leaves_leaves_nothing():
+    raws = stream(0, 1, 3, 4, 6, 7)
+    whole = told(raws)
+    first = Classify(circle=None, parse_for=ParseFor.EVERYONE, keys=KEYS)
+    tally = Tally()
+    first.push(frames.batch(raws[:3]), tally)
+    second = Classify(circle=None, parse_for=ParseFor.EVERYONE, keys=KEYS)
+    second.restore(first.snapshot())
+    second.push(frames.batch(raws[3:], 4), tally)
+    assert tally.starting("mirror") == whole
+    gated = classify(a_circle())
+    gated.push(frames.batch(visit(MEMBER, "m.example")), tally)
+    assert np.count_nonzero(gated.snapshot()["mirror.0"])
+    gated.forget(np.array([0], np.int32))
+    assert not np.count_nonzero(gated.snapshot()["mirror.0"])
+
+
+def lost(raws: list[tuple[int, bytes]], cut: int = 0) -> tuple[int, int, int]:
+    """Flows whose name was lost to a gap, to the capture, and sessions; `cut` bytes off each."""
+    stage, tally = Classify(circle=None, parse_for=ParseFor.EVERYONE, keys=KEYS), Tally()
+    batch = frames.batch(raws)
+    shorter = batch.with_columns(captured_length=batch.captured_length - np.uint32(cut))
+    stage.push(shorter, tally)
+    stage.advance(END_OF_TIME, tally)
+    return tally.of("lost_gap"), tally.of("lost_cut"), tally.of("sessions:http")
+
+
+def test_a_flow_that_has_a_name_lost_none_however_many_gaps_it_has():
+    request = frames.get("named.example")
+    size = len(request)
+    segments = [(0, request), (size + 700, request), (2 * size + 700, request)]
+    raws = [(n, frames.tcp(raw, seq=1 + at)) for n, (at, raw) in enumerate(segments)]
+    assert lost(raws) == (0, 0, 1)
+    hidden = [(0, frames.tcp(seq=0, flags=frames.SYN)), (1, frames.tcp(request, seq=700))]
+    assert lost(hidden) == (0, 0, 1), "a gap in front, and named after it"
+    assert lost([hidden[0], (1, frames.tcp(request[:30], seq=1))]) == (1, 0, 0)
+
+
+def test_a_flow_whose_requests_are_all_cut_off_is_one_without_a_name():
+    request = frames.get("cut.example")
+    raws = [(n, frames.tcp(request, seq=1 + n * len(request))) for n in range(20)]
+    assert lost(raws, cut=12) == (0, 1, 0)
 
 
 def test_a_capture_that_cuts_packets_off_is_told_so():

@@ -21,7 +21,7 @@ class Direction:
     """What is known of one side's stream."""
 
     expected: int | None = None
-    missing: tuple[int, int] | None = None
+    missing: deque[list[int]] = field(default_factory=lambda: deque(maxlen=4))
     late: deque[tuple[int, int, int]] = field(default_factory=lambda: deque(maxlen=4))
 
 
@@ -42,15 +42,13 @@ class NaiveQuality:
         self.capacity = capacity
         self.flows: dict[int, Flow] = {}
         self.rate = 0
-        self.newest_ns = 0
         self.found: Counter[str] = Counter()
 
     def is_drawn(self, fingerprint: int, rate: int) -> bool:
         return fingerprint // 2 % 2**rate == 0
 
-    def packet(self, time_ns: int, captured: int, wire: int) -> None:
+    def packet(self, captured: int, wire: int) -> None:
         """Any packet."""
-        self.newest_ns = max(self.newest_ns, time_ns)
         self.found["packets_truncated"] += captured < wire
 
     def segment(
@@ -61,14 +59,14 @@ class NaiveQuality:
             return
         if fingerprint not in self.flows:
             if len(self.flows) >= self.capacity:
-                self.thin_out()
+                self.thin_out(time_ns)
                 if not self.is_drawn(fingerprint, self.rate):
                     return
             self.flows[fingerprint] = Flow()
         flow = self.flows[fingerprint]
         flow.seen_ns = time_ns
         before = flow.packets >= 3, flow.packets >= 3 and len(flow.sides) == 2
-        flow.packets += 1
+        flow.packets += not flags & SYN
         flow.sides.add(side)
         after = flow.packets >= 3, flow.packets >= 3 and len(flow.sides) == 2
         self.found["flows_watched"] += after[0] and not before[0]
@@ -92,23 +90,33 @@ class NaiveQuality:
         stop = (sequence + length) % SPACE
         ahead = ahead_of(sequence, half.expected)
         if abs(ahead) > 1 << 26:
-            half.missing, half.expected = None, stop
+            half.expected = stop
+            half.missing.clear()
+            half.late.clear()
         elif ahead > 0:
             self.found["holes"] += 1
-            half.missing, half.expected = (half.expected, sequence), stop
+            half.missing.append([half.expected, sequence])
+            half.expected = stop
         else:
-            if half.missing is not None:
-                start, end = half.missing
-                if ahead_of(sequence, start) <= 0 < ahead_of(stop, start):
-                    whole = ahead_of(stop, start) >= ahead_of(end, start)
-                    self.found["holes_filled"] += whole
-                    half.missing = None if whole else (stop, end)
+            for hole in half.missing:
+                self.fill(hole, sequence, stop)
             if ahead_of(stop, half.expected) > 0:
                 half.expected = stop
 
-    def thin_out(self) -> None:
+    def fill(self, hole: list[int], sequence: int, stop: int) -> None:
+        """Bytes at either end of a hole, or all over it."""
+        start, end = hole
+        if start == end:
+            return
+        if ahead_of(sequence, start) <= 0 < ahead_of(stop, start):
+            hole[0] = min(stop, end, key=lambda place: ahead_of(place, start))
+        elif ahead_of(sequence, start) > 0 and ahead_of(sequence, end) < 0 <= ahead_of(stop, end):
+            hole[1] = sequence
+        self.found["holes_filled"] += hole[0] == hole[1]
+
+    def thin_out(self, now_ns: int) -> None:
         """Let idle flows go, and then as many as must."""
-        live = {k: f for k, f in self.flows.items() if self.newest_ns - f.seen_ns <= 60 * 10**9}
+        live = {k: f for k, f in self.flows.items() if abs(now_ns - f.seen_ns) <= 60 * 10**9}
         for rate in range(max(self.rate - 1, 0), 64):
             self.flows = {k: f for k, f in live.items() if self.is_drawn(k, rate)}
             self.rate = rate

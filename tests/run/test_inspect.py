@@ -20,6 +20,7 @@ import zstandard
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from pipeline.capture.blocks import FileBytes
 from pipeline.run import inspect as module
 from pipeline.run.inspect import address_text, inspect
 from tests.capture.reading import read
@@ -119,6 +120,48 @@ def test_a_line_says_what_is_unusual_about_it(tmp_path):
     assert ["mirror", "one_way_share", "-"] in lines
 
 
+def unreadable_after(path, packets: int, failure: BaseException):
+    """Read a capture of which the system gives so many packets' bytes and then fails."""
+    held = path.read_bytes()[: 24 + packets * (len(path.read_bytes()) - 24) // 5]
+
+    def readinto(self, room, left=[held]):  # noqa: B006
+        if not left[0]:
+            raise failure
+        part, left[0] = left[0][: len(room)], left[0][len(room) :]
+        room[: len(part)] = part
+        return len(part)
+
+    return readinto
+
+
+@pytest.mark.parametrize("failure", [OSError(5, "Input/output error"), KeyboardInterrupt()])
+def test_what_was_found_before_the_reading_failed_is_printed(
+    tmp_path, monkeypatch, failure, capsys
+):
+    raws = [frames.tcp(frames.get("a.example"), port=n) for n in range(5)]
+    path = write(tmp_path / "c.pcap", raws)
+    monkeypatch.setattr(FileBytes, "readinto", unreadable_after(path, 4, failure))
+    out = io.StringIO()
+    if isinstance(failure, KeyboardInterrupt):
+        with pytest.raises(KeyboardInterrupt):
+            inspect([path], "jsonl", out)
+    else:
+        assert inspect([path], "jsonl", out) == 2
+        assert "Input/output error" in capsys.readouterr().err
+    assert out.getvalue().count("a.example") == 4
+
+
+def test_a_named_pipe_is_printed_as_it_comes(tmp_path):
+    path, fifo = write(tmp_path / "c.pcap", [frames.tcp(frames.get("a.example"))]), tmp_path / "f"
+    os.mkfifo(fifo)
+    command = [sys.executable, "-m", "pipeline.cli", "inspect", str(fifo), "--format", "jsonl"]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, cwd=REPOSITORY) as process:
+        with fifo.open("wb", buffering=0) as out:
+            out.write(path.read_bytes())
+            assert b"a.example" in process.stdout.readline()
+        assert process.wait() == 0
+
+
 def test_target_with_a_control_character_is_no_request(tmp_path):
     raw = frames.tcp(b"GET /a\x07b HTTP/1.1\r\nHost: shop.example\r\n\r\n")
     assert shown([write(tmp_path / "c.pcap", [raw])], "jsonl") == (0, "")
@@ -153,7 +196,7 @@ def test_counts_for_people_and_programs(capture):
         "sessions": {"http": 2, "tls": 1, "quic": 0},
         "faults": {},
         "mirror": {
-            "one_way_share": 1.0,
+            "one_way_share": None,
             "duplicate_share": 0.0,
             "gap_share": 0.0,
             "truncated_share": 0.0,

@@ -1,8 +1,10 @@
 """How good the mirror is, as shares: what it shows of which is not all that there was.
 
-    one_way_share       TCP flows of three packets and more of which one side was seen only
+    one_way_share       TCP flows of three packets and more, without SYNs, of which one side was
+                        seen only
     duplicate_share     segments that were shown twice within two milliseconds
-    gap_share           segments before which bytes are missing that never came
+    gap_share           segments before which bytes are missing that never came; of more than four
+                        gaps at once in a direction the older count, whatever fills them
     truncated_share     packets of which the capture kept a part
     unreadable_share    of all who asked for a host, those whose host is unknown, because of
                           hidden     an encrypted client hello: the provider's name is all there is
@@ -10,8 +12,11 @@
                           truncated  the capture cut them off
     weak_names          how many of those without a name have one from DNS answers
 
-A share of nothing is None. The first three are of the flows that were watched (a sample, where
-there are thousands); a gate lets one side be looked at, so one_way_share is None behind it.
+A share of nothing is None. The first three are of the flows that were watched: all while they are
+some two thousand at a time, else a sample, drawn anew by every run, so that they differ a little. A
+gate lets one side be looked at, so one_way_share is None behind it. What no reader of this page
+sees: packets of kinds that nobody reads are faults (ethertype_unknown, protocol_unknown), and a
+subscriber whose sign-in came too late is a skip (unbound).
 """
 
 from __future__ import annotations
@@ -19,20 +24,18 @@ from __future__ import annotations
 from pipeline.model.tally import Tally
 from pipeline.model.words import Protocol
 
-GAPS = ("hello_incomplete", "head_incomplete", "stream_gap")
 DIGITS = 6
 
 
 def mirror_quality(tally: Tally) -> dict[str, float | int | None]:
     """Shares and counts by name, from what was counted."""
-    seen, faults = tally.starting("mirror"), tally.starting("fault")
+    seen = tally.starting("mirror")
 
     def of(word: str) -> int:
         return seen.get(word, 0)
 
     flows, segments = of("flows_watched"), of("segments_watched")
-    gap = sum(faults.get(word, 0) for word in GAPS)
-    hidden, truncated = tally.of("hidden"), faults.get("payload_cut", 0)
+    hidden, gap, truncated = (tally.of(word) for word in ("hidden", "lost_gap", "lost_cut"))
     asked = sum(tally.of(f"sessions:{protocol.name.lower()}") for protocol in Protocol)
     return {
         "one_way_share": _share(flows - of("flows_both_ways"), flows),

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pipeline.model.tally import Tally
-from pipeline.run.quality import mirror_quality
+from pipeline.run.shares import mirror_quality
 
 NOTHING = {
     "one_way_share": None,
@@ -30,11 +30,10 @@ def test_each_share_is_of_what_it_can_be_part_of():
         ("classify", "weak", 5),
         ("classify", "sessions:tls", 70),
         ("classify", "sessions:quic", 20),
-        ("classify", "fault:hello_incomplete", 4),
-        ("classify", "fault:stream_gap", 3),
-        ("classify", "fault:head_incomplete", 1),
-        ("classify", "fault:payload_cut", 2),
-        ("classify", "fault:sni_bad", 50),
+        ("classify", "lost_gap", 8),
+        ("classify", "lost_cut", 2),
+        ("classify", "fault:hello_incomplete", 40),
+        ("classify", "fault:payload_cut", 50),
         ("mirror", "mirror:packets_truncated", 250),
         ("mirror", "mirror:flows_watched", 8),
         ("mirror", "mirror:flows_both_ways", 6),
