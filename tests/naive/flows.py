@@ -13,7 +13,7 @@ from collections.abc import Iterable
 from pipeline.classify.stage import Limits
 from pipeline.model.faults import Fault, Skip
 from pipeline.model.words import SessionFlag
-from tests.naive import http, tls
+from tests.naive import http, http2, tls
 from tests.naive.datagrams import Datagram
 from tests.naive.headers import Header
 from tests.naive.streams import (
@@ -443,8 +443,17 @@ class NaiveClassify:
     def _unit(self, flow: Flow, now: Now, raw: bytes) -> tuple[str, int]:
         if flow.state in ("chunk", "trailer"):
             return self._framing(flow, now, raw)
+        if flow.state == "frame":
+            return self._frame(flow, now, raw)
         if raw[0] == 0x16:
             return self._hello(flow, now, raw)
+        if raw.startswith(http2.PREFACE):
+            now.skip = Skip.PASSED
+            asked_for = flow.state == "head" and flow.upgrades
+            flow.state = "done" if asked_for else "frame"
+            return WHOLE, len(http2.PREFACE)
+        if http2.PREFACE.startswith(raw):
+            return NOT_YET, 0
         return self._head(flow, now, raw)
 
     def _hello(self, flow: Flow, now: Now, raw: bytes) -> tuple[str, int]:
@@ -477,6 +486,9 @@ class NaiveClassify:
 
     def _head(self, flow: Flow, now: Now, raw: bytes) -> tuple[str, int]:
         head = http.read_head(raw)
+        if head == http.NEVER and flow.state == "head" and flow.upgrades:
+            now.skip, flow.state = Skip.PASSED, "done"
+            return WHOLE, 0
         if isinstance(head, str):
             return head, 0
         kind, host = http.clean_host(head.host)
@@ -492,7 +504,7 @@ class NaiveClassify:
             self._fault(now, Fault.HOST_BAD)
         elif row := self._row(flow, now, "http", host, flags, again=False):
             row.method, row.target, row.referer = head.method, head.target, head.referer
-        flow.state, flow.tries = "head", self.limits.tries
+        flow.state, flow.tries, flow.upgrades = "head", self.limits.tries, head.upgrades
         after = head.size
         if head.method == 7:
             flow.state = "new"
@@ -504,6 +516,37 @@ class NaiveClassify:
         else:
             after += head.length or 0
         return WHOLE, after
+
+    def _frame(self, flow: Flow, now: Now, raw: bytes) -> tuple[str, int]:
+        found = http2.read_frame(raw, self.limits.unit_bytes)
+        if found == http2.NOT_YET:
+            return NOT_YET, 0
+        if isinstance(found, str):
+            too_long = found == http2.TOO_LONG
+            self._fault(now, Fault.HEAD_TOO_LONG if too_long else Fault.HEAD_BAD)
+            flow.state = "done"
+            return WHOLE, 0
+        stop, block = found
+        if block is None:
+            now.skip = Skip.PASSED
+            return WHOLE, stop
+        flow.state = "done"
+        now.named += 1  # a packet that ends a block counts as one that led to a name
+        request = http2.read_request(block)
+        if isinstance(request, Fault):
+            self.faults[request] += 1
+            return WHOLE, stop
+        flags = now.flags | (SessionFlag.DOCUMENT if request.document else 0)
+        flags |= SessionFlag.UNRELIABLE if request.hosts_differ else 0
+        flags |= SessionFlag.MIDSTREAM if flow.midstream else 0
+        flags |= SessionFlag.REPEAT if ("http", request.host) == (*flow.names, None)[0] else 0
+        self.rows.append(
+            Row(
+                now.time_ns, now.number, now.watermark_ns, "http", request.host, now.client, now.server, int(flags),
+                now.realm, request.method, request.target, request.referer,
+            )
+        )  # fmt: skip
+        return WHOLE, stop
 
     def _framing(self, flow: Flow, now: Now, raw: bytes) -> tuple[str, int]:
         if flow.state == "chunk":
