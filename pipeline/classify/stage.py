@@ -62,8 +62,8 @@ class Limits:
     `flows`: live flows, a power of two (176 bytes of memory a flow, taken as they come).
     `holdings`: units not whole yet at one time, each of up to `unit_bytes` and `pieces`, for
     `hold_ns` of packet time. `tries`: segments of a flow that may begin a unit, or attempts to open
-    its Initials, before it is left alone; `repeats`: segments after a hello that are still looked
-    at. `names`: further names of flows. `fragment_sets`: IP packets of which
+    its Initials, before it is left alone; `repeats`: segments or datagrams after a hello that are
+    still looked at. `names`: further names of flows. `fragment_sets`: IP packets of which
     fragments are kept, for `fragment_ns`, in `fragment_blocks` of 2 KiB.
     """
 

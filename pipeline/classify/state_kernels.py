@@ -26,7 +26,9 @@ SLOT = np.dtype(
         "itemsize": 64,
     }
 )  # fmt: skip
-"""A flow. `fingerprint` 0: empty. `first_sequence` is of its first byte, then of its last hello."""
+"""A flow. `fingerprint` 0: empty. `first_sequence` is of its first byte, then of its last hello; of
+UDP a mark of the connection id of that.
+"""
 
 QUEUED = np.dtype([("fingerprint", "u8"), ("queued_ns", "i8"), ("turn", "u4"), ("pad", "u4")])
 """A flow's turn in the queue of those that may have to leave."""

@@ -290,11 +290,11 @@ def _begin_row(track, flow, data, start, stop, protocol, flags, again):
     flags |= now.marks
     if seen:
         flags |= REPEAT
-    elif protocol == TLS and I64(flow.bits) & HELLO_NAMED:
+    elif protocol != HTTP and I64(flow.bits) & HELLO_NAMED:
         flags |= UNRELIABLE  # two hellos of one flow name two hosts
     if I64(flow.bits) & MIDSTREAM:
         flags |= FLAG_MIDSTREAM
-    if protocol == TLS:
+    if protocol != HTTP:
         flow.bits = I64(flow.bits) | HELLO_NAMED
     _fill_row(track, flow, track.rows[counts.rows], protocol, flags)
     copy_lower(data, start, stop, track.memory, counts.host)

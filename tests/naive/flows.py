@@ -583,11 +583,11 @@ class NaiveClassify:
         flags |= now.flags
         if seen:
             flags |= SessionFlag.REPEAT
-        elif flow.hello_named and protocol == "tls":
+        elif flow.hello_named and protocol != "http":
             flags |= SessionFlag.UNRELIABLE
         if flow.midstream:
             flags |= SessionFlag.MIDSTREAM
-        flow.hello_named |= protocol == "tls"
+        flow.hello_named |= protocol != "http"
         now.named += 1
         row = Row(
             now.time_ns, now.number, now.watermark_ns, protocol, host.decode(), now.client, now.server, int(flags),
