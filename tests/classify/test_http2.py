@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import itertools
+import subprocess
+import sys
 
 import hpack
 import numpy as np
@@ -25,6 +27,7 @@ from tests.classify.frames import END_HEADERS, PADDED, PREFACE, PRIORITY, block,
 from tests.classify.test_stage import MILLISECOND_NS, NOTHING, START_NS, named, talk, timed
 from tests.classify.test_track import KEYS, SMALL, compare, fast
 from tests.naive import http2 as naive
+from tests.need import REPOSITORY
 
 pytestmark = pytest.mark.filterwarnings("ignore:overflow encountered")  # without JIT
 OUTCOMES = {NOT_YET: naive.NOT_YET, BAD: naive.BAD, TOO_LONG: naive.TOO_LONG}
@@ -193,6 +196,11 @@ def test_what_a_request_says(fields, expected):
     if isinstance(found, naive.Request):
         found = (found.host, found.hosts_differ, found.document)
     assert found == expected
+
+
+def test_a_start_does_not_wait_for_the_library():
+    code = "import sys, pipeline.run.inspect, pipeline.run.replay; sys.exit('hpack' in sys.modules)"
+    subprocess.run([sys.executable, "-c", code], cwd=REPOSITORY, check=True)
 
 
 def bomb(entries: int) -> bytes:
