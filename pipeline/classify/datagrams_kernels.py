@@ -12,8 +12,12 @@ offset, as segments of TCP are: the first of two that overlap wins, a difference
 unreliable, and bytes, pieces, holdings and time are bounded. Pieces that touch are joined, so that
 a hello cut into a hundred frames needs few.
 
-Each Initial that is opened, or tried to, is a try of its flow; a flow without tries, or with its
-hello, is done. Most datagrams of a flow end there, unread. What an Initial costs stands in
+Each Initial that is opened, or tried to, is a try of its flow; a flow without tries is done. After
+a hello another connection may begin on the same ports: one that was begun to mislead is followed at
+once by the true one. So a few datagrams more are looked at (`repeats`), and an Initial of another
+connection id, long enough for a hello, that its own keys open begins anew; those of the hello's own
+id are passed over unopened, however many. A second name then makes the flow unreliable. Most
+datagrams of a flow come after that, unread. What an Initial costs stands in
 `pipeline/kernels/sealing.py`.
 """
 
@@ -26,12 +30,14 @@ from pipeline.classify import quic_kernels as quic
 from pipeline.classify import tls_kernels as tls
 from pipeline.classify.held_kernels import NO_ROOM, NOTHING_NEW, join_pieces, whole_until
 from pipeline.classify.segments_kernels import (
+    FLOW_DONE,
     HELLO_INCOMPLETE,
     HELLO_TOO_LONG,
     PAYLOAD_CUT,
     SEGMENTS_EXHAUSTED,
     begin_holding,
     count_held,
+    lose_try,
     release,
     store,
 )
@@ -40,8 +46,10 @@ from pipeline.classify.state_kernels import (
     CLIENT_SIDE,
     DONE,
     EVENTS,
+    HELLO_SEEN,
     LOST_CUT,
     LOST_GAP,
+    NEW,
     SEAL_ID,
     SEAL_LENGTH,
     SEAL_SALT,
@@ -59,7 +67,7 @@ from pipeline.classify.units_kernels import (
     note_fault,
 )
 from pipeline.kernels.bytes import be24, copy_bytes
-from pipeline.kernels.compile import routine
+from pipeline.kernels.compile import primitive, routine
 from pipeline.kernels.sealing import KEYS_BYTES, Q050, derive_keys
 from pipeline.model.faults import Fault, Skip
 
@@ -69,6 +77,8 @@ QUIC_UNREAD, UDP_SKIP = int(Skip.QUIC_UNREAD), int(Skip.UDP)
 SEALED = -1
 OPENED, KEPT = 1, 2  # what `kept` says of a datagram
 LARGEST_MAX = 0xFFFFFFFE
+ANOTHER_BYTES_MIN = 200  # a shorter Initial acknowledges, and has no hello in it
+MARK_PRIME, MARK_MASK = 0x01000193, 0xFFFFFFFF
 
 
 @routine
@@ -80,6 +90,9 @@ def take_datagram(track, flow, data, place, captured, length, side):
     now = track.desk.now
     now.kept = 0
     stop = place + captured
+    if flow.state == HELLO_SEEN and not _begins_another(track, flow, data, place, stop):
+        now.skip = FLOW_DONE
+        return
     if captured < 14:  # too short for any of them
         now.skip = UDP_SKIP
         return
@@ -104,6 +117,40 @@ def take_datagram(track, flow, data, place, captured, length, side):
             now.skip = QUIC_UNREAD if now.kept == 0 else PASSED
 
 
+@primitive
+def _is_over(flow):
+    """Is the hello of this flow known, or none to be had?"""
+    return flow.state == DONE or flow.state == HELLO_SEEN
+
+
+@routine
+def _begins_another(track, flow, data, at, stop):
+    """After a hello: does this datagram begin with the Initial of another connection?"""
+    cipher, long = track.cipher, track.desk.long
+    if quic.is_quic(data, at, stop - at) and quic.read_long(data, at, stop, long) == quic.INITIAL:
+        mark = _mark_of(data, long.ids_at, long.ids_length)
+        if mark == I64(flow.first_sequence):
+            return False
+        if long.stop - long.number_at >= ANOTHER_BYTES_MIN:
+            derive_keys(cipher, long.salt, data, long.ids_at, long.ids_length)
+            length, _ = quic.open_initial(cipher, data, at, long, I64(-1), track.plain)
+            if length >= 0:
+                flow.state = NEW
+                flow.tries = track.desk.limits.tries
+                return True
+    lose_try(flow)
+    return False
+
+
+@primitive
+def _mark_of(data, at, length):
+    """32 bits by which a connection id is known again."""
+    mark = length
+    for i in range(at, at + length):
+        mark = ((mark ^ I64(data[i])) * MARK_PRIME) & MARK_MASK
+    return mark
+
+
 @routine
 def _leave_alone(track, flow):
     """Nothing more is to be had of this flow."""
@@ -121,7 +168,7 @@ def _know_client(flow, side):
 def _take_packets(track, flow, data, at, stop, cut, side):
     """Take the packets of a datagram one after the other, until the hello is whole."""
     now, long = track.desk.now, track.desk.long
-    while at < stop and data[at] & 0x80 and flow.state != DONE and flow.tries > 0:
+    while at < stop and data[at] & 0x80 and not _is_over(flow) and flow.tries > 0:
         found = quic.read_long(data, at, stop, long)
         if found == quic.TOO_SHORT and cut:
             note_fault(track, PAYLOAD_CUT)
@@ -203,7 +250,7 @@ def _take_frames(track, flow, data, length):
     """Take the CRYPTO frames of an Initial that was opened."""
     long, plain = track.desk.long, track.plain
     at = I64(0)
-    while flow.state != DONE:
+    while not _is_over(flow):
         found, at = quic.next_crypto(plain, at, length, long)
         if found != quic.CRYPTO:
             if found == quic.BAD_FRAME:
@@ -216,17 +263,19 @@ def _take_frames(track, flow, data, length):
             _leave_alone(track, flow)
             return
         if flow.held == 0:
-            if long.offset == 0 and _is_whole(track, flow, plain, long.data_at, long.data_stop):
+            if long.offset == 0 and _is_whole(
+                track, flow, data, plain, long.data_at, long.data_stop
+            ):
                 return
             if flow.state == DONE or not begin_holding(track, flow):
                 return
             _seal_holding(track, flow, data)
-        if not _keep(track, flow):
+        if not _keep(track, flow, data):
             return
 
 
 @routine
-def _keep(track, flow):
+def _keep(track, flow, data):
     """Keep the data of a CRYPTO frame, and read the hello if it is whole now; False for no room."""
     now, long, limits = track.desk.now, track.desk.long, track.desk.limits
     length = long.data_stop - long.data_at
@@ -245,14 +294,14 @@ def _keep(track, flow):
     whole = whole_until(track.pieces, first, I64(track.holdings[h].pieces))
     if whole > 0:
         window = window_start(limits, h)
-        _is_whole(track, flow, track.memory, window, window + whole)
+        _is_whole(track, flow, data, track.memory, window, window + whole)
     return True
 
 
 @routine
-def _is_whole(track, flow, source, start, stop):
-    """Is the hello that begins `source[start:stop]` whole? Then its row is written; either way of
-    ending, with a name or because it can be none, the flow is done.
+def _is_whole(track, flow, data, source, start, stop):
+    """Is the hello that begins `source[start:stop]` whole? Then its row is written; `data` has the
+    packet at hand. Where it can be no hello the flow is done.
     """
     hello, long = track.desk.hello, track.desk.long
     google = long.salt == Q050
@@ -268,14 +317,30 @@ def _is_whole(track, flow, source, start, stop):
         note_fault(track, HELLO_TOO_LONG)
     elif needed == 0 or needed > stop - start:
         return False
-    elif google:
-        _name(track, flow, source, start, start + needed, True)
     else:
-        hello.body_at = start + 4
-        hello.body_stop = start + needed
-        _name(track, flow, source, start, start + needed, False)
+        if not google:
+            hello.body_at = start + 4
+            hello.body_stop = start + needed
+        _name(track, flow, source, start, start + needed, google)
+        _await_another(track, flow, data)
+        return True
     _leave_alone(track, flow)
     return True
+
+
+@routine
+def _await_another(track, flow, data):
+    """Note the connection id whose keys opened the hello, and let go of what was held for it."""
+    long, h = track.desk.long, I64(flow.held) - 1
+    if h >= 0:
+        memory, seal = track.memory, seal_start(track.desk.limits, h)
+        mark = _mark_of(memory, seal + SEAL_ID, I64(memory[seal + SEAL_LENGTH]))
+    else:
+        mark = _mark_of(data, long.ids_at, long.ids_length)
+    release(track, flow)
+    flow.first_sequence = mark
+    flow.state = HELLO_SEEN
+    flow.tries = track.desk.limits.repeats
 
 
 @routine

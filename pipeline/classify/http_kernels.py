@@ -6,6 +6,8 @@ A head is whole when its empty line is there. A bare line feed ends a line too, 
 head are passed over (RFC 9112, 2.2), unknown methods are methods. What the body is, the head says:
 `Content-Length`, or chunks, whose own framing is read so that no body can pass for a request; two
 lengths that disagree leave it unknown. A folded Host is kept with its line end, and so is no name.
+An `Upgrade` is noted: where the server takes it, what follows is of another protocol (RFC 9110,
+7.8), and only that it is no request head tells so to who sees one direction.
 
 Of the values only the places of Host, target and Referer are noted. Cookies are not even looked at.
 """
@@ -14,6 +16,7 @@ from __future__ import annotations
 
 import numpy as np
 
+from pipeline.classify.names_kernels import HOST_NONE, clean_host
 from pipeline.classify.tls_kernels import BAD, NEVER, NOT_YET, WHOLE
 from pipeline.kernels.bytes import holds_letters, is_digit, lower, same_letters, same_text
 from pipeline.kernels.compile import primitive, routine
@@ -35,6 +38,7 @@ def _word(text: str) -> np.ndarray:
 
 
 HOST, ACCEPT, REFERER, PURPOSE = _word("host"), _word("accept"), _word("referer"), _word("purpose")
+UPGRADE = _word("upgrade")
 SEC_PURPOSE, X_MOZ = _word("sec-purpose"), _word("x-moz")
 SEC_FETCH_DEST, X_REQUESTED_WITH = _word("sec-fetch-dest"), _word("x-requested-with")
 CONTENT_LENGTH, TRANSFER_ENCODING = _word("content-length"), _word("transfer-encoding")
@@ -101,7 +105,7 @@ def read_head(data, start, stop, head):
         return NEVER
     head.host_at = head.host_stop = head.authority_at = head.authority_stop = 0
     head.referer_at = head.referer_stop = head.disagrees = head.document = 0
-    head.chunked = head.accepts = head.not_document = 0
+    head.chunked = head.accepts = head.not_document = head.upgrades = 0
     head.body_length = NO_LENGTH
     at = start
     while at < stop and (data[at] == 13 or data[at] == 10):
@@ -230,6 +234,8 @@ def _read_field(data, at, stop, head):
             head.accepts = OTHER_ACCEPT
     elif length == 7 and same_letters(data, at, name_stop, REFERER):
         head.referer_at, head.referer_stop = start, stop
+    elif length == 7 and same_letters(data, at, name_stop, UPGRADE):
+        head.upgrades = 1
     elif length == 14 and same_letters(data, at, name_stop, CONTENT_LENGTH):
         _read_length(data, start, stop, head)
     elif length == 17 and same_letters(data, at, name_stop, TRANSFER_ENCODING):
@@ -240,6 +246,22 @@ def _read_field(data, at, stop, head):
     elif _rules_out_document(data, at, name_stop, start, stop):
         head.not_document = 1
     return False
+
+
+@routine
+def choose_host(data, head):
+    """The host of the head just read: its Host, or else the authority of its target.
+
+    What `clean_host` says of it, where it starts and stops, and whether the head names two.
+    """
+    kind, start, stop = clean_host(data, head.host_at, head.host_stop)
+    other, other_start, other_stop = clean_host(data, head.authority_at, head.authority_stop)
+    differ = head.disagrees == 1
+    if kind == HOST_NONE:
+        return other, other_start, other_stop, differ
+    if other != HOST_NONE and not same_text(data, start, stop, other_start, other_stop):
+        differ = True
+    return kind, start, stop, differ
 
 
 @routine

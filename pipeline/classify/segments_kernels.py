@@ -186,12 +186,13 @@ def _begin_anywhere(track, flow, data, start, stop, sequence):
         return True
     from_server = _is_from_server(data, start, stop)
     track.desk.now.skip = NOT_A_CLIENT if from_server else OTHER_PROTOCOL
-    _lose_try(flow)
+    lose_try(flow)
     return False
 
 
 @routine
-def _lose_try(flow):
+def lose_try(flow):
+    """One segment or datagram less in which something may begin; with the last the flow is done."""
     flow.tries = max(I64(flow.tries) - 1, 0)
     if flow.tries == 0:
         flow.state = DONE
@@ -213,7 +214,7 @@ def _take_repeat(track, flow, data, start, stop, sequence):
         before = I64(CHANGE_CIPHER_SPEC_BYTES)
     if stop - start - before < UNIT_BYTES_MIN or not tls.starts_hello(data, start + before, stop):
         track.desk.now.skip = FLOW_DONE
-        _lose_try(flow)
+        lose_try(flow)
         return I64(-1)
     if sequence == I64(flow.first_sequence):
         outcome = tls.gather_hello(
@@ -235,7 +236,7 @@ def _after_never(track, flow):
     if track.desk.now.skip == 0:
         track.desk.now.skip = OTHER_PROTOCOL
     begin_other(flow, False)
-    _lose_try(flow)
+    lose_try(flow)
 
 
 @routine

@@ -1,4 +1,4 @@
-"""Packets to sessions: who named which host, by TLS or HTTP/1, of those who may be looked at.
+"""Packets to sessions: who named which host, by TLS, QUIC or HTTP, of those who may be looked at.
 
 The stage walks headers, asks the gate for every packet (no gate in `inspect`), finds the flow, and
 takes what the client says until a hello or a request head is whole. Nothing is kept of a packet
@@ -20,6 +20,7 @@ from pipeline.classify.flows_kernels import copy_flows
 from pipeline.classify.fragments import Fragments
 from pipeline.classify.gate_kernels import pass_gate
 from pipeline.classify.headers import walk
+from pipeline.classify.http2 import open_blocks
 from pipeline.classify.quality import MirrorQuality
 from pipeline.classify.state_kernels import Track
 from pipeline.classify.track_kernels import (
@@ -70,10 +71,11 @@ class Limits:
     `flows`: live flows, a power of two (176 bytes of memory a flow, taken as they come).
     `holdings`: units not whole yet at one time, each of up to `unit_bytes` and `pieces`, for
     `hold_ns` of packet time. `tries`: segments of a flow that may begin a unit, or attempts to open
-    its Initials, before it is left alone; `repeats`: segments after a hello that are still looked
-    at. `names`: further names of flows. `fragment_sets`: IP packets of which fragments are kept,
-    for `fragment_ns`, in `fragment_blocks` of 2 KiB. `watched`: flows that the mirror is judged by.
-    `answers`: addresses that DNS answers told, a power of two, each for `answer_ns`.
+    its Initials, before it is left alone; `repeats`: segments or datagrams after a hello that are
+    still looked at. `names`: further names of flows. `fragment_sets`: IP packets of which
+    fragments are kept, for `fragment_ns`, in `fragment_blocks` of 2 KiB. `watched`: flows that the
+    mirror is judged by. `answers`: addresses that DNS answers told, a power of two, each for
+    `answer_ns`.
     """
 
     flows: int = 1 << 20
@@ -146,12 +148,13 @@ class Classify:
         self._prefixes = np.array([p[:2] for p in subscriber_prefixes], np.uint64).reshape(-1, 2)
         self._lengths = np.array([p[2] for p in subscriber_prefixes], np.int64)
         self._cipher = CipherDesk(native)
-        self._track = _allocate(limits, words_of(keys.address), self._cipher)
+        self._key = words_of(keys.address)
+        self._track = _allocate(limits, self._key, self._cipher)
         self._fragments = Fragments(
             limits.fragment_sets,
             limits.fragment_blocks,
             limits.fragment_ns,
-            words_of(keys.address),
+            self._key,
         )
         self._quality = MirrorQuality(limits.watched, directed=self._circle is not None)
         self._counts = self._track.desk["counts"][0]
@@ -220,7 +223,9 @@ class Classify:
         if self._fragments.busy:
             self._fragments.advance(int(self._counts["watermark_ns"]))
         self._check()
-        if self._found or self._counts["rows"] >= self._at_once or self._at_once == 1:
+        waiting = self._counts["rows"] < self._at_once and self._at_once > 1
+        # Header blocks have cookies in them: they do not wait.
+        if self._found or not waiting or self._counts["packed"]:
             return self.take(tally)
         return self._nothing
 
@@ -276,8 +281,13 @@ class Classify:
         size = int(self._counts["rows"])
         if size:
             rows = np.asarray(self._track.rows[:size])
-            start = self._limits.unit_bytes
-            self._found.append(_sessions(rows, self._track.memory, start))
+            memory, start = self._track.memory, self._limits.unit_bytes
+            found = _sessions(rows, memory, start)
+            if self._counts["packed"]:
+                start += TEXTS.index("target") * TEXT_BYTES
+                memory[start : int(self._counts["target"])] = 0
+                found = open_blocks(found, rows, (self._key[0], self._key[1]), self._tallied)
+            self._found.append(found)
             _empty_rows(self._counts, self._limits)
 
     def _widen(self) -> None:
@@ -393,7 +403,7 @@ def _allocate(limits: Limits, key: np.ndarray, cipher: CipherDesk) -> Track:
 
 def _empty_rows(counts: np.void, limits: Limits) -> None:
     """Let rows and their texts begin anew."""
-    counts["rows"] = 0
+    counts["rows"] = counts["packed"] = 0
     for number, name in enumerate(TEXTS):
         counts[name] = limits.unit_bytes + number * TEXT_BYTES
 

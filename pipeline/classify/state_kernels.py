@@ -21,12 +21,14 @@ SLOT = np.dtype(
         ],
         "formats": [
             "u8", "i8", "i8", "u8", "u4", "u4", "u4", "i4", "i4", "i4",
-            "u1", "u1", "u1", "u1", "u1",
+            "u1", "u2", "u1", "u1", "u1",
         ],
         "itemsize": 64,
     }
 )  # fmt: skip
-"""A flow. `fingerprint` 0: empty. `first_sequence` is of its first byte, then of its last hello."""
+"""A flow. `fingerprint` 0: empty. `first_sequence` is of its first byte, then of its last hello; of
+UDP a mark of the connection id of that.
+"""
 
 QUEUED = np.dtype([("fingerprint", "u8"), ("queued_ns", "i8"), ("turn", "u4"), ("pad", "u4")])
 """A flow's turn in the queue of those that may have to leave."""
@@ -55,18 +57,22 @@ ROW = np.dtype(
         ("client_lo", "u8"), ("server_hi", "u8"), ("server_lo", "u8"), ("flow_hi", "u8"),
         ("flow_lo", "u8"), ("host_stop", "i8"), ("target_stop", "i8"), ("referer_stop", "i8"),
         ("alpn_stop", "i8"), ("subscriber", "i4"), ("marks", "u4"), ("client_port", "u2"),
-        ("server_port", "u2"), ("protocol", "u1"), ("basis", "u1"), ("method", "u1"), ("pad", "u1"),
-        ("realm", "u4"), ("source", "u4"),
+        ("server_port", "u2"), ("protocol", "u1"), ("basis", "u1"), ("method", "u1"),
+        ("packed", "u1"), ("realm", "u4"), ("first_name", "u4"), ("source", "u4"), ("pad", "u4"),
     ]
 )  # fmt: skip
-"""A session; its texts end at `*_stop` in memory, and begin where those of the row before end."""
+"""A session; its texts end at `*_stop` in memory, and begin where those of the row before end.
+
+Where it is `packed` it has no host yet, its target is a header block of HTTP/2 as it was sent, and
+`first_name` is half of the hash of the first name that its flow gave, 0 for none.
+"""
 
 COUNTS = np.dtype(
     [
         ("watermark_ns", "i8"), ("flows", "i8"), ("queue_head", "i8"), ("queued", "i8"),
         ("turn", "i8"), ("free_name", "i8"), ("free_holding", "i8"), ("oldest", "i8"),
         ("youngest", "i8"), ("held_rows", "i8"), ("rows", "i8"), ("host", "i8"), ("target", "i8"),
-        ("referer", "i8"), ("alpn", "i8"),
+        ("referer", "i8"), ("alpn", "i8"), ("packed", "i8"),
     ]
 )  # fmt: skip
 """How far each of the parts is filled, and where its lists begin."""
@@ -107,6 +113,7 @@ HEAD = np.dtype(
         ("authority_at", "i8"), ("authority_stop", "i8"), ("referer_at", "i8"),
         ("referer_stop", "i8"),
         ("body_length", "i8"), ("chunked", "i8"), ("accepts", "i8"), ("not_document", "i8"),
+        ("upgrades", "i8"),
     ]
 )  # fmt: skip
 """Where in the bytes a request head has what, and what it says of its body."""
@@ -132,9 +139,9 @@ DESK = np.dtype(
 """All that there is one of."""
 
 # What is known of a flow's client direction: nothing; that it is neither; where the next request
-# head,
-# chunk or trailer line begins; that its hello was seen; that nothing more is to come.
-NEW, OTHER, AT_HEAD, AT_CHUNK, AT_TRAILER, HELLO_SEEN, DONE = range(7)
+# head, chunk or trailer line begins; that its hello was seen; that nothing more is to come; where
+# the next frame of HTTP/2 begins.
+NEW, OTHER, AT_HEAD, AT_CHUNK, AT_TRAILER, HELLO_SEEN, DONE, AT_FRAME = range(8)
 
 # How memory is divided: a hello put together from records, then host, target, referer and ALPN of
 # rows, then the windows of holdings. Scratch and each window have `unit_bytes`.
@@ -146,7 +153,8 @@ SEAL_SALT, SEAL_LENGTH, SEAL_ID, SEAL_BYTES = 44, 45, 46, 72
 
 # What a flow's `bits` say.
 HAS_SEQUENCE, CLIENT_KNOWN, CLIENT_SIDE, MIDSTREAM, HELLO_NAMED, ANSWERED = 1, 2, 4, 8, 16, 32
-LOST_GAP, LOST_CUT = 64, 128  # it has no name yet, for a gap, or for what the capture cut off
+UPGRADES = 64  # its last request asked for another protocol
+LOST_GAP, LOST_CUT = 128, 256  # it has no name yet, for a gap, or for what the capture cut off
 
 # Rows of `tallied`: what became of packets, what befell flows and holdings later, and sums.
 ROW_FAULTS, ROW_SKIPS, EVENTS, SUMS = range(4)

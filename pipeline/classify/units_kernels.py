@@ -1,14 +1,16 @@
-"""Units of a client's stream, hellos and heads, become rows of a SessionBatch.
+"""Units of a client's stream, hellos, heads and frames, become rows of a SessionBatch.
 
 `take_unit` reads one unit where one is expected and moves the flow's state on. A body is never
 read: its length moves the place of the next unit, and of chunks only the size lines are read. A row
-is written when its unit is whole, with time and packet number of its first byte.
+is written when its unit is whole, with time and packet number of its first byte. Of HTTP/2 it holds
+the header block as it was sent: the stage opens that, and only then is the session counted.
 """
 
 from __future__ import annotations
 
 import numpy as np
 
+from pipeline.classify import http2_kernels as http2
 from pipeline.classify import http_kernels as http
 from pipeline.classify import tls_kernels as tls
 from pipeline.classify.answers_kernels import NAME_BYTES, find_answer
@@ -23,6 +25,7 @@ from pipeline.classify.names_kernels import (
 )
 from pipeline.classify.state_kernels import (
     AT_CHUNK,
+    AT_FRAME,
     AT_HEAD,
     AT_TRAILER,
     DONE,
@@ -42,8 +45,9 @@ from pipeline.classify.state_kernels import (
     SUM_SESSIONS,
     SUM_WEAK,
     SUMS,
+    UPGRADES,
 )
-from pipeline.kernels.bytes import copy_bytes, same_text
+from pipeline.kernels.bytes import copy_bytes
 from pipeline.kernels.compile import primitive, routine
 from pipeline.kernels.hashing import siphash128_words
 from pipeline.model.faults import Fault, Skip
@@ -55,6 +59,7 @@ WHOLE, NOT_YET, NEVER = tls.WHOLE, tls.NOT_YET, tls.NEVER
 BODY_BYTES_MAX = 1 << 30  # a longer one would outrun what sequence numbers tell of before and after
 HELLO_BAD, HELLO_TOO_LONG = int(Fault.HELLO_BAD), int(Fault.HELLO_TOO_LONG)
 SNI_BAD, HOST_BAD, HEAD_BAD = int(Fault.SNI_BAD), int(Fault.HOST_BAD), int(Fault.HEAD_BAD)
+HEAD_TOO_LONG = int(Fault.HEAD_TOO_LONG)
 NO_NAME, NOT_A_CLIENT, PASSED = int(Skip.NO_NAME), int(Skip.NOT_A_CLIENT), int(Skip.PASSED)
 HTTP, TLS, QUIC = int(Protocol.HTTP), int(Protocol.TLS), int(Protocol.QUIC)
 DOCUMENT, REPEAT = int(SessionFlag.DOCUMENT), int(SessionFlag.REPEAT)
@@ -90,8 +95,12 @@ def take_unit(track, flow, data, start, stop):
     """
     if flow.state == AT_CHUNK or flow.state == AT_TRAILER:
         return _take_framing(track, flow, data, start, stop)
+    if flow.state == AT_FRAME:
+        return _take_frame(track, flow, data, start, stop)
     if data[start] == tls.HANDSHAKE:
         return _take_hello(track, flow, data, start, stop)
+    if http2.starts_preface(data, start, stop):
+        return _take_preface(track, flow, start, stop)
     return _take_head(track, flow, data, start, stop)
 
 
@@ -193,11 +202,15 @@ def name_weakly(track, flow, protocol, again):
 def _take_head(track, flow, data, start, stop):
     head = track.desk.head
     outcome = http.read_head(data, start, stop, head)
+    bits = I64(flow.bits)
+    if outcome == NEVER and flow.state == AT_HEAD and bits & UPGRADES:
+        return _end_upgraded(track, flow, start)
     if outcome != WHOLE:
         return outcome, start
     _name_of_head(track, flow, data)
     after = head.stop
     flow.state = AT_HEAD
+    flow.bits = bits | UPGRADES if head.upgrades == 1 else bits & ~UPGRADES
     flow.tries = track.desk.limits.tries
     if head.method == http.IS_CONNECT:
         flow.state = NEW  # what is inside the tunnel begins anew
@@ -215,14 +228,9 @@ def _take_head(track, flow, data, start, stop):
 def _name_of_head(track, flow, data):
     """Write the row of the head just read, under its Host or else the authority of its target."""
     head = track.desk.head
-    kind, start, stop = clean_host(data, head.host_at, head.host_stop)
-    other, other_start, other_stop = clean_host(data, head.authority_at, head.authority_stop)
+    kind, start, stop, differ = http.choose_host(data, head)
     flags = DOCUMENT if head.document == 1 else 0
-    if head.disagrees == 1:
-        flags |= UNRELIABLE
-    if kind == HOST_NONE:
-        kind, start, stop = other, other_start, other_stop
-    elif other != HOST_NONE and not same_text(data, start, stop, other_start, other_stop):
+    if differ:
         flags |= UNRELIABLE
     if kind == HOST_NONE:
         track.desk.now.skip = NO_NAME
@@ -237,6 +245,64 @@ def _name_of_head(track, flow, data):
         copy_bytes(data, start, stop, track.memory, counts.referer)
         counts.referer += stop - start
         _end_row(track, head.method)
+
+
+@routine
+def _end_upgraded(track, flow, start):
+    """It speaks what its last request asked to go on with: nothing more is to come."""
+    track.desk.now.skip = PASSED
+    flow.state = DONE
+    return WHOLE, start
+
+
+@routine
+def _take_preface(track, flow, start, stop):
+    """The preface of HTTP/2. Behind a request that asked for it, that request was the first."""
+    if stop - start < len(http2.PREFACE):
+        return NOT_YET, start
+    if flow.state == AT_HEAD and I64(flow.bits) & UPGRADES:
+        return _end_upgraded(track, flow, start)
+    track.desk.now.skip = PASSED
+    flow.state = AT_FRAME
+    return WHOLE, start + len(http2.PREFACE)
+
+
+@routine
+def _take_frame(track, flow, data, start, stop):
+    """A frame of HTTP/2, of which the first with a request is the last that is looked at."""
+    head = track.desk.head
+    outcome = http2.read_frame(data, start, stop, track.desk.limits.unit_bytes, head)
+    if outcome == NOT_YET:
+        return NOT_YET, start
+    if outcome != WHOLE:
+        note_fault(track, HEAD_TOO_LONG if outcome == tls.TOO_LONG else HEAD_BAD)
+        flow.state = DONE
+        return WHOLE, start
+    if head.body_length == http2.NO_BLOCK:
+        track.desk.now.skip = PASSED
+    else:
+        _write_block(track, flow, data, start)
+        flow.state = DONE
+    return WHOLE, head.stop
+
+
+@routine
+def _write_block(track, flow, data, start):
+    """Write the row of the header block that was found, whatever it may say.
+
+    Here it is not known what host it names, so neither is it given to the flow.
+    """
+    counts, marks = track.desk.counts, track.desk.now.marks
+    if I64(flow.bits) & MIDSTREAM:
+        marks |= FLAG_MIDSTREAM
+    _find_name(track, flow)
+    row = track.rows[counts.rows]
+    _fill_row(track, flow, row, HTTP, marks)
+    row.packed = 1
+    row.first_name = flow.name & U64(0xFFFFFFFF)
+    counts.packed += 1
+    counts.target = http2.copy_block(data, start, track.desk.head, track.memory, counts.target)
+    _close_row(counts, row, 0)
 
 
 @routine
@@ -274,15 +340,29 @@ def _begin_row(track, flow, data, start, stop, protocol, flags, again):
     flags |= now.marks
     if seen:
         flags |= REPEAT
-    elif protocol == TLS and I64(flow.bits) & HELLO_NAMED and flags & WEAK == 0:
+    elif protocol != HTTP and I64(flow.bits) & HELLO_NAMED and flags & WEAK == 0:
         flags |= UNRELIABLE  # two hellos of one flow name two hosts
     if I64(flow.bits) & MIDSTREAM:
         flags |= FLAG_MIDSTREAM
     if flags & WEAK == 0:
         _find_name(track, flow)
-        if protocol == TLS:
+        if protocol != HTTP:
             flow.bits = I64(flow.bits) | HELLO_NAMED
-    row = track.rows[counts.rows]
+    copy_lower(data, start, stop, track.memory, counts.host)
+    host_stop = counts.host + stop - start
+    own = protocol != HTTP and flags & WEAK == 0
+    if own and is_outer_name(track.memory, counts.host, host_stop):
+        flags |= HIDDEN
+        track.desk.tallied[SUMS, SUM_HIDDEN] += 0 if seen else 1
+    _fill_row(track, flow, track.rows[counts.rows], protocol, flags)
+    counts.host = host_stop
+    return True
+
+
+@routine
+def _fill_row(track, flow, row, protocol, flags):
+    """Write what a row says of its flow and its packet, which it names."""
+    limits, now = track.desk.limits, track.desk.now
     row.first_ns = now.time_ns
     row.watermark_ns = now.watermark_ns
     row.packet_number = now.number
@@ -295,6 +375,7 @@ def _begin_row(track, flow, data, start, stop, protocol, flags, again):
     row.source = now.source
     row.protocol = protocol
     row.marks = flags
+    row.packed = 0
     hashed = track.desk.hashed
     hashed[0, 0], hashed[0, 1] = now.client_hi, now.client_lo
     hashed[0, 2], hashed[0, 3] = now.server_hi, now.server_lo
@@ -302,28 +383,25 @@ def _begin_row(track, flow, data, start, stop, protocol, flags, again):
     hashed[0, 5] = U64(flow.first_ns)
     siphash128_words(limits.key0, limits.key1, hashed, track.desk.digested)
     row.flow_hi, row.flow_lo = track.desk.digested[0, 0], track.desk.digested[0, 1]
-    copy_lower(data, start, stop, track.memory, counts.host)
-    host_stop = counts.host + stop - start
-    own = protocol != HTTP and flags & WEAK == 0
-    if own and is_outer_name(track.memory, counts.host, host_stop):
-        row.marks = flags | HIDDEN
-        track.desk.tallied[SUMS, SUM_HIDDEN] += 0 if seen else 1
-    counts.host = host_stop
     now.named += 1
-    return True
 
 
 @routine
 def _end_row(track, method):
     counts = track.desk.counts
     row = track.rows[counts.rows]
-    row.method = method
-    row.host_stop, row.target_stop = counts.host, counts.target
-    row.referer_stop, row.alpn_stop = counts.referer, counts.alpn
-    counts.rows += 1
+    _close_row(counts, row, method)
     if I64(row.marks) & REPEAT:
         track.desk.tallied[SUMS, SUM_REPEATS] += 1
     elif I64(row.marks) & WEAK:
         track.desk.tallied[SUMS, SUM_WEAK] += 1
     else:
         track.desk.tallied[SUMS, SUM_SESSIONS + row.protocol] += 1
+
+
+@primitive
+def _close_row(counts, row, method):
+    row.method = method
+    row.host_stop, row.target_stop = counts.host, counts.target
+    row.referer_stop, row.alpn_stop = counts.referer, counts.alpn
+    counts.rows += 1

@@ -6,6 +6,7 @@ import ipaddress
 import struct
 from collections.abc import Sequence
 
+import hpack
 import numpy as np
 
 from pipeline.model.batches import PacketBatch
@@ -167,3 +168,31 @@ def get(host: str = "news.example", target: str = "/", *fields: str) -> bytes:
     """A GET request head."""
     lines = [f"GET {target} HTTP/1.1", f"Host: {host}", *fields, "", ""]
     return "\r\n".join(lines).encode()
+
+
+PREFACE = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
+SETTINGS, WINDOW = (4, 0, 0, bytes.fromhex("000300000064")), (8, 0, 0, bytes.fromhex("00ff0000"))
+END_STREAM, END_HEADERS, PADDED, PRIORITY = 1, 4, 8, 32
+
+
+def frame(kind: int, flags: int, stream: int, payload: bytes) -> bytes:
+    """A frame of HTTP/2."""
+    return struct.pack(">I", len(payload))[1:] + struct.pack(">BBI", kind, flags, stream) + payload
+
+
+def block(*fields: tuple[str | bytes, str | bytes]) -> bytes:
+    """A header block of these fields."""
+    return hpack.Encoder().encode(fields)
+
+
+def request_block(host: str = "h2.example", path: str = "/", method: str = "GET", *more) -> bytes:
+    """The header block of a request."""
+    first = [(":method", method), (":scheme", "http"), (":authority", host), (":path", path)]
+    return block(*first, *more)
+
+
+def prior_knowledge(content: bytes | None = None, stream: int = 1, *before) -> bytes:
+    """A client's stream from the preface to a whole header block."""
+    content = request_block() if content is None else content
+    frames = [SETTINGS, WINDOW, *before, (1, END_HEADERS | END_STREAM, stream, content)]
+    return PREFACE + b"".join(frame(*f) for f in frames)

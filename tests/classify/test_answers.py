@@ -15,7 +15,7 @@ from tests.classify import frames
 from tests.classify.test_gate import MEMBER, OUTSIDER, a_circle, classify
 from tests.classify.test_stage import START_NS, named, talk, timed
 from tests.classify.test_track import KEYS, compare, rows_of
-from tests.naive.flows import OUTER_NAMES
+from tests.naive.units import OUTER_NAMES
 
 pytestmark = pytest.mark.filterwarnings("ignore:overflow encountered")  # without JIT
 SECOND_NS = 1_000_000_000

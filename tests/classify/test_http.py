@@ -82,6 +82,7 @@ def reading(raw: bytes) -> naive.Head | str:
         length=None if length == http.NO_LENGTH else length,
         chunked=bool(head["chunked"]),
         document=bool(head["document"]),
+        upgrades=bool(head["upgrades"]),
     )
 
 
@@ -103,7 +104,7 @@ VALUES = st.sampled_from([
 ])  # fmt: skip
 FIELDS = st.sampled_from([
     "Host", "host", "HOST ", "Accept", "Referer", "Content-Length", "content-length", "Transfer-Encoding", "Sec-Fetch-Dest",
-    "X-Requested-With", "Purpose", "Sec-Purpose", "X-Moz", "Cookie", "", "Hos", "X Y", "\tHost",
+    "X-Requested-With", "Upgrade", "Purpose", "Sec-Purpose", "X-Moz", "Cookie", "", "Hos", "X Y", "\tHost",
 ])  # fmt: skip
 COLONS = st.sampled_from([":", ": ", ":\t ", " :", ""])
 TARGETS = st.sampled_from([

@@ -121,6 +121,15 @@ UNITS = st.one_of(
         + b"".join(b"%x;x\r\n%s\r\n" % (len(c), c) for c in chunks)
         + b"0\r\nTrailer: x\r\n\r\n"
     ),
+    st.builds(frames.get, st.just("chat.example"), st.just("/"), st.sampled_from(["Upgrade: websocket", "Upgrade: h2c"])),
+    st.builds(
+        frames.prior_knowledge,
+        st.sampled_from([None, frames.request_block("shop.example", "/x.js"), frames.request_block(""), frames.request_block("a b"), b"\xff", b""]),
+        st.sampled_from([1, 1, 3, 2]),
+    ),
+    st.sampled_from([frames.PREFACE, frames.PREFACE + frames.frame(0, 0, 1, b"x"), frames.PREFACE + frames.frame(1, 0, 1, frames.request_block()[:9])]),
+    st.sampled_from([b"\x82\x85mask\0\0\0\0\0", b"A\xfe", b"\x41\x83mask\0\0\0"]),
+    st.sampled_from([b"CONNECT shop.example:443 HTTP/1.1\r\n\r\n", b"CONNECT h2.example:80 HTTP/1.1\r\n\r\n"]),
     st.just(b"CONNECT shop.example:443 HTTP/1.1\r\nHost: proxy.example\r\n\r\n"),
     st.sampled_from([b"\x14\x03\x03\x00\x01\x01", b"\r\n", b"EHLO mail.example\r\n", frames.server_hello(), b"HTTP/1.1 200 OK\r\n\r\n"]),
     st.binary(max_size=20),

@@ -23,6 +23,9 @@ class Datagram:
 
     def take(self) -> None:
         """Take it."""
+        if self.flow.state == "hello" and not self.another():
+            self.now.skip = Skip.FLOW_DONE
+            return
         if len(self.raw) < 14:
             self.now.skip = Skip.UDP
             return
@@ -45,6 +48,22 @@ class Datagram:
         else:
             self.now.skip = Skip.PASSED if self.opened else Skip.QUIC_UNREAD
 
+    def another(self) -> bool:
+        """After a hello: does the datagram begin with an Initial of another connection?"""
+        flow = self.flow
+        packet = None
+        if len(self.raw) >= 7 and quic.is_quic(self.raw):
+            packet = quic.read_long(self.raw)
+        if isinstance(packet, quic.Long) and packet.kind == "i":
+            if packet.dcid == flow.hello_id:
+                return False
+            keys = quic.client_keys(packet.salt, packet.dcid)
+            if len(packet.raw) - packet.number_at >= 200 and quic.open_initial(packet, keys, -1):
+                flow.state, flow.tries = "new", self.twin.limits.tries
+                return True
+        self.twin._lose_try(flow)
+        return False
+
     def fault(self, fault: Fault) -> None:
         self.twin._fault(self.now, fault)
 
@@ -56,7 +75,7 @@ class Datagram:
     def packets(self, raw: bytes) -> None:
         """The packets of the datagram, until the hello is whole."""
         flow = self.flow
-        while raw[:1] >= b"\x80" and flow.state != "done" and flow.tries:
+        while raw[:1] >= b"\x80" and flow.state not in ("done", "hello") and flow.tries:
             packet = quic.read_long(raw)
             if isinstance(packet, str):
                 cut = packet == quic.SHORT and self.cut
@@ -106,7 +125,7 @@ class Datagram:
             if flow.holding is None:
                 if offset == 0:
                     self.whole(data, seal)
-                    if flow.state == "done":
+                    if flow.state in ("done", "hello"):
                         return
                 flow.place = number + 1
                 if not self.twin._begin_holding(flow, self.now):
@@ -115,7 +134,7 @@ class Datagram:
                 flow.holding.seal = seal
             if not self.keep(offset, data, seal):
                 return
-            if flow.state == "done":
+            if flow.state in ("done", "hello"):
                 return
         if not good:
             self.fault(Fault.QUIC_BAD)
@@ -161,6 +180,10 @@ class Datagram:
             return
         else:
             self.name(hello[:needed], google)
+            self.twin._release(self.flow)
+            self.flow.state, self.flow.tries = "hello", self.twin.limits.repeats
+            self.flow.hello_id = seal[1]
+            return
         self.leave_alone()
 
     def name(self, hello: bytes, google: bool) -> None:

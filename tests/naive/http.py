@@ -41,6 +41,7 @@ class Head:
     length: int | None = None
     chunked: bool = False
     document: bool = False
+    upgrades: bool = False
 
 
 def starts_head(raw: bytes) -> bool:
@@ -116,6 +117,8 @@ def _read_fields(head: Head, fields: list[list[bytes]]) -> None:
             accepts.append(value.lower())
         elif name == b"referer":
             head.referer = value
+        elif name == b"upgrade":
+            head.upgrades = True
         elif name == b"content-length":
             good = re.fullmatch(rb"[0-9]{1,15}", value)
             number = int(value) if good else -2

@@ -128,6 +128,8 @@ class Flow:
     tries: int = 0
     hello_named: bool = False
     answered: bool = False  # one end has spoken as servers do
+    hello_id: bytes = b""  # QUIC: the connection id whose keys opened the last hello
+    upgrades: bool = False  # the last request asked for another protocol
     names: list[tuple[str, str]] = field(default_factory=list)
     holding: Holding | None = None
 

@@ -27,7 +27,7 @@ from tests.capture.reading import read
 from tests.classify import frames
 from tests.classify.frames import SYN
 from tests.forge.pcapng import interface, packet, section
-from tests.naive.flows import OUTER_NAMES
+from tests.naive.units import OUTER_NAMES
 from tests.need import REPOSITORY
 
 START = 1_700_000_000

@@ -29,6 +29,7 @@ TWINS = {
     "classify/fragments_kernels.py:join_fragments": "fragments.NaiveFragments",
     "classify/gate_kernels.py:pass_gate": "circle.NaiveCircle",
     "classify/headers_kernels.py:walk_headers": "headers.walk_headers",
+    "classify/http2_kernels.py:read_request": "http2.read_request",
     "classify/quality_kernels.py:thin_out": "quality.NaiveQuality",
     "classify/quality_kernels.py:watch_packets": "quality.NaiveQuality",
     "classify/track_kernels.py:advance_track": "flows.NaiveClassify",

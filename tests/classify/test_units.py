@@ -1,0 +1,187 @@
+"""What follows a request in its flow: tunnels, and protocols that it asked to go on with."""
+
+from __future__ import annotations
+
+import itertools
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from pipeline.classify.stage import Limits
+from pipeline.model.words import Method, SessionFlag
+from tests.classify import frames
+from tests.classify.test_stage import HELLO, NOTHING, talk, timed
+from tests.classify.test_track import compare, fast
+
+pytestmark = pytest.mark.filterwarnings("ignore:overflow encountered")  # without JIT
+DOCUMENT, REPEAT = SessionFlag.DOCUMENT, SessionFlag.REPEAT
+UNRELIABLE = SessionFlag.UNRELIABLE
+CONNECT = b"CONNECT shop.example:443 HTTP/1.1\r\n\r\n"
+FIELDS = (
+    b"CONNECT shop.example:443 HTTP/1.1\r\nHost: shop.example:443\r\nUser-Agent: x\r\n"
+    b"Proxy-Connection: keep-alive\r\nProxy-Authorization: Basic canary\r\nContent-Length: 9\r\n\r\n"
+)
+UPGRADE = frames.get(
+    "chat.example", "/socket", "Connection: Upgrade", "Upgrade: websocket", "Sec-WebSocket-Version: 13",
+)  # fmt: skip
+MASK = b"mask"
+
+
+def story(raws: list[bytes]) -> tuple[list[tuple[str, str, SessionFlag]], dict[str, int]]:
+    """(protocol, host, flags) of what is found, and what packets with bytes were passed over as."""
+    rows = compare(timed(raws))
+    words = fast(timed(raws), Limits())[1]
+    passed = {w: n for w, n in words.items() if w not in ("named", "skip:no_payload") and n}
+    return [(r.protocol, r.host, SessionFlag(r.flags)) for r in rows], passed
+
+
+# Tunnels.
+
+
+@pytest.mark.parametrize("connect", [CONNECT, FIELDS, CONNECT.replace(b"\r", b"")])
+@given(cuts=st.lists(st.integers(1, len(FIELDS + HELLO) - 1), max_size=5), order=st.randoms())
+def test_a_tunnel_gives_its_target_and_the_name_inside(connect, cuts, order):
+    raw = connect + HELLO
+    edges = [0, *sorted({c for c in cuts if c < len(raw)}), len(raw)]
+    parts = [(a, raw[a:b]) for a, b in itertools.pairwise(edges)]
+    order.shuffle(parts)
+    rows, words, _ = fast(timed(talk(*parts)), Limits())
+    assert [(r.protocol, r.host, r.flags) for r in rows] == [
+        ("http", "shop.example", 0), ("tls", "shop.example", 0)
+    ]  # fmt: skip
+    assert [(r.method, r.target) for r in rows] == [(Method.CONNECT, b"shop.example:443"), (0, b"")]
+    assert not [w for w in words if w.startswith("fault")]
+
+
+@pytest.mark.parametrize("at", [0, 1, 5, 6, 40, 1400])
+def test_another_name_inside_a_tunnel_is_as_reliable_as_any(at):
+    connect = CONNECT.replace(b"shop", b"cdn")
+    raws = talk(connect, HELLO[:at], HELLO[at:]) if at else talk(connect + HELLO)
+    found = [("http", "cdn.example", NOTHING), ("tls", "shop.example", NOTHING)]
+    assert story(raws) == (found, {})
+
+
+def test_two_hellos_inside_a_tunnel_that_differ_are_told():
+    again = frames.client_hello("other.example")
+    found, _ = story(talk(CONNECT, HELLO, b"\x14\x03\x03\x00\x01\x01" + again))
+    assert found[1:] == [("tls", "shop.example", NOTHING), ("tls", "other.example", UNRELIABLE)]
+
+
+def test_a_proxy_that_asks_for_a_password_is_asked_again():
+    found, passed = story(talk(CONNECT, FIELDS, HELLO))
+    assert found == [
+        ("http", "shop.example", NOTHING), ("http", "shop.example", REPEAT),
+        ("tls", "shop.example", NOTHING),
+    ]  # fmt: skip
+    assert passed == {}
+
+
+def test_a_tunnel_may_carry_requests():
+    connect = CONNECT.replace(b":443", b":80")
+    raws = talk(
+        connect, frames.get("shop.example"), frames.get("news.example"), syn=True, server_port=3128
+    )
+    found, passed = story(raws)
+    assert found == [
+        ("http", "shop.example", NOTHING), ("http", "shop.example", REPEAT | DOCUMENT),
+        ("http", "news.example", DOCUMENT),
+    ]  # fmt: skip
+    assert passed == {}
+    rows = compare(timed(raws))
+    assert {row.server[1] for row in rows} == {3128}
+
+
+def test_a_tunnel_in_a_tunnel():
+    outer = CONNECT.replace(b"shop", b"proxy")
+    found, _ = story(talk(outer, CONNECT, HELLO))
+    assert [(p, h) for p, h, _ in found] == [
+        ("http", "proxy.example"), ("http", "shop.example"), ("tls", "shop.example")
+    ]  # fmt: skip
+
+
+def test_what_a_tunnel_carries_may_be_neither():
+    found, passed = story(talk(CONNECT, b"SSH-2.0-x\r\n", b"\x00\x00\x01\x14", b"more"))
+    assert [h for _, h, _ in found] == ["shop.example"]
+    assert passed == {"skip:other_protocol": 3}
+
+
+def test_an_answer_of_the_proxy_is_no_name_and_in_nobodys_way():
+    answer = b"HTTP/1.1 200 Connection established\r\n\r\n"
+    up = talk(CONNECT, HELLO[:600], HELLO[600:])
+    raws = [*up[:2], frames.tcp(answer, seq=1, up=False), up[2], up[3]]
+    found, passed = story(raws)
+    assert [p for p, _, _ in found] == ["http", "tls"]
+    assert passed == {"skip:not_a_client": 1}
+
+
+# Upgrades.
+
+
+def masked(payload: bytes, first: int = 0x82) -> bytes:
+    """A client's WebSocket frame (RFC 6455, 5.2)."""
+    changed = bytes(b ^ MASK[n % 4] for n, b in enumerate(payload))
+    size = len(payload)
+    length = bytes([0x80 | size]) if size < 126 else b"\xfe" + size.to_bytes(2, "big")
+    return bytes([first]) + length + MASK + changed
+
+
+@pytest.mark.parametrize("first", [0x81, 0x82, 0x01, 0x89, 0x41, 0xC1])
+@pytest.mark.parametrize("size", [0, 5, 900])
+def test_what_follows_an_upgrade_is_neither_read_nor_a_fault(first, size):
+    raws = talk(UPGRADE, masked(bytes(size), first), masked(b"more"), frames.get("forged.example"))
+    found, passed = story(raws)
+    assert found == [("http", "chat.example", DOCUMENT)]
+    assert passed == {"skip:passed": 1, "skip:flow_done": 2}
+
+
+def test_frames_in_the_segment_of_the_upgrade_and_cut_ones_are_passed_over():
+    forged = frames.get("forged.example")
+    found, passed = story(talk(UPGRADE + masked(b"x"), forged))
+    assert (found, passed) == ([("http", "chat.example", DOCUMENT)], {"skip:flow_done": 1})
+    text = masked(b"text", 0x41)  # its first byte alone could begin a method
+    found, passed = story(talk(UPGRADE, text[:1], text[1:], forged))
+    assert found == [("http", "chat.example", DOCUMENT)]
+    assert passed == {"skip:held": 1, "skip:passed": 1, "skip:flow_done": 1}
+
+
+@given(st.lists(st.integers(1, 400), max_size=6), st.randoms())
+def test_an_upgrade_in_any_order_of_segments_names_one_host(cuts, order):
+    raw = UPGRADE + masked(bytes(150)) + masked(b"end")
+    edges = [0, *sorted({c for c in cuts if c < len(raw)}), len(raw)]
+    parts = [(a, raw[a:b]) for a, b in itertools.pairwise(edges)]
+    order.shuffle(parts)
+    rows, words, _ = fast(timed(talk(*parts)), Limits())
+    assert [r.host for r in rows] == ["chat.example"]
+    assert not [w for w in words if w.startswith("fault")]
+
+
+def test_a_server_that_does_not_upgrade_gets_the_next_request():
+    found, passed = story(talk(UPGRADE, frames.get("chat.example"), frames.get("news.example")))
+    assert [h for _, h, _ in found] == ["chat.example", "chat.example", "news.example"]
+    assert passed == {}
+
+
+def test_only_the_last_request_counts():
+    strange = [b"\x00\x01binary", frames.get("later.example")]
+    found, passed = story(talk(UPGRADE, frames.get("chat.example"), *strange))
+    assert [h for _, h, _ in found] == ["chat.example", "chat.example", "later.example"]
+    assert passed == {"skip:other_protocol": 1}
+
+
+def test_an_upgrade_to_tls_leads_to_its_hello():
+    found, passed = story(talk(frames.get("ipp.example", "/", "Upgrade: TLS/1.2"), HELLO))
+    assert [(p, h) for p, h, _ in found] == [("http", "ipp.example"), ("tls", "shop.example")]
+    assert passed == {}
+
+
+def test_a_body_before_the_upgrade_is_still_a_body():
+    head = b"POST /s HTTP/1.1\r\nHost: chat.example\r\nUpgrade: x/1\r\n"
+    body = frames.get("forged.example")
+    for framed in (
+        b"Content-Length: %d\r\n\r\n%s" % (len(body), body),
+        b"Transfer-Encoding: chunked\r\n\r\n%x\r\n%s\r\n0\r\n\r\n" % (len(body), body),
+    ):
+        found, passed = story(talk(head + framed, masked(b"x"), body))
+        assert [h for _, h, _ in found] == ["chat.example"]
+        assert passed == {"skip:passed": 1, "skip:flow_done": 1}
