@@ -213,6 +213,45 @@ def test_a_bomb_takes_no_memory(kind):
     assert peak < 8 * PIECE_BYTES
 
 
+@pytest.mark.parametrize("held", [b"", b"x"])
+def test_a_flood_of_small_members_is_not_copied_for_each(held, monkeypatch):
+    """What zlib is given beyond a member's end, it copies: that must not be all that was read."""
+    given = []
+
+    class Told:
+        """zlib's own, which tells how much it is given."""
+
+        def __init__(self, member) -> None:
+            self._member = member
+
+        def __getattr__(self, name):
+            return getattr(self._member, name)
+
+        def copy(self) -> Told:
+            return Told(self._member.copy())
+
+        def decompress(self, data, *rest) -> bytes:
+            given.append(len(data))
+            return self._member.decompress(data, *rest)
+
+    make = zlib.decompressobj
+    monkeypatch.setattr(zlib, "decompressobj", lambda wbits: Told(make(wbits=wbits)))
+    raw = gzipped(held) * 20_000
+    assert unpacked(raw) == (held * 20_000, "")
+    assert sum(given) < 5 * len(raw)
+
+
+def test_a_flood_of_small_frames_is_unpacked_by_one_decompressor(monkeypatch):
+    """Each is made of hundreds of kilobytes, which cost more than the frame."""
+    made, make = [], zstandard.ZstdDecompressor
+    monkeypatch.setattr(
+        zstandard, "ZstdDecompressor", lambda **more: made.append(1) or make(**more)
+    )
+    raw = (zstded(b"") + skippable(b"") + zstded(b"x", size=False)) * 5000
+    assert unpacked(raw) == (b"x" * 5000, "")
+    assert len(made) == 1
+
+
 @pytest.mark.parametrize("kind", TWINS)
 def test_what_was_sent_through_a_pipe_comes_out_before_more_is_sent(kind):
     if kind is InputKind.GZIP:
