@@ -153,7 +153,8 @@ def _member(
         except zlib.error as error:
             yield _up_to_mistake(before, bytes(given))
             raise _Broken(Fault.COMPRESSION_BAD, f"gzip: {_reason(error)}") from error
-        at += len(given) - len(member.unconsumed_tail) - len(member.unused_data)
+        # What is behind the end may stand in both.
+        at += len(given) - len(member.unused_data if member.eof else member.unconsumed_tail)
         most = min(2 * most, READ_BYTES)
         if piece:
             yield piece

@@ -123,6 +123,14 @@ def test_members_and_frames_behind_each_other_are_one_stream(pack):
     assert unpacked(raw) == (b"first " + long + b" last", "")
 
 
+@pytest.mark.parametrize("size", [PIECE_BYTES - 1, PIECE_BYTES, PIECE_BYTES + 1, 4 * PIECE_BYTES])
+def test_a_member_of_many_pieces_ends_where_the_next_begins(size):
+    """Of its last call the library says twice what it did not need."""
+    raw = gzipped(bytes(size), 9) + gzipped(b"between") + gzipped(bytes(size), 1)
+    for most in (1, 50, 1 << 16):
+        assert unpacked(raw, most) == (bytes(size) + b"between" + bytes(size), "")
+
+
 @pytest.mark.parametrize("more", [1, 100, 1000])
 def test_what_the_library_holds_back_comes_out_at_a_cut(more):
     """A piece ends where it is full, and all that was read may have been taken in by then."""
