@@ -167,11 +167,11 @@ def _member(
 
 
 def _up_to_mistake(member: Any, data: bytes) -> bytes:
-    """Whatever comes of `data` before the byte that is wrong."""
+    """Whatever is left of the piece before, and comes of `data` before the byte that is wrong."""
     pieces = []
-    for at in range(len(data)):
+    for byte in (b"", *(data[at : at + 1] for at in range(len(data)))):
         try:
-            pieces.append(member.decompress(data[at : at + 1]))
+            pieces.append(member.decompress(byte))
         except zlib.error:
             break
     return b"".join(pieces)

@@ -17,6 +17,7 @@ import zstandard
 from hypothesis import given
 from hypothesis import strategies as st
 
+from pipeline.capture import unpack
 from pipeline.capture.blocks import FileBytes
 from pipeline.capture.recognise import InputKind, recognise_bytes
 from pipeline.capture.unpack import BLOCK_BYTES_MAX, PIECE_BYTES, Unpacked
@@ -129,6 +130,14 @@ def test_a_member_of_many_pieces_ends_where_the_next_begins(size):
     raw = gzipped(bytes(size), 9) + gzipped(b"between") + gzipped(bytes(size), 1)
     for most in (1, 50, 1 << 16):
         assert unpacked(raw, most) == (bytes(size) + b"between" + bytes(size), "")
+
+
+def test_what_the_library_holds_back_comes_out_before_a_mistake(monkeypatch):
+    """A piece that is full leaves some of what was taken in for the next call, and that may fail."""
+    monkeypatch.setattr(unpack, "PIECE_BYTES", 2)
+    monkeypatch.setattr(unpack, "FIRST_BYTES", 8)
+    wrong = bytes.fromhex("1f8b0800000000000203cbcf4b1ac7810095a5dc701b000000")
+    assert unpacked(wrong) == naive.gunzip(wrong) == (b"onb", "compression_bad")
 
 
 @pytest.mark.parametrize("more", [1, 100, 1000])

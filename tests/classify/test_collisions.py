@@ -25,6 +25,7 @@ from tests.classify.frames import SYN
 from tests.kernels.test_circle import binding_batch
 from tests.naive import hashing
 
+pytestmark = pytest.mark.filterwarnings("ignore:overflow encountered")  # without JIT
 KNOWN, OTHER = Keys.from_seed("known to the sender"), Keys.from_seed("known to nobody")
 SLOTS, CHOSEN = 1 << 13, 1000  # less than half of the slots: the table does not grow
 FEW = 48

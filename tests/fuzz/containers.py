@@ -10,9 +10,11 @@ from __future__ import annotations
 import gzip
 import tempfile
 from pathlib import Path
+from unittest.mock import patch
 
 import zstandard
 
+from pipeline.capture import unpack
 from pipeline.capture.facts import OPTIONAL, REQUIRED, FactsError
 from pipeline.capture.recognise import GZIP_MAGIC, PCAPNG_MAGIC, ZSTD_MAGIC
 from pipeline.model.tally import Tally
@@ -74,9 +76,12 @@ def pcapng_seeds() -> list[bytes]:
 
 
 def check_gzip(raw: bytes) -> None:
-    """Anything that begins like gzip."""
-    most, raw = 1 + (raw[0] if raw else 0), GZIP_MAGIC + raw[1:]
-    same(unpacked(raw.ljust(4, b"\0"), most), naive.gunzip(raw.ljust(4, b"\0")))
+    """Anything that begins like gzip, given out in pieces so small that a member has many."""
+    tape = Tape(raw)
+    most, piece, first = 1 + tape.byte(), 1 + tape.byte(), 1 + tape.byte()
+    raw = (GZIP_MAGIC + tape.rest()).ljust(4, b"\0")
+    with patch.multiple(unpack, PIECE_BYTES=piece, FIRST_BYTES=first):
+        same(unpacked(raw, most), naive.gunzip(raw))
 
 
 def gzip_seeds() -> list[bytes]:
@@ -84,7 +89,9 @@ def gzip_seeds() -> list[bytes]:
     one, other = gzip.compress(b"one" * 9, 9, mtime=0), gzip.compress(b"two", 0, mtime=0)
     named = b"\x1f\x8b\x08\x1e" + bytes(6) + b"\4\0abcdname\0comment\0\0\0" + one[10:]
     files = [one, other, one + bytes(3) + other, named, gzip.compress(b"", mtime=0) * 3, one[:-3]]
-    return [b"\5" + file[len(GZIP_MAGIC) :] for file in files]
+    return [
+        sizes + file[len(GZIP_MAGIC) :] for sizes in (b"\5\xff\x3f", b"\xff\1\7") for file in files
+    ]
 
 
 def check_zstd(raw: bytes) -> None:
