@@ -61,7 +61,7 @@ def fuzz(
     slowest = START_SECONDS + (seconds + hang_seconds + 10) * len(names)
     words = [module, str(folder), str(seconds), str(hang_seconds), str(seed), *names]
     guided = _python("guided", words, slowest, NUMBA_DISABLE_JIT="1")
-    compiled = _python("compiled", [module, str(folder), *names], slowest, NUMBA_DISABLE_JIT="0")
+    compiled = _python("compiled", [module, str(folder), *names], slowest)
     found = [finding for name in names for finding in _findings(name, folder, compiled.stderr)]
     if not found and (guided.returncode or compiled.returncode):
         logs = "".join(_log(name, folder)[-2000:] for name in names)
@@ -75,7 +75,8 @@ def _python(
     return subprocess.run(
         [sys.executable, "-m", f"tests.fuzz.{module}", *words],
         cwd=REPOSITORY,
-        env={**os.environ, **flags},
+        # Not set at all rather than 0: the folder of compiled kernels is named by what is set.
+        env={k: v for k, v in os.environ.items() if k != "NUMBA_DISABLE_JIT"} | flags,
         capture_output=True,
         text=True,
         timeout=seconds,
