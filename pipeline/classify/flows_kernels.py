@@ -45,10 +45,16 @@ def join_ends(source, target, directed):
 
 
 @primitive
+def home_of(slots, fingerprint):
+    """The slot where a flow is looked for first. The lowest bit, always set, says nothing."""
+    return (fingerprint >> U64(1)) & U64(len(slots) - 1)
+
+
+@primitive
 def find_flow(slots, fingerprint):
     """The slot of a flow, or the empty one where it would go."""
     mask = U64(len(slots) - 1)
-    at = fingerprint & mask
+    at = home_of(slots, fingerprint)
     while slots[at].fingerprint != U64(0) and slots[at].fingerprint != fingerprint:
         at = (at + U64(1)) & mask
     return I64(at)
@@ -83,7 +89,7 @@ def remove_flow(slots, names, counts, at):
         step = (step + 1) & mask
         if slots[step].fingerprint == U64(0):
             break
-        home = I64(slots[step].fingerprint & U64(mask))
+        home = I64(home_of(slots, slots[step].fingerprint))
         if ((step - home) & mask) >= ((step - hole) & mask):
             slots[hole] = slots[step]
             hole = step

@@ -148,14 +148,20 @@ def hold(
 
 
 @routine
-def whole_until(pieces, first, count):
-    """How many bytes from the window's start are there without a gap."""
-    stop = I64(0)
+def whole_from(pieces, first, count, start):
+    """Where the bytes end that are there without a gap from `start` on; `start` for none."""
+    stop = start
     for k in range(first, first + count):
         if pieces[k].start > stop:
             break
-        stop = pieces[k].stop
+        stop = max(stop, pieces[k].stop)
     return stop
+
+
+@routine
+def whole_until(pieces, first, count):
+    """How many bytes from the window's start are there without a gap."""
+    return whole_from(pieces, first, count, I64(0))
 
 
 @routine

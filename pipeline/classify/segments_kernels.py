@@ -22,7 +22,7 @@ from pipeline.classify.held_kernels import (
     renew_holding,
     sequence_difference,
     take_holding,
-    whole_until,
+    whole_from,
 )
 from pipeline.classify.http_kernels import starts_head
 from pipeline.classify.layers_kernels import UDP
@@ -370,30 +370,39 @@ def _take_held_unit(track, flow, h, start, stop):
 
 @routine
 def _drain(track, flow, h):
-    """Take what units became whole at the front of a window."""
+    """Take what units became whole at the front of a window.
+
+    They leave it all at once: to move what is left for each would take the square of their number,
+    and a window has room for eight hundred.
+    """
     counts, limits, holding = track.desk.counts, track.desk.limits, track.holdings[h]
     first, window = h * limits.pieces, window_start(limits, h)
+    start = I64(0)
     while True:
-        whole = whole_until(track.pieces, first, I64(holding.pieces))
-        if whole == 0:
-            return
-        outcome, after = _take_held_unit(track, flow, h, I64(0), whole)
+        stop = whole_from(track.pieces, first, I64(holding.pieces), start)
+        if stop == start:
+            break
+        outcome, after = _take_held_unit(track, flow, h, start, stop)
         if outcome == NEVER:
             _after_never(track, flow)
             return
         if outcome == NOT_YET:
-            if whole >= limits.unit_bytes:
-                _too_long(track, flow, track.memory[window])
-            return
+            if stop - start >= limits.unit_bytes:
+                _too_long(track, flow, track.memory[window + start])
+                return
+            break
         if flow.state == HELLO_SEEN or flow.state == DONE:
             release(track, flow)
             return
-        empty = drop_front(holding, track.pieces, first, track.memory, window, after)
-        flow.next_sequence = holding.origin
-        if empty:
-            release(track, flow)
-            return
-        renew_holding(track.holdings, counts, h, counts.watermark_ns + limits.hold_ns)
+        start = after
+    if start == 0:
+        return
+    empty = drop_front(holding, track.pieces, first, track.memory, window, start)
+    flow.next_sequence = holding.origin
+    if empty:
+        release(track, flow)
+        return
+    renew_holding(track.holdings, counts, h, counts.watermark_ns + limits.hold_ns)
 
 
 @routine

@@ -21,6 +21,7 @@ from pipeline.classify.flows_kernels import (
     end_hash,
     enter_flow,
     find_flow,
+    home_of,
     is_idle,
     join_ends,
     next_to_leave,
@@ -234,7 +235,6 @@ def _hash_rows(track, heads, directed, fingerprint, side):
     """Fingerprint and direction of each row that is to be looked at; their slots are asked for."""
     slots, limits = track.slots, track.desk.limits
     key0, key1 = limits.key0, limits.key1
-    mask = U64(len(slots) - 1)
     for i in range(len(heads)):
         head = heads[i]
         if head.fault == 0 and head.skip == 0:
@@ -247,7 +247,7 @@ def _hash_rows(track, heads, directed, fingerprint, side):
             )
             fingerprint[i] = join_ends(source, target, directed)
             side[i] = source < target
-            fetch(slots, fingerprint[i] & mask)
+            fetch(slots, home_of(slots, fingerprint[i]))
 
 
 @primitive

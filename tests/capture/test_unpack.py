@@ -17,6 +17,7 @@ import zstandard
 from hypothesis import given
 from hypothesis import strategies as st
 
+from pipeline.capture import unpack
 from pipeline.capture.blocks import FileBytes
 from pipeline.capture.recognise import InputKind, recognise_bytes
 from pipeline.capture.unpack import BLOCK_BYTES_MAX, PIECE_BYTES, Unpacked
@@ -123,6 +124,22 @@ def test_members_and_frames_behind_each_other_are_one_stream(pack):
     assert unpacked(raw) == (b"first " + long + b" last", "")
 
 
+@pytest.mark.parametrize("size", [PIECE_BYTES - 1, PIECE_BYTES, PIECE_BYTES + 1, 4 * PIECE_BYTES])
+def test_a_member_of_many_pieces_ends_where_the_next_begins(size):
+    """Of its last call the library says twice what it did not need."""
+    raw = gzipped(bytes(size), 9) + gzipped(b"between") + gzipped(bytes(size), 1)
+    for most in (1, 50, 1 << 16):
+        assert unpacked(raw, most) == (bytes(size) + b"between" + bytes(size), "")
+
+
+def test_what_the_library_holds_back_comes_out_before_a_mistake(monkeypatch):
+    """A piece that is full leaves some of what was taken in for the next call, and that may fail."""
+    monkeypatch.setattr(unpack, "PIECE_BYTES", 2)
+    monkeypatch.setattr(unpack, "FIRST_BYTES", 8)
+    wrong = bytes.fromhex("1f8b0800000000000203cbcf4b1ac7810095a5dc701b000000")
+    assert unpacked(wrong) == naive.gunzip(wrong) == (b"onb", "compression_bad")
+
+
 @pytest.mark.parametrize("more", [1, 100, 1000])
 def test_what_the_library_holds_back_comes_out_at_a_cut(more):
     """A piece ends where it is full, and all that was read may have been taken in by then."""
@@ -164,6 +181,14 @@ def test_blocks_of_every_kind():
     assert unpacked(zstd_blocks((0, 3, b"abc"), too_long)) == (b"abc", "compression_bad")
 
 
+def test_a_content_size_that_is_wrong_takes_only_the_last_byte_of_what_is_stored():
+    block = (7 << 3 | 1).to_bytes(3, "little") + b"content"
+    for size, found in ((6, b""), (7, b"content"), (8, b"conten"), (60, b"conten")):
+        raw = b"\x28\xb5\x2f\xfd\x20" + bytes([size]) + block
+        assert unpacked(raw) == (found, "" if size == 7 else "compression_bad")
+        assert unpacked(raw) == naive.unzstd(raw)
+
+
 def test_a_window_larger_than_ours_is_refused():
     for log, expected in ((27, (bytes(1000), "")), (28, (b"", "compression_bad"))):
         parameters = zstandard.ZstdCompressionParameters(window_log=log)
@@ -179,7 +204,7 @@ def test_a_size_that_is_claimed_takes_no_memory(size):
     single = b"\x28\xb5\x2f\xfd\xe0" + size.to_bytes(8, "little") + block
     assert unpacked(single) == (b"", "compression_bad")
     windowed = b"\x28\xb5\x2f\xfd\xc0\x88" + size.to_bytes(8, "little") + block
-    assert unpacked(windowed) == (b"", "compression_bad")
+    assert unpacked(windowed) == (b"ab", "compression_bad")
     skipped = b"\x50\x2a\x4d\x18\xff\xff\xff\xff" + bytes(100)
     assert unpacked(skipped) == (b"", "file_truncated")
     assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 16 << 10  # KiB
@@ -211,6 +236,45 @@ def test_a_bomb_takes_no_memory(kind):
     assert total == size
     assert source.fault is Fault.NONE
     assert peak < 8 * PIECE_BYTES
+
+
+@pytest.mark.parametrize("held", [b"", b"x"])
+def test_a_flood_of_small_members_is_not_copied_for_each(held, monkeypatch):
+    """What zlib is given beyond a member's end, it copies: that must not be all that was read."""
+    given = []
+
+    class Told:
+        """zlib's own, which tells how much it is given."""
+
+        def __init__(self, member) -> None:
+            self._member = member
+
+        def __getattr__(self, name):
+            return getattr(self._member, name)
+
+        def copy(self) -> Told:
+            return Told(self._member.copy())
+
+        def decompress(self, data, *rest) -> bytes:
+            given.append(len(data))
+            return self._member.decompress(data, *rest)
+
+    make = zlib.decompressobj
+    monkeypatch.setattr(zlib, "decompressobj", lambda wbits: Told(make(wbits=wbits)))
+    raw = gzipped(held) * 20_000
+    assert unpacked(raw) == (held * 20_000, "")
+    assert sum(given) < 5 * len(raw)
+
+
+def test_a_flood_of_small_frames_is_unpacked_by_one_decompressor(monkeypatch):
+    """Each is made of hundreds of kilobytes, which cost more than the frame."""
+    made, make = [], zstandard.ZstdDecompressor
+    monkeypatch.setattr(
+        zstandard, "ZstdDecompressor", lambda **more: made.append(1) or make(**more)
+    )
+    raw = (zstded(b"") + skippable(b"") + zstded(b"x", size=False)) * 5000
+    assert unpacked(raw) == (b"x" * 5000, "")
+    assert len(made) == 1
 
 
 @pytest.mark.parametrize("kind", TWINS)

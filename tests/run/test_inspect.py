@@ -329,6 +329,14 @@ def test_standard_input_is_printed_as_it_comes(capture, contain):
     assert (process.returncode, out, err) == (0, b"", b"")
 
 
+@pytest.mark.parametrize("pack", [gzip.compress, zstandard.compress])
+def test_standard_input_may_be_compressed(capture, pack):
+    raw = capture.read_bytes()
+    out, err = inspecting("--format", "jsonl").communicate(pack(raw[:100]) + pack(raw[100:]))
+    found = [json.loads(line)["host"] for line in out.splitlines()]
+    assert (found, err) == (["shop.example", "news.example", "tls.example"], b"")
+
+
 def test_an_interrupt_ends_standard_input_like_its_end(capture):
     process = inspecting("--format", "table")
     packer = zlib.compressobj(wbits=31)
