@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pipeline.model.tally import Tally
 from pipeline.run.shares import mirror_quality
+from tests.need import REPOSITORY
 
 NOTHING = {
     "one_way_share": None,
@@ -20,6 +21,11 @@ NOTHING = {
 
 def test_of_nothing_there_is_no_share():
     assert mirror_quality(Tally()) == NOTHING
+
+
+def test_every_key_is_explained():
+    page = (REPOSITORY / "docs" / "inspect.md").read_text()
+    assert [key for key in NOTHING if f"| `{key}` |" not in page] == []
 
 
 def test_each_share_is_of_what_it_can_be_part_of():
