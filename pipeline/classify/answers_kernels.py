@@ -80,8 +80,8 @@ def _enter(answers, told, limits, key, subscriber, time_ns, length):
     row = answers[at]
     row.key, row.time_ns, row.subscriber, row.length = key, time_ns, subscriber, length
     scratch = len(answers) * NAME_BYTES
-    for i in range(length):
-        told[at * NAME_BYTES + i] = told[scratch + i]
+    for i in range(NAME_BYTES):  # a longer name that was there may be somebody else's
+        told[at * NAME_BYTES + i] = told[scratch + i] if i < length else 0
 
 
 @primitive
@@ -160,6 +160,9 @@ def _read_message(answers, told, limits, data, at, stop, subscriber, head, time_
             key = _key(limits, subscriber, head.target_hi, head.target_lo, hi, lo)
             _enter(answers, told, limits, key, subscriber, time_ns, length)
         at += size
+    scratch = len(answers) * NAME_BYTES
+    for i in range(scratch, scratch + NAME_BYTES):
+        told[i] = 0
 
 
 @routine

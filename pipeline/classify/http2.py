@@ -28,6 +28,8 @@ from pipeline.model.columns import TextColumn
 from pipeline.model.faults import Fault
 from pipeline.model.words import Protocol, SessionFlag
 
+# A block begins with two changes of the table's size at most (RFC 7541, 4.2), of some bytes each.
+SIZE_UPDATES, UPDATES_MAX = bytes(range(0x20, 0x40)), 16
 LIST_BYTES_MAX = 1 << 15
 TABLE_BYTES_MAX = 1 << 16  # what servers allow; before they are heard it is 4,096
 PSEUDO = {b":method", b":scheme", b":authority", b":path", b":protocol"}
@@ -94,11 +96,14 @@ def open_block(block: bytes, key: tuple[np.uint64, np.uint64]) -> Request | Faul
     """
     import hpack  # here, for a start waits for everything that is loaded
 
+    updates = len(block) - len(block.lstrip(SIZE_UPDATES))
+    if updates > UPDATES_MAX:
+        return Fault.HEAD_BAD
     decoder = hpack.Decoder(LIST_BYTES_MAX)
     decoder.max_allowed_table_size = TABLE_BYTES_MAX
     try:
         fields = [(bytes(f[0]), bytes(f[1])) for f in decoder.decode(block, raw=True)]
-    except hpack.HPACKError:
+    except (hpack.HPACKError, ValueError, IndexError):
         return Fault.HEAD_BAD
     head = _write_head(fields)
     if head is None:

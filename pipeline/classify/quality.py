@@ -71,10 +71,13 @@ class MirrorQuality:
             )
             if start >= len(batch):
                 return
-            other = self._empty()
-            now_ns = batch.time_ns[start]
-            thin_out(*self._tables, self._sums, self._capacity, now_ns, *other)
-            self._tables = other
+            self.thin_out(int(batch.time_ns[start]))
+
+    def thin_out(self, now_ns: int) -> None:
+        """Make room, at this packet time."""
+        other = self._empty()
+        thin_out(*self._tables, self._sums, self._capacity, now_ns, *other)
+        self._tables = other
 
     def forget(self) -> None:
         """Somebody left: the sample begins anew, with nothing of whoever it was."""

@@ -154,6 +154,7 @@ SEAL_SALT, SEAL_LENGTH, SEAL_ID, SEAL_BYTES = 44, 45, 46, 72
 # What a flow's `bits` say.
 HAS_SEQUENCE, CLIENT_KNOWN, CLIENT_SIDE, MIDSTREAM, HELLO_NAMED, ANSWERED = 1, 2, 4, 8, 16, 32
 UPGRADES = 64  # its last request asked for another protocol
+WEAKLY_NAMED = 512  # it got a name from DNS, and gets no other of these
 LOST_GAP, LOST_CUT = 128, 256  # it has no name yet, for a gap, or for what the capture cut off
 
 # Rows of `tallied`: what became of packets, what befell flows and holdings later, and sums.

@@ -46,6 +46,7 @@ from pipeline.classify.state_kernels import (
     SUM_WEAK,
     SUMS,
     UPGRADES,
+    WEAKLY_NAMED,
 )
 from pipeline.kernels.bytes import copy_bytes
 from pipeline.kernels.compile import primitive, routine
@@ -332,8 +333,14 @@ def _take_framing(track, flow, data, start, stop):
 def _begin_row(track, flow, data, start, stop, protocol, flags, again):
     """Write all of a row but method and further texts; False where a hello was only sent again."""
     limits, now, counts = track.desk.limits, track.desk.now, track.desk.counts
-    name = name_hash(limits.key0 + U64(protocol), limits.key1, data, start, stop)
-    seen = give_name(track.names, counts, flow, name)
+    seen = False
+    if flags & WEAK == 0:
+        name = name_hash(limits.key0 + U64(protocol), limits.key1, data, start, stop)
+        seen = give_name(track.names, counts, flow, name)
+    elif I64(flow.bits) & WEAKLY_NAMED:  # a weak name is none that the flow gave
+        return False
+    else:
+        flow.bits = I64(flow.bits) | WEAKLY_NAMED
     if again and seen:
         now.skip = PASSED
         return False

@@ -44,7 +44,8 @@ NOTICE = "inspect prints what other people looked at. It stores nothing."
 STANDARD_INPUT = Path("-")
 PROTOCOLS = {int(p): p.name.lower() for p in Protocol}
 FLAGS_SHOWN = (SessionFlag.UNRELIABLE, SessionFlag.HIDDEN, SessionFlag.WEAK)
-FLAG_WORDS = tuple((int(f), f', "{(f.name or "").lower()}": true') for f in FLAGS_SHOWN)
+MARKS = tuple((int(flag), (flag.name or "").lower()) for flag in FLAGS_SHOWN)
+FLAG_WORDS = tuple((bit, f', "{word}": true') for bit, word in MARKS)
 
 
 def inspect(
@@ -73,6 +74,27 @@ def _files(paths: Sequence[Path]) -> Iterator[Path]:
             yield path
 
 
+class _Unreadable(Exception):
+    """What the system says of the file, told apart from what it says of the output."""
+
+    def __init__(self, error: OSError) -> None:
+        super().__init__(str(error))
+        self.error = error
+
+
+def _readable(reader: CaptureReader) -> Iterator[PacketBatch]:
+    """The batches of a reader. Raises _Unreadable for OSError."""
+    try:
+        yield from reader
+    except OSError as error:
+        raise _Unreadable(error) from error
+
+
+def _cannot(name: str, error: OSError) -> int:
+    print(f"{name}: {error.strerror or error}", file=sys.stderr)
+    return WRONG_CALL
+
+
 class _Inspection:
     """One call: counts over all files, and how sessions are printed."""
 
@@ -87,11 +109,14 @@ class _Inspection:
         """Read one file and print its sessions."""
         name = "standard input" if path == STANDARD_INPUT else str(path)
         try:
-            with _opened(path) as file:
-                problem, is_capture = self._read(file, path.name)
+            file = _opened(path)
         except OSError as error:
-            print(f"{name}: {error.strerror or error}", file=sys.stderr)
-            return WRONG_CALL
+            return _cannot(name, error)
+        with file:
+            try:
+                problem, is_capture = self._read(file, path.name)
+            except _Unreadable as failed:
+                return _cannot(name, failed.error)
         if problem:
             print(f"{name}: {problem}", file=sys.stderr)
         return FAILED if problem and not is_capture else DONE
@@ -114,9 +139,9 @@ class _Inspection:
         reader = CaptureReader(file, source=source, source_id=0, tally=self.tally, rows=self.rows)
         failure: BaseException | None = None
         try:
-            for packets in reader:
+            for packets in _readable(reader):
                 self.show(classify.push(packets, self.tally))
-        except (OSError, KeyboardInterrupt) as ended:
+        except (_Unreadable, KeyboardInterrupt) as ended:
             failure = ended
         self.show(classify.advance(END_OF_TIME, self.tally))
         self.seconds += time.perf_counter() - started
@@ -246,7 +271,8 @@ def _table_lines(sessions: SessionBatch, width: int) -> Iterator[str]:
         # What is not printable would let a capture draw on the operator's terminal.
         path = "".join(c if c.isprintable() else "?" for c in target)
         path = path if path.startswith("/") else ""
-        cells = (f"{clock}.{nanoseconds // 1_000_000:03d}", protocol, shown, place + path)
+        marks = "".join(f"  ({word})" for bit, word in MARKS if row[9] & bit)
+        cells = (f"{clock}.{nanoseconds // 1_000_000:03d}", protocol, shown, place + path + marks)
         yield _table_line(cells, width)
 
 

@@ -91,12 +91,14 @@ def _grow_tables() -> None:
     """Call the kernels that only a table that has become too small needs, on empty tables."""
     from pipeline.classify import state_kernels as state
     from pipeline.classify.flows_kernels import copy_flows
+    from pipeline.classify.quality import MirrorQuality
     from pipeline.enrich.state_kernels import relink
     from pipeline.enrich.visits import Limits, VisitState
     from pipeline.kernels.circle import Circle, rehash
 
     slots, queue = records(state.SLOT, 2), records(state.QUEUED, 2)
     copy_flows(slots, queue, records(state.DESK, 1), slots.copy(), queue.copy())
+    MirrorQuality(2, directed=False).thin_out(0)
     circle = Circle(np.zeros(2, np.uint64), capacity=2).arrays
     rehash(circle, circle.prefixes)
     relink(VisitState(Limits()).arrays)

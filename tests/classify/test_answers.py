@@ -10,11 +10,12 @@ from hypothesis import strategies as st
 from pipeline.classify.stage import Classify, Limits
 from pipeline.model.stage import END_OF_TIME
 from pipeline.model.tally import Tally
-from pipeline.model.words import ParseFor, SessionFlag
+from pipeline.model.words import Basis, ParseFor, SessionFlag
 from tests.classify import frames
-from tests.classify.test_gate import MEMBER, OUTSIDER, a_circle, classify
+from tests.classify.test_gate import MEMBER, OTHER_MEMBER, OUTSIDER, a_circle, classify
 from tests.classify.test_stage import START_NS, named, talk, timed
 from tests.classify.test_track import KEYS, compare, rows_of
+from tests.kernels.test_circle import basis_batch
 from tests.naive.units import OUTER_NAMES
 
 pytestmark = pytest.mark.filterwarnings("ignore:overflow encountered")  # without JIT
@@ -117,6 +118,37 @@ def test_whoever_leaves_is_forgotten_with_what_was_told():
     assert any(b"told.example" in raw for raw in kept)
     stage.forget(np.array([0], np.int32))
     assert not any(b"told.example" in v.tobytes() for v in stage.snapshot().values())
+
+
+def test_a_longer_name_that_was_there_leaves_nothing_of_it():
+    circle = a_circle()
+    circle.set_basis(basis_batch([(1, Basis.CONSENTED, 0, 1)]))
+    stage = Classify(
+        circle=circle, parse_for=ParseFor.CONSENTED, keys=KEYS, limits=Limits(answers=4)
+    )
+    secret = frames.dns_message(b"a-private-clinic.with-a-long-name.example", [frames.SERVER])
+    raws = [(10, frames.dns_answer(secret, MEMBER))]
+    for n in range(1, 9):
+        short = frames.dns_message(b"x.example", [f"198.51.100.{n}"])
+        raws.append((20 + n, frames.dns_answer(short, OTHER_MEMBER)))
+    stage.push(frames.batch(raws), Tally())
+    assert b"clinic" not in stage.snapshot()["told"].tobytes()
+    assert b"x.example" in stage.snapshot()["told"].tobytes()
+
+
+def test_a_weak_name_takes_nothing_from_the_true_one():
+    hello = frames.client_hello("told.example", padding=1300)
+    isn, ends = 1000, {"port": 9}
+    first = [
+        frames.dns_answer(GOOD),
+        frames.tcp(seq=isn - 1, flags=frames.SYN, **ends),
+        frames.tcp(hello[:600], seq=isn, **ends),
+    ]
+    again = (START_NS + 60 * SECOND_NS, frames.tcp(hello, seq=isn, **ends))
+    rows = compare([*timed(first), again])
+    assert [(row.host, SessionFlag(row.flags) & (WEAK | SessionFlag.REPEAT)) for row in rows] == [
+        ("told.example", WEAK), ("told.example", SessionFlag(0)),
+    ]  # fmt: skip
 
 
 def test_many_answers_leave_the_last_of_them():

@@ -55,7 +55,7 @@ def homes(keys: Keys, sources: np.ndarray, port: int = 50_000) -> np.ndarray:
         return mix(address_hashes(keys, lo) + U64(number) + (U64(6) << U64(16)))
 
     both = ends(MAPPED | sources, port) + ends(server, 443)
-    return (mix(both) | U64(1)) & U64(SLOTS - 1)
+    return mix(both) >> U64(1) & U64(SLOTS - 1)
 
 
 def colliding(found: np.ndarray) -> np.ndarray:
@@ -94,7 +94,7 @@ def longest_search(keys: Keys, make: Make, size: int = CHOSEN, flows: int = SLOT
     assert len(saved["taken"]) == min(size, flows)
     assert tally.of("fault:flows_exhausted") == max(size - flows, 0)
     slots = saved["slots"].reshape(-1).view(SLOT)
-    home = slots["fingerprint"].astype(np.int64) & (size_of_table - 1)
+    home = (slots["fingerprint"] >> U64(1)).astype(np.int64) & (size_of_table - 1)
     return int(((saved["taken"] - home) & (size_of_table - 1)).max())
 
 

@@ -129,6 +129,7 @@ class Flow:
     hello_named: bool = False
     answered: bool = False  # one end has spoken as servers do
     hello_id: bytes = b""  # QUIC: the connection id whose keys opened the last hello
+    weakly_named: bool = False  # by a DNS answer
     upgrades: bool = False  # the last request asked for another protocol
     names: list[tuple[str, str]] = field(default_factory=list)
     holding: Holding | None = None

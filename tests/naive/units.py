@@ -173,8 +173,12 @@ class NaiveUnits:
         self, flow: Flow, now: Now, protocol: str, host: bytes, flags: int, again: bool
     ) -> Row | None:
         name = (protocol, host.decode())
-        seen = name in flow.names
-        if not seen and len(flow.names) < 32:
+        if flags & SessionFlag.WEAK:
+            if flow.weakly_named:
+                return None
+            flow.weakly_named = True
+        seen = name in flow.names and not flags & SessionFlag.WEAK
+        if not seen and len(flow.names) < 32 and not flags & SessionFlag.WEAK:
             flow.names.append(name)
         if again and seen:
             now.skip = Skip.PASSED
