@@ -29,6 +29,7 @@ def test_compiled_modules_are_kept(monkeypatch: pytest.MonkeyPatch) -> None:
     assert start.seconds_to_end(script(tells)) > 0
 
 
+@pytest.mark.slow
 def test_the_first_row_counts_and_not_the_end() -> None:
     slow = script("import time; print('first', flush=True); time.sleep(1)")
     assert start.seconds_to_first_row(slow) < 1 <= start.seconds_to_end(slow)

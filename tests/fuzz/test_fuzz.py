@@ -30,6 +30,7 @@ def test_no_input_is_too_short(name):
         TARGETS[name].check(raw)
 
 
+@pytest.mark.slow
 def test_one_input_is_checked_by_hand(tmp_path: Path) -> None:
     file = tmp_path / "input"
     file.write_bytes(b"shop.example")

@@ -16,6 +16,7 @@ def test_there_are_cases():
     assert FIRST_DAY in CASES
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("case", CASES, ids=lambda path: path.name)
 def test_expected_tables(case, tmp_path):
     copy = tmp_path / "case"

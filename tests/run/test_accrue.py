@@ -130,6 +130,7 @@ def test_orders_come_before_the_targets_of_their_cut(world):
     assert world.cut(61).orders == {}
 
 
+@pytest.mark.slow
 def test_points_spent_before_a_decline_become_debt_and_the_next_award_clears_it(world):
     world.arrive()
     world.buy()
@@ -167,6 +168,7 @@ def test_a_finished_cut_may_be_run_again(world):
     assert world.store.rows("SELECT count(), countIf(result = 'ok') FROM conversions") == [(2, 2)]
 
 
+@pytest.mark.slow
 def test_a_cut_delivered_once_more_is_stale_or_known(world):
     world.arrive()
     world.buy()
@@ -245,6 +247,7 @@ GONE = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("later", GONE.values(), ids=GONE)
 def test_what_was_granted_stays_when_its_rule_is_gone(world, later):
     world.arrive()
@@ -272,6 +275,7 @@ EDITED = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("later", EDITED.values(), ids=EDITED)
 def test_other_terms_are_for_later_conversions(world, later):
     world.arrive()
@@ -312,6 +316,7 @@ def test_within_the_first_rulebook_the_rule_follows_the_facts(world):
     assert world.book.audit() == []
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("cut_between", [True, False])
 def test_a_message_that_is_silent_about_the_action_leaves_it(world, cut_between):
     lead = an_accrual(id="lead", kind="fixed", action="lead", points=7)
@@ -452,6 +457,7 @@ SPOILED = [
 ]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("change", "said"), SPOILED)
 def test_a_store_that_is_not_as_the_book_is_noticed(world, change, said):
     world.arrive()

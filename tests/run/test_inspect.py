@@ -440,6 +440,7 @@ def capture_of_holes(path: Path, packets: int, length: int) -> int:
     return path.stat().st_size
 
 
+@pytest.mark.slow
 def test_memory_does_not_grow_with_the_file(tmp_path):
     sizes, peaks = [], []
     for number, packets in enumerate((500, 10_000)):

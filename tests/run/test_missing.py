@@ -85,6 +85,7 @@ def asked(new_store):
     return Asked(new_store())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("bound", "address"),
     [

@@ -169,6 +169,7 @@ def signs_in(folder, name, seconds, login):
     write_rows(folder / name, "sign-ins", [row | {"login": login, "address": MEMBER}])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("killed", [False, True], ids=["running on", "started again"])
 @pytest.mark.parametrize(
     "withdraw",
@@ -199,6 +200,7 @@ def test_who_left_in_an_earlier_unit_is_read_no_more(world, withdraw, killed):
     assert max(world.column("visits", "last_ns")) < T0 + 1000 * 10**9
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("killed", [False, True], ids=["running on", "started again"])
 def test_who_comes_back_in_a_later_unit_is_read_again(world, killed):
     people(world.drop)
@@ -273,6 +275,7 @@ def opened(world):
     assert world.state.journal.rows("visits") > 0
 
 
+@pytest.mark.slow
 def test_an_open_unit_is_completed_under_the_rules_it_was_begun_with(world):
     """R1, R2, back to R1, a crash inside a unit: it goes on under R1, whatever is asked now."""
     texts = dict(RULES.files)
@@ -295,6 +298,7 @@ def test_an_open_unit_is_completed_under_the_rules_it_was_begun_with(world):
     assert len(world.column("rulebooks", "rulebook_hash")) == 4, "the same rules say nothing new"
 
 
+@pytest.mark.slow
 def test_a_cut_made_during_a_unit_outlives_a_crash_of_the_unit(world):
     people(world.drop)
     world.ingest()
@@ -346,6 +350,7 @@ def test_commands_of_others_may_stand_between_the_orders_of_a_unit(world):
     assert [r for r in world.column("commands", "ref") if r in ("r50", "r6000")] == ["r50", "r6000"]
 
 
+@pytest.mark.slow
 def test_a_unit_whose_files_are_gone_says_what_to_do_and_can_be_given_up(world, capsys):
     opened(world)
     before = {s: world.state.journal.rows(s) for s in ("visits", "decisions", "clicks")}

@@ -433,6 +433,7 @@ def a_target(draw: st.DrawFn, what: str, fold: int) -> Target:
     return made if points or priced or draw(st.booleans()) else made._replace(rule_version=NO_ID)
 
 
+@pytest.mark.slow
 @given(ways())
 def test_the_end_does_not_depend_on_the_way(way: tuple[list[Target], list[list[Target]]]) -> None:
     finals, batches = way

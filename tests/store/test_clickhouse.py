@@ -343,6 +343,7 @@ def opened(url: str, *statement: str) -> subprocess.CompletedProcess[str]:
     )
 
 
+@pytest.mark.slow
 def test_a_store_is_kept_has_one_owner_and_knows_its_version(tmp_path):
     url = f"chdb://{tmp_path}/clickhouse"
     first = opened(url)
@@ -358,6 +359,7 @@ def test_a_store_is_kept_has_one_owner_and_knows_its_version(tmp_path):
     assert "visits_log.mark is missing" in other.stderr
 
 
+@pytest.mark.slow
 def test_a_second_process_is_told_to_try_again(tmp_path):
     url = f"chdb://{tmp_path}/clickhouse"
     waits = OPEN.replace("store.close()", "sys.stdout.flush(); sys.stdin.read()")

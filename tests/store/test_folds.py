@@ -487,6 +487,7 @@ def as_rows(found) -> list[dict]:
     return without(dicts(found), "offset", "row_hash")
 
 
+@pytest.mark.slow
 @FEW
 @given(world, st.lists(anybody, max_size=40), st.data())
 def test_the_sql_folds_as_the_twin_does(filled, streams, purchases, data):
@@ -512,6 +513,7 @@ def test_the_order_of_arrival_does_not_matter_to_messages_with_sender_time(
     assert without(first, "facts_hash") == without(second, "facts_hash")
 
 
+@pytest.mark.slow
 @FEW
 @given(world, st.lists(anybody, max_size=30), st.data())
 def test_no_conversion_whose_fold_changed_is_left_out(filled, streams, purchases, data):

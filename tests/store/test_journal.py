@@ -259,6 +259,7 @@ def test_many_small_appends_become_few_frames(journal, folder):
 STEPS = st.lists(st.sampled_from(["sync", "seal", "reopen", "hash"]), max_size=6)
 
 
+@pytest.mark.slow
 @settings(max_examples=40)
 @given(data=st.data(), streams=st.sets(st.sampled_from(list(STREAMS)), min_size=1, max_size=3))
 def test_any_cut_gives_the_same_hash(tmp_path_factory, data, streams):

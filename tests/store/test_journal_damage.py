@@ -94,6 +94,7 @@ def test_a_whole_frame_that_was_not_synced_is_kept(torn):
     assert same_rows(read_all(torn[0]), concat([DURABLE, LATER]))
 
 
+@pytest.mark.slow
 def test_a_torn_end_is_cut_off_at_every_length(torn, tmp_path):
     image, begin, size = torn
     shutil.copytree(image, tmp_path / "j")

@@ -84,6 +84,7 @@ def test_the_row_hashes_are_those_of_the_journal(store, journal):
         assert found.column(0).to_pylist() == journal.read_segment(segment).row_hash.tolist()
 
 
+@pytest.mark.slow
 @FEW
 @given(st.lists(st.integers(0, 60), max_size=5), st.lists(st.booleans(), min_size=6, max_size=6))
 def test_how_rows_were_cut_and_when_they_were_delivered_does_not_matter(
