@@ -246,12 +246,15 @@ def _frame(intake: _Intake, decompressor: Any, cut: _Broken) -> Generator[bytes,
     import zstandard  # only compressed captures pay for loading it
 
     decoder = decompressor.decompressobj()
+    given = 0
 
     def unpack(data: bytes) -> bytes:
+        nonlocal given
         try:
             unpacked: bytes = decoder.decompress(data)
         except zstandard.ZstdError as error:
             raise _Broken(Fault.COMPRESSION_BAD, f"zstd: {_reason(error)}") from error
+        given += len(unpacked)
         return unpacked
 
     if not (yield from intake.has(5)):
@@ -262,6 +265,9 @@ def _frame(intake: _Intake, decompressor: Any, cut: _Broken) -> Generator[bytes,
     header_bytes = 5 + (1 - single) + (0, 1, 2, 4)[descriptor & 3] + size_bytes
     if not (yield from intake.has(header_bytes)):
         raise cut
+    size_field = intake.look(header_bytes)[header_bytes - size_bytes :]
+    # The size in two bytes begins at 256; without any, the content is as long as its blocks are.
+    content = int.from_bytes(size_field, "little") + 256 * (size_bytes == 2)
     yield unpack(intake.take(header_bytes))
     last = 0
     while not last:
@@ -274,9 +280,11 @@ def _frame(intake: _Intake, decompressor: Any, cut: _Broken) -> Generator[bytes,
             raise _Broken(Fault.COMPRESSION_BAD, "zstd: no such block")
         held = 3 + size
         whole = yield from intake.has(held)
-        if last and kind == RAW_BLOCK and whole:  # at its last byte the sizes may not add up
-            yield unpack(intake.take(held - 1))
-            held = 1
+        if kind == RAW_BLOCK:  # its bytes are good until one is more than the content's size
+            fit = min(size, content - given) if size_bytes else size
+            good = 3 + fit - (last and fit == size)  # at its last byte the sizes may not add up
+            yield unpack(intake.take(good))
+            held -= good
         yield unpack(intake.take(held))
         if not whole:
             raise cut

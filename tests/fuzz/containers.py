@@ -106,7 +106,9 @@ def zstd_seeds() -> list[bytes]:
     summed = zstandard.ZstdCompressor(19, write_checksum=True).compress(b"two, two, three" * 4)
     repeated = ZSTD_MAGIC + b"\0\x38" + (900 << 3 | 3).to_bytes(3, "little") + b"x"
     skipped = b"\x53\x2a\x4d\x18\3\0\0\0abc"
+    more = ZSTD_MAGIC + b"\x80\0" + (5).to_bytes(4, "little") + (9 << 3).to_bytes(3, "little")
     files = [plain, summed, repeated, plain + skipped + summed, plain + repeated, summed[:-2]]
+    files.append(more + b"more than 5")  # a block that is longer than the content's size
     return [b"\5" + file[len(ZSTD_MAGIC) :] for file in files]
 
 
