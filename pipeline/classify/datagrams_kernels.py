@@ -49,6 +49,7 @@ from pipeline.classify.state_kernels import (
     HELLO_SEEN,
     LOST_CUT,
     LOST_GAP,
+    LOST_ROOM,
     NEW,
     SEAL_ID,
     SEAL_LENGTH,
@@ -64,6 +65,7 @@ from pipeline.classify.units_kernels import (
     lose_name,
     name_of_hello,
     name_row,
+    name_weakly,
     note_fault,
 )
 from pipeline.kernels.bytes import be24, copy_bytes
@@ -171,8 +173,7 @@ def _take_packets(track, flow, data, at, stop, cut, side):
     while at < stop and data[at] & 0x80 and not _is_over(flow) and flow.tries > 0:
         found = quic.read_long(data, at, stop, long)
         if found == quic.TOO_SHORT and cut:
-            note_fault(track, PAYLOAD_CUT)
-            lose_name(track, flow, LOST_CUT)
+            _cut_off(track, flow)
         elif found == quic.TOO_SHORT or found == quic.BAD_PACKET:
             note_fault(track, QUIC_BAD)
         if found != quic.INITIAL and found != quic.PASSED_OVER:
@@ -187,6 +188,14 @@ def _take_packets(track, flow, data, at, stop, cut, side):
                 _know_client(flow, side)
                 _take_frames(track, flow, data, length)
         at = after
+
+
+@routine
+def _cut_off(track, flow):
+    """The capture kept only a part of what may have a hello in it."""
+    note_fault(track, PAYLOAD_CUT)
+    lose_name(track, flow, LOST_CUT)
+    name_weakly(track, flow, QUIC, False)
 
 
 @routine
@@ -260,6 +269,7 @@ def _take_frames(track, flow, data, length):
             continue
         if long.offset + long.data_stop - long.data_at > track.desk.limits.unit_bytes:
             note_fault(track, HELLO_TOO_LONG)
+            lose_name(track, flow, LOST_ROOM)
             _leave_alone(track, flow)
             return
         if flow.held == 0:
@@ -282,6 +292,7 @@ def _keep(track, flow, data):
     stored = store(track, flow, track.plain, long.data_at, length, long.offset)
     if stored == NO_ROOM:
         note_fault(track, SEGMENTS_EXHAUSTED)
+        lose_name(track, flow, LOST_ROOM)
         release(track, flow)
         now.kept = OPENED
         return False
@@ -315,6 +326,7 @@ def _is_whole(track, flow, data, source, start, stop):
         note_fault(track, HELLO_BAD)
     elif needed > track.desk.limits.unit_bytes:
         note_fault(track, HELLO_TOO_LONG)
+        lose_name(track, flow, LOST_ROOM)
     elif needed == 0 or needed > stop - start:
         return False
     else:
@@ -374,8 +386,7 @@ def _take_google(track, flow, data, at, stop, cut, side):
     _know_client(flow, side)
     length = gquic.chlo_length(data, at, stop)
     if cut and length >= 0 and (length == 0 or length > stop - at):
-        note_fault(track, PAYLOAD_CUT)
-        lose_name(track, flow, LOST_CUT)
+        _cut_off(track, flow)
     else:
         _name(track, flow, data, at, stop, True)
     _leave_alone(track, flow)

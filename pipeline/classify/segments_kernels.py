@@ -27,6 +27,7 @@ from pipeline.classify.held_kernels import (
 from pipeline.classify.http_kernels import starts_head
 from pipeline.classify.layers_kernels import UDP
 from pipeline.classify.state_kernels import (
+    AT_FRAME,
     AT_HEAD,
     DONE,
     EVENTS,
@@ -34,6 +35,7 @@ from pipeline.classify.state_kernels import (
     HELLO_SEEN,
     LOST_CUT,
     LOST_GAP,
+    LOST_ROOM,
     NEW,
     OTHER,
     ROW_SKIPS,
@@ -169,7 +171,7 @@ def take_segment(track, flow, data, place, captured, length, sequence):
             return
         ahead = I64(0)
     if ahead > 0 or flow.held > 0:
-        _take_held(track, flow, data, place, captured, ahead)
+        _take_held(track, flow, data, place, captured, length, ahead)
     else:
         _take_in_order(track, flow, data, place - ahead, place, captured, length, sequence)
 
@@ -243,7 +245,18 @@ def _after_never(track, flow):
 def _too_long(track, flow, first_byte):
     """A unit that does not fit the window is given up."""
     note_fault(track, HELLO_TOO_LONG if first_byte == tls.HANDSHAKE else HEAD_TOO_LONG)
+    lose_name(track, flow, LOST_ROOM)
     release(track, flow)
+    begin_other(flow, True)
+
+
+@routine
+def _cut_off(track, flow, first_byte):
+    """The capture kept only a part of what is a unit, or not even its first byte (0)."""
+    note_fault(track, PAYLOAD_CUT)
+    lose_name(track, flow, LOST_CUT)
+    if first_byte == tls.HANDSHAKE:
+        name_weakly(track, flow, TLS, False)
     begin_other(flow, True)
 
 
@@ -260,9 +273,7 @@ def _take_in_order(track, flow, data, start, place, captured, length, sequence):
                 now.skip = PASSED
             return
         if start >= stop:
-            note_fault(track, PAYLOAD_CUT)
-            lose_name(track, flow, LOST_CUT)
-            begin_other(flow, True)
+            _cut_off(track, flow, 0)
             return
         outcome, after = take_unit(track, flow, data, start, stop)
         if outcome == NEVER:
@@ -275,9 +286,7 @@ def _take_in_order(track, flow, data, start, place, captured, length, sequence):
             return
     flow.next_sequence = now.sequence
     if captured < length:
-        note_fault(track, PAYLOAD_CUT)
-        lose_name(track, flow, LOST_CUT)
-        begin_other(flow, True)
+        _cut_off(track, flow, data[start])
     elif stop - start >= track.desk.limits.unit_bytes:
         _too_long(track, flow, data[start])
     elif begin_holding(track, flow):
@@ -295,6 +304,7 @@ def begin_holding(track, flow):
     h = take_holding(track.holdings, counts, flow.fingerprint, I64(flow.next_sequence), deadline_ns)
     if h < 0:
         note_fault(track, SEGMENTS_EXHAUSTED)
+        lose_name(track, flow, LOST_ROOM)
         return False
     flow.held = h + 1
     holding = track.holdings[h]
@@ -328,9 +338,17 @@ def count_held(track, flow):
 
 
 @routine
-def _take_held(track, flow, data, place, captured, ahead):
-    """Bytes ahead of a gap, or of a flow that holds some, whose window begins at its place."""
+def _take_held(track, flow, data, place, captured, length, ahead):
+    """Bytes ahead of a gap, or of a flow that holds some, whose window begins at its place.
+
+    What the capture cut off is a gap that nobody will close, unless it is sent again.
+    """
     now = track.desk.now
+    if captured < length:
+        lose_name(track, flow, LOST_CUT)
+        if captured == 0:
+            note_fault(track, PAYLOAD_CUT)
+            return
     if flow.held == 0 and not begin_holding(track, flow):
         begin_other(flow, True)
         return
@@ -340,6 +358,7 @@ def _take_held(track, flow, data, place, captured, ahead):
         now.skip = PASSED
     elif stored == NO_ROOM:
         note_fault(track, SEGMENTS_EXHAUSTED)
+        lose_name(track, flow, LOST_ROOM)
         _salvage(track, flow, held - 1)
     else:
         _drain(track, flow, held - 1)
@@ -415,7 +434,7 @@ def _salvage(track, flow, h):
     last = k + I64(holding.pieces)
     after = I64(0)  # where a body ends: before it nothing begins
     stop = I64(0)
-    while k < last and flow.state != HELLO_SEEN:
+    while k < last and flow.state != HELLO_SEEN and flow.state != DONE:
         start, stop = pieces[k].start, pieces[k].stop
         k += 1
         while k < last and pieces[k].start == stop:
@@ -423,17 +442,21 @@ def _salvage(track, flow, h):
             k += 1
         if start == 0:
             continue  # it was tried, and it is not whole
+        if flow.state == AT_FRAME and start > after:
+            begin_other(flow, True)
         start = max(start, after)
-        while start < stop and _starts_unit(track.memory, window + start, window + stop):
-            flow.state = NEW
+        while start < stop and (
+            flow.state == AT_FRAME or _starts_unit(track.memory, window + start, window + stop)
+        ):
+            flow.state = AT_FRAME if flow.state == AT_FRAME else NEW
             outcome, start = _take_held_unit(track, flow, h, start, stop)
-            if outcome != WHOLE or flow.state != AT_HEAD:
+            if outcome != WHOLE or (flow.state != AT_HEAD and flow.state != AT_FRAME):
                 break
             after = start
-    if flow.state == AT_HEAD and after >= stop:
+    if (flow.state == AT_HEAD or flow.state == AT_FRAME) and after >= stop:
         flow.next_sequence = (I64(holding.origin) + after) & SEQUENCE_MASK
         flow.bits = I64(flow.bits) | HAS_SEQUENCE
-    elif flow.state != HELLO_SEEN:
+    elif flow.state != HELLO_SEEN and flow.state != DONE:
         begin_other(flow, True)
     release(track, flow)
 

@@ -56,10 +56,11 @@ SAME = (
 )  # fmt: skip
 STATED = (
     "flows", "idle_ns", "hold_ns", "tries", "repeats", "unit_bytes", "pieces", "answer_ns",
+    "block_bytes",
 )  # fmt: skip
 SUM_WORDS = (
     "packets", "bytes", "tcp_flows", "udp_flows", "named", "repeats", "hidden", "weak", "lost_gap",
-    "lost_cut",
+    "lost_cut", "lost_room",
 )  # fmt: skip
 Prefix = tuple[int, int, int]  # high word, low word, length of the 128 bits
 
@@ -75,7 +76,7 @@ class Limits:
     still looked at. `names`: further names of flows. `fragment_sets`: IP packets of which
     fragments are kept, for `fragment_ns`, in `fragment_blocks` of 2 KiB. `watched`: flows that the
     mirror is judged by. `answers`: addresses that DNS answers told, a power of two, each for
-    `answer_ns`.
+    `answer_ns`. `block_bytes`: of header blocks of HTTP/2 that may be opened beyond one a packet.
     """
 
     flows: int = 1 << 20
@@ -93,6 +94,7 @@ class Limits:
     watched: int = 1 << 11
     answers: int = 1 << 14
     answer_ns: int = 600 * SECOND_NS
+    block_bytes: int = 1 << 20
 
     def __post_init__(self) -> None:
         assert self.flows >= 1
@@ -107,6 +109,7 @@ class Limits:
         assert self.fragment_blocks >= 1
         assert self.answers >= WAYS
         assert self.answers & (self.answers - 1) == 0, "a power of two"
+        assert self.block_bytes >= 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -315,6 +318,7 @@ class Classify:
         sums = tallied[state.SUMS]
         self._held_rows = self.held_rows
         self._totals += sums
+        self._counts["packets"] += sums[state.SUM_PACKETS]
         flat = tallied.reshape(-1)
         for place in np.flatnonzero(flat).tolist():
             tally.counts[STAGE, WORDS[place]] += int(flat[place])

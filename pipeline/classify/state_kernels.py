@@ -72,10 +72,12 @@ COUNTS = np.dtype(
         ("watermark_ns", "i8"), ("flows", "i8"), ("queue_head", "i8"), ("queued", "i8"),
         ("turn", "i8"), ("free_name", "i8"), ("free_holding", "i8"), ("oldest", "i8"),
         ("youngest", "i8"), ("held_rows", "i8"), ("rows", "i8"), ("host", "i8"), ("target", "i8"),
-        ("referer", "i8"), ("alpn", "i8"), ("packed", "i8"),
+        ("referer", "i8"), ("alpn", "i8"), ("packed", "i8"), ("packets", "i8"),
+        ("block_due", "i8"),
     ]
 )  # fmt: skip
-"""How far each of the parts is filled, and where its lists begin."""
+"""How far each of the parts is filled, and where its lists begin; `packets` before those that are
+in `tallied`, and the number of packets up to which header blocks of HTTP/2 are paid for."""
 
 NOW = np.dtype(
     [
@@ -93,7 +95,7 @@ LIMITS = np.dtype(
     [
         ("key0", "u8"), ("key1", "u8"), ("flows", "i8"), ("idle_ns", "i8"), ("hold_ns", "i8"),
         ("tries", "i8"), ("repeats", "i8"), ("unit_bytes", "i8"), ("pieces", "i8"),
-        ("text_bytes", "i8"), ("answer_ns", "i8"),
+        ("text_bytes", "i8"), ("answer_ns", "i8"), ("block_bytes", "i8"),
     ]
 )  # fmt: skip
 """The secret and the limits."""
@@ -155,7 +157,10 @@ SEAL_SALT, SEAL_LENGTH, SEAL_ID, SEAL_BYTES = 44, 45, 46, 72
 HAS_SEQUENCE, CLIENT_KNOWN, CLIENT_SIDE, MIDSTREAM, HELLO_NAMED, ANSWERED = 1, 2, 4, 8, 16, 32
 UPGRADES = 64  # its last request asked for another protocol
 WEAKLY_NAMED = 512  # it got a name from DNS, and gets no other of these
-LOST_GAP, LOST_CUT = 128, 256  # it has no name yet, for a gap, or for what the capture cut off
+# It has no name yet: for a gap, for what the capture cut off, for want of room.
+LOST_GAP, LOST_CUT, LOST_ROOM = 128, 256, 1024
+LOST = LOST_GAP | LOST_CUT | LOST_ROOM
+TUNNEL = 2048  # what its client says is for others than the address it says it to
 
 # Rows of `tallied`: what became of packets, what befell flows and holdings later, and sums.
 ROW_FAULTS, ROW_SKIPS, EVENTS, SUMS = range(4)
@@ -164,8 +169,8 @@ ROW_FAULTS, ROW_SKIPS, EVENTS, SUMS = range(4)
 # weak name makes none, and is counted by itself.
 (
     SUM_PACKETS, SUM_BYTES, SUM_TCP_FLOWS, SUM_UDP_FLOWS, SUM_NAMED, SUM_REPEATS, SUM_HIDDEN,
-    SUM_WEAK, SUM_LOST_GAP, SUM_LOST_CUT, SUM_SESSIONS,
-) = range(11)  # fmt: skip
+    SUM_WEAK, SUM_LOST_GAP, SUM_LOST_CUT, SUM_LOST_ROOM, SUM_SESSIONS,
+) = range(12)  # fmt: skip
 
 
 class Track(NamedTuple):

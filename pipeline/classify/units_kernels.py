@@ -33,18 +33,23 @@ from pipeline.classify.state_kernels import (
     HAS_SEQUENCE,
     HELLO_NAMED,
     HELLO_SEEN,
+    LOST,
     LOST_CUT,
     LOST_GAP,
+    LOST_ROOM,
     MIDSTREAM,
     NEW,
     OTHER,
     SUM_HIDDEN,
     SUM_LOST_CUT,
     SUM_LOST_GAP,
+    SUM_LOST_ROOM,
+    SUM_PACKETS,
     SUM_REPEATS,
     SUM_SESSIONS,
     SUM_WEAK,
     SUMS,
+    TUNNEL,
     UPGRADES,
     WEAKLY_NAMED,
 )
@@ -60,7 +65,7 @@ WHOLE, NOT_YET, NEVER = tls.WHOLE, tls.NOT_YET, tls.NEVER
 BODY_BYTES_MAX = 1 << 30  # a longer one would outrun what sequence numbers tell of before and after
 HELLO_BAD, HELLO_TOO_LONG = int(Fault.HELLO_BAD), int(Fault.HELLO_TOO_LONG)
 SNI_BAD, HOST_BAD, HEAD_BAD = int(Fault.SNI_BAD), int(Fault.HOST_BAD), int(Fault.HEAD_BAD)
-HEAD_TOO_LONG = int(Fault.HEAD_TOO_LONG)
+HEAD_TOO_LONG, HEADS_EXHAUSTED = int(Fault.HEAD_TOO_LONG), int(Fault.HEADS_EXHAUSTED)
 NO_NAME, NOT_A_CLIENT, PASSED = int(Skip.NO_NAME), int(Skip.NOT_A_CLIENT), int(Skip.PASSED)
 HTTP, TLS, QUIC = int(Protocol.HTTP), int(Protocol.TLS), int(Protocol.QUIC)
 DOCUMENT, REPEAT = int(SessionFlag.DOCUMENT), int(SessionFlag.REPEAT)
@@ -115,8 +120,11 @@ def _take_hello(track, flow, data, start, stop):
         now.skip = NOT_A_CLIENT
         return NEVER, start
     if outcome != tls.WHOLE:
-        if outcome != tls.NEVER:
-            note_fault(track, HELLO_TOO_LONG if outcome == tls.TOO_LONG else HELLO_BAD)
+        if outcome == tls.TOO_LONG:
+            note_fault(track, HELLO_TOO_LONG)
+            lose_name(track, flow, LOST_ROOM)
+        elif outcome != tls.NEVER:
+            note_fault(track, HELLO_BAD)
         return NEVER, start
     named = I64(flow.bits) & HELLO_NAMED != 0
     again = named and now.sequence == I64(flow.first_sequence)
@@ -165,29 +173,38 @@ def name_row(track, flow, data, protocol, again):
 
 @primitive
 def lose_name(track, flow, why):
-    """Count a flow whose name was lost, to a gap or to what the capture cut off, until it has one
-    after all; once, and for the first reason.
+    """Count a flow whose name was lost, to a gap, to what the capture cut off, or for want of room,
+    until it has one after all; once, and for the first reason.
     """
-    if flow.names == 0 and I64(flow.bits) & (LOST_GAP | LOST_CUT) == 0:
+    if flow.names == 0 and I64(flow.bits) & LOST == 0:
         flow.bits = I64(flow.bits) | why
-        track.desk.tallied[SUMS, SUM_LOST_GAP if why == LOST_GAP else SUM_LOST_CUT] += 1
+        _count_lost(track, why, 1)
+
+
+@primitive
+def _count_lost(track, bits, number):
+    tallied = track.desk.tallied
+    tallied[SUMS, SUM_LOST_GAP] += number if bits & LOST_GAP else 0
+    tallied[SUMS, SUM_LOST_CUT] += number if bits & LOST_CUT else 0
+    tallied[SUMS, SUM_LOST_ROOM] += number if bits & LOST_ROOM else 0
 
 
 @primitive
 def _find_name(track, flow):
     """It has one after all."""
     bits = I64(flow.bits)
-    track.desk.tallied[SUMS, SUM_LOST_GAP] -= 1 if bits & LOST_GAP else 0
-    track.desk.tallied[SUMS, SUM_LOST_CUT] -= 1 if bits & LOST_CUT else 0
-    flow.bits = bits & ~(LOST_GAP | LOST_CUT)
+    _count_lost(track, bits, -1)
+    flow.bits = bits & ~LOST
 
 
 @routine
 def name_weakly(track, flow, protocol, again):
     """Write a row under the name by which the client last learned of the server's address, if it
-    did.
+    did; in a tunnel that address is only the proxy's.
     """
     now = track.desk.now
+    if I64(flow.bits) & TUNNEL:
+        return
     at = find_answer(
         track.answers, track.desk.limits, flow.subscriber,
         now.client_hi, now.client_lo, now.server_hi, now.server_lo, now.time_ns,
@@ -203,18 +220,18 @@ def name_weakly(track, flow, protocol, again):
 def _take_head(track, flow, data, start, stop):
     head = track.desk.head
     outcome = http.read_head(data, start, stop, head)
-    bits = I64(flow.bits)
-    if outcome == NEVER and flow.state == AT_HEAD and bits & UPGRADES:
+    if outcome == NEVER and flow.state == AT_HEAD and I64(flow.bits) & UPGRADES:
         return _end_upgraded(track, flow, start)
     if outcome != WHOLE:
         return outcome, start
     _name_of_head(track, flow, data)
     after = head.stop
     flow.state = AT_HEAD
-    flow.bits = bits | UPGRADES if head.upgrades == 1 else bits & ~UPGRADES
+    flow.bits = (I64(flow.bits) & ~UPGRADES) | (UPGRADES if head.upgrades == 1 else 0)
     flow.tries = track.desk.limits.tries
     if head.method == http.IS_CONNECT:
         flow.state = NEW  # what is inside the tunnel begins anew
+        flow.bits = I64(flow.bits) | TUNNEL
     elif head.chunked == 1:
         flow.state = AT_CHUNK
     elif head.body_length == http.BAD_LENGTH or head.body_length > BODY_BYTES_MAX:
@@ -258,10 +275,12 @@ def _end_upgraded(track, flow, start):
 
 @routine
 def _take_preface(track, flow, start, stop):
-    """The preface of HTTP/2. Behind a request that asked for it, that request was the first."""
+    """The preface of HTTP/2. Behind a request it can only be what that asked to go on with, and the
+    request was the first.
+    """
     if stop - start < len(http2.PREFACE):
         return NOT_YET, start
-    if flow.state == AT_HEAD and I64(flow.bits) & UPGRADES:
+    if flow.state == AT_HEAD:
         return _end_upgraded(track, flow, start)
     track.desk.now.skip = PASSED
     flow.state = AT_FRAME
@@ -276,15 +295,37 @@ def _take_frame(track, flow, data, start, stop):
     if outcome == NOT_YET:
         return NOT_YET, start
     if outcome != WHOLE:
-        note_fault(track, HEAD_TOO_LONG if outcome == tls.TOO_LONG else HEAD_BAD)
+        if outcome == tls.TOO_LONG:
+            note_fault(track, HEAD_TOO_LONG)
+            lose_name(track, flow, LOST_ROOM)
+        else:
+            note_fault(track, HEAD_BAD)
         flow.state = DONE
         return WHOLE, start
     if head.body_length == http2.NO_BLOCK:
         track.desk.now.skip = PASSED
     else:
-        _write_block(track, flow, data, start)
+        if _may_open(track, head.body_length):
+            _write_block(track, flow, data, start)
+        else:
+            note_fault(track, HEADS_EXHAUSTED)
+            lose_name(track, flow, LOST_ROOM)
         flow.state = DONE
     return WHOLE, head.stop
+
+
+@routine
+def _may_open(track, size):
+    """May so many bytes of a header block be opened? It takes a microsecond each, so a byte is paid
+    for by each packet that went through, and some are there to begin with.
+    """
+    counts = track.desk.counts
+    packets = counts.packets + track.desk.tallied[SUMS, SUM_PACKETS]
+    due = max(counts.block_due, packets) + size
+    if due - packets > track.desk.limits.block_bytes:
+        return False
+    counts.block_due = due
+    return True
 
 
 @routine

@@ -56,6 +56,7 @@ class Fault(IntEnum):
     QUIC_SEALED = 41  # an Initial that the client's keys do not open, as far as we know them
     FRAGMENT_OVERLAP = 42  # of a packet whose fragments contradict each other
     FRAGMENTS_EXHAUSTED = 43  # no room to keep another fragment
+    HEADS_EXHAUSTED = 44  # more of HTTP/2 than may be opened for so few packets
 
 
 class Skip(IntEnum):

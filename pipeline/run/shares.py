@@ -10,6 +10,7 @@
                           hidden     an encrypted client hello: the provider's name is all there is
                           gap        bytes of the hello or head that never came
                           truncated  the capture cut them off
+                          room       more of it came, or came at once, than is kept
     weak_names          how many of those without a name have one from DNS answers
 
 A share of nothing is None. The first three are of the flows that were watched: all while they are
@@ -35,17 +36,21 @@ def mirror_quality(tally: Tally) -> dict[str, float | int | None]:
         return seen.get(word, 0)
 
     flows, segments = of("flows_watched"), of("segments_watched")
-    hidden, gap, truncated = (tally.of(word) for word in ("hidden", "lost_gap", "lost_cut"))
+    hidden, gap, truncated, room = (
+        tally.of(word) for word in ("hidden", "lost_gap", "lost_cut", "lost_room")
+    )
+    lost = gap + truncated + room
     asked = sum(tally.of(f"sessions:{protocol.name.lower()}") for protocol in Protocol)
     return {
         "one_way_share": _share(flows - of("flows_both_ways"), flows),
         "duplicate_share": _share(of("segments_twice"), segments),
         "gap_share": _share(of("holes") - of("holes_filled"), segments),
         "truncated_share": _share(of("packets_truncated"), tally.of("packets")),
-        "unreadable_share": _share(hidden + gap + truncated, asked + gap + truncated),
+        "unreadable_share": _share(hidden + lost, asked + lost),
         "unreadable_hidden": hidden,
         "unreadable_gap": gap,
         "unreadable_truncated": truncated,
+        "unreadable_room": room,
         "weak_names": tally.of("weak"),
     }
 

@@ -249,6 +249,7 @@ def backward_fragments(numbers: Numbers) -> np.ndarray:
     return put(made, PLACE, 0x2000 | (8190 - 2 * (numbers & 4095)), 2)
 
 
+BLOCK = frames.tcp(frames.prior_knowledge(frames.request_block("shop.example", "/" + "%" * 1600)))
 HALF_OPEN = frames.tcp(frames.client_hello()[:100], seq=1)
 CLAIMED = frames.tcp(b"\x16\3\1\x40\0\1\xff\xff\xff\3\3" + bytes(60), seq=1)
 CLAIMED_QUIC = frames.udp(quic.initial(quic.crypto(0, b"\1\xff\xff\xff"), pad_to=1200))
@@ -264,6 +265,7 @@ PATHOLOGIES = {
         Pathology("QUIC hellos of 16 MB", ("fault:hello_too_long",), packets(of_many(CLAIMED_QUIC))),
         Pathology("QUIC sealed", ("fault:quic_sealed",), packets(of_many(SEALED))),
         Pathology("endless heads", ("fault:head_too_long",), packets(endless_head)),
+        Pathology("header blocks", ("fault:heads_exhausted",), packets(of_many(BLOCK))),
         Pathology("new names", ("named",), packets(new_names)),
         *(
             Pathology(f"64 x {name}", ("fault:nesting_too_deep",), packets(of_tunnels(name)))

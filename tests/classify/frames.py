@@ -81,8 +81,18 @@ def dns_answer(message: bytes, client: str = CLIENT, resolver: str = "203.0.113.
     return ethernet(ip(resolver, client, 17, head + message))
 
 
-def batch(packets: Sequence[Packet], first_packet: int = 1, link_type: int = 1) -> PacketBatch:
-    """Packets as one batch."""
+SNAPLEN_MAX = 1 << 18
+
+
+def batch(
+    packets: Sequence[Packet],
+    first_packet: int = 1,
+    link_type: int = 1,
+    snaplen: int = SNAPLEN_MAX,
+) -> PacketBatch:
+    """Packets as one batch, of each of which so many bytes were captured at most."""
+    wire_lengths = [len(raw) for _, raw in packets]
+    packets = [(t, raw[:snaplen]) for t, raw in packets]
     lengths = [len(raw) for _, raw in packets]
     size = len(packets)
     return PacketBatch(
@@ -92,7 +102,7 @@ def batch(packets: Sequence[Packet], first_packet: int = 1, link_type: int = 1) 
         data=np.frombuffer(b"".join(raw for _, raw in packets), np.uint8).copy(),
         offset=np.cumsum([0, *lengths], dtype=np.int64)[:-1].copy(),
         captured_length=np.array(lengths, np.uint32),
-        wire_length=np.array(lengths, np.uint32),
+        wire_length=np.array(wire_lengths, np.uint32),
         time_ns=np.array([t for t, _ in packets], np.int64),
         interface=np.zeros(size, np.uint16),
         link_type=np.full(size, link_type, np.uint16),
@@ -100,10 +110,14 @@ def batch(packets: Sequence[Packet], first_packet: int = 1, link_type: int = 1) 
     )
 
 
-def batches(packets: Sequence[Packet], cuts: Sequence[int]) -> list[PacketBatch]:
+def batches(
+    packets: Sequence[Packet], cuts: Sequence[int], snaplen: int = SNAPLEN_MAX
+) -> list[PacketBatch]:
     """The same packets, cut at these places."""
     edges = [0, *sorted(c for c in set(cuts) if 0 < c < len(packets)), len(packets)]
-    return [batch(packets[a:b], a + 1) for a, b in zip(edges, edges[1:], strict=False)]
+    return [
+        batch(packets[a:b], a + 1, snaplen=snaplen) for a, b in zip(edges, edges[1:], strict=False)
+    ]
 
 
 def vector(width: int, content: bytes) -> bytes:

@@ -15,6 +15,7 @@ from tests.classify import frames
 from tests.classify.test_gate import MEMBER, OTHER_MEMBER, OUTSIDER, a_circle, classify
 from tests.classify.test_stage import START_NS, named, talk, timed
 from tests.classify.test_track import KEYS, compare, rows_of
+from tests.forge import quic
 from tests.kernels.test_circle import basis_batch
 from tests.naive.units import OUTER_NAMES
 
@@ -81,6 +82,36 @@ def test_a_hello_of_which_a_part_never_came_is_named_by_its_first_packet():
     packets.append((START_NS + 60 * SECOND_NS, frames.udp(b"x")))
     (row,) = compare(packets)
     assert (row.host, row.number, SessionFlag(row.flags) & WEAK) == ("told.example", 2, WEAK)
+
+
+def test_a_hello_that_the_capture_cut_off_is_named_by_what_is_there():
+    hello = frames.client_hello("own.example", padding=1300)
+    for raws in (talk(hello), [frames.tcp(hello)]):
+        packets = timed([frames.dns_answer(GOOD), *raws])
+        (row,) = compare(packets, snaplen=200)
+        assert (row.host, row.number, SessionFlag(row.flags) & WEAK) == (
+            "told.example",
+            len(packets),
+            WEAK,
+        )
+    request = [frames.dns_answer(GOOD), *talk(frames.get("own.example"))]
+    assert compare(timed(request), snaplen=80) == []
+
+
+def test_a_datagram_that_the_capture_cut_off_is_named_too():
+    raw = quic.initial(quic.crypto(0, frames.client_hello("own.example")[5:]), pad_to=1200)
+    packets = timed([frames.dns_answer(GOOD), frames.udp(raw), frames.udp(raw)])
+    assert [(row.host, row.number) for row in compare(packets, snaplen=200)] == [
+        ("told.example", 2)
+    ]
+    (row,) = compare(packets[1:])
+    assert row.host == "own.example"
+
+
+def test_in_a_tunnel_the_name_of_the_proxy_is_nobodys():
+    connect = b"CONNECT shop.example:443 HTTP/1.1\r\n\r\n"
+    found = named([frames.dns_answer(GOOD), *talk(connect, NAMELESS)])
+    assert found == [("http", "shop.example", SessionFlag(0))]
 
 
 @given(st.binary(max_size=60), st.integers(0, 60), st.integers(0, 255))

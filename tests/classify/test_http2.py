@@ -366,6 +366,46 @@ def test_after_a_request_that_asked_for_it_that_request_was_the_first():
     assert [target for _, target, _ in story(refused)[0]] == ["/", "/next"]
 
 
+def test_a_connection_whose_beginning_was_lost_in_part_is_read_behind_the_gap():
+    raw = frames.prior_knowledge(BLOCK)
+    late = (START_NS + Limits().hold_ns + 10 * MILLISECOND_NS, frames.udp(b"x"))
+    for cuts in ([], [24], [24, 40], [30, len(raw) - 3]):
+        edges = [0, *cuts, len(raw)]
+        parts = [(500 + a, raw[a:b]) for a, b in itertools.pairwise(edges)]
+        for order in (parts, parts[::-1]):
+            (row,) = compare([*timed(talk(*order)), late])
+            flags = DOCUMENT | SessionFlag.MIDSTREAM
+            assert (row.host, row.flags) == ("shop.example", flags)
+    opened = talk((500, raw[:40]), (545, raw[45:]))
+    assert compare([*timed(opened), late]) == [], "a part of a frame is missing"
+    more = talk((500 + len(raw), frames.get("forged.example")))[1:]
+    (row,) = compare([*timed([*talk((500, raw)), *more]), late])
+    assert row.host == "shop.example"
+
+
+def test_what_is_left_of_a_connection_goes_on_after_its_beginning():
+    opening = PREFACE + frames.frame(*frames.SETTINGS)
+    first = timed(talk((500, opening)))
+    pause = START_NS + Limits().hold_ns + 10 * MILLISECOND_NS
+    later = talk((500 + len(opening), BLOCK_FRAME))[1]
+    (row,) = compare([*first, (pause, frames.udp(b"x")), (pause + 1, later)])
+    assert (row.host, row.number) == ("shop.example", 4)
+
+
+def test_no_more_is_opened_than_the_packets_pay_for():
+    raws = [frames.tcp(frames.prior_knowledge(BLOCK), port=port) for port in range(1, 101)]
+    for paid, count in ((0, 0), (len(BLOCK), 1), (4 * len(BLOCK), 4), (1 << 20, 100)):
+        limits = Limits(block_bytes=paid)
+        rows = compare(timed(raws), limits)
+        earned = len(rows) - count
+        assert 0 <= earned <= 100 // len(BLOCK) + 1
+        words = fast(timed(raws), limits)[1]
+        assert (words["fault:heads_exhausted"], words["lost_room"]) == (100 - len(rows),) * 2
+    idle = [frames.udp(b"x")] * 5 * len(BLOCK)
+    rows = compare(timed([raws[0], *idle, raws[1], raws[2]]), Limits(block_bytes=len(BLOCK)))
+    assert [row.number for row in rows] == [1, 2 + len(idle)]
+
+
 def test_overlapping_frames_that_disagree_are_told():
     raw = frames.prior_knowledge(BLOCK)
     other = frames.prior_knowledge(BLOCK.replace(BLOCK[4:10], bytes(6)))

@@ -17,7 +17,14 @@ from tests.classify.test_stage import talk, timed
 from tests.classify.test_track import compare
 
 pytestmark = pytest.mark.filterwarnings("ignore:overflow encountered")  # without JIT
-SCARCE = Limits(flows=1 << 10, holdings=64, names=256, fragment_sets=64, fragment_blocks=256)
+SCARCE = Limits(
+    flows=1 << 10,
+    holdings=64,
+    names=256,
+    fragment_sets=64,
+    fragment_blocks=256,
+    block_bytes=1 << 16,
+)
 SHARE = 50  # of the full size a test takes the fiftieth part
 
 

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from pipeline.classify.layers_kernels import HEADER, TCP, UDP
 from pipeline.classify.quality import MirrorQuality
-from pipeline.classify.stage import Classify
+from pipeline.classify.stage import Classify, Limits
 from pipeline.kernels.compile import records
 from pipeline.model.batches import PacketBatch
 from pipeline.model.columns import columns_of
@@ -18,7 +18,7 @@ from pipeline.model.tally import Tally
 from pipeline.model.words import ParseFor
 from tests.classify import frames
 from tests.classify.test_gate import MEMBER, a_circle, classify, visit
-from tests.classify.test_track import KEYS
+from tests.classify.test_track import KEYS, compare, fast
 from tests.naive.quality import NaiveQuality
 
 pytestmark = pytest.mark.filterwarnings("ignore:overflow encountered")  # without JIT
@@ -175,6 +175,28 @@ def test_a_flow_whose_requests_are_all_cut_off_is_one_without_a_name():
     request = frames.get("cut.example")
     raws = [(n, frames.tcp(request, seq=1 + n * len(request))) for n in range(20)]
     assert lost(raws, cut=12) == (0, 1, 0)
+
+
+def test_a_name_that_is_found_after_all_is_taken_back_once():
+    request = frames.get("named.example")
+    packets = [(0, b""), (700, request), (700 + len(request), request)]
+    raws = [
+        (n, frames.tcp(raw, seq=at, flags=frames.SYN if n == 0 else frames.ACK))
+        for n, (at, raw) in enumerate(packets)
+    ]
+    assert lost(raws) == (0, 0, 1)
+
+
+def test_bytes_that_the_capture_kept_nothing_of_are_no_gap():
+    hello = frames.client_hello("cut.example")
+    opening = frames.tcp(seq=0, flags=frames.SYN)
+    behind = frames.tcp(hello[100:], seq=101)
+    for raws in ([opening, behind, frames.tcp(hello[:100])], [opening, behind]):
+        packets = [(n, raw) for n, raw in enumerate(raws)]
+        for kept in (0, 30):
+            words = fast(packets, Limits(), snaplen=54 + kept)[1]
+            assert (words["lost_cut"], words["lost_gap"]) == (1, 0)
+            compare(packets, snaplen=54 + kept)
 
 
 def test_a_capture_that_cuts_packets_off_is_told_so():

@@ -27,10 +27,12 @@ from tests.naive.streams import Row
 pytestmark = pytest.mark.filterwarnings("ignore:overflow encountered")  # without JIT
 KEYS = Keys.from_seed("track")
 SMALL = Limits(
-    flows=2, idle_ns=10**9, holdings=2, unit_bytes=256, pieces=3, hold_ns=10**8, tries=3, repeats=2, names=4
+    flows=2, idle_ns=10**9, holdings=2, unit_bytes=256, pieces=3, hold_ns=10**8, tries=3, repeats=2, names=4,
+    block_bytes=60,
 )  # fmt: skip
 
 LIMITS = Limits()
+WORDS = ("fault", "skip", "named", "lost")
 
 
 def end(hi: int, lo: int, port: int) -> tuple[str, int]:
@@ -63,41 +65,51 @@ def rows_of(sessions: SessionBatch) -> list[Row]:
 
 
 def fast(
-    packets: Sequence[Packet], limits: Limits, cuts: Sequence[int] = (), at_once: int = 1
+    packets: Sequence[Packet],
+    limits: Limits,
+    cuts: Sequence[int] = (),
+    at_once: int = 1,
+    snaplen: int = frames.SNAPLEN_MAX,
 ) -> tuple[list[Row], Counter[str], SessionBatch]:
     """What the kernels make of packets that are cut into batches."""
     classify = Classify(
         circle=None, parse_for=ParseFor.EVERYONE, keys=KEYS, limits=limits, at_once=at_once
     )
     tally = Tally()
-    found = [classify.push(b, tally) for b in frames.batches(packets, cuts)]
+    found = [classify.push(b, tally) for b in frames.batches(packets, cuts, snaplen)]
     assert classify.held_rows >= 0
     found.append(classify.advance(END_OF_TIME, tally))
     assert classify.held_rows == 0
-    words = Counter(
-        {w: n for (_, w), n in tally.counts.items() if w.startswith(("fault", "skip", "named"))}
-    )
+    words = Counter({w: n for (_, w), n in tally.counts.items() if w.startswith(WORDS)})
     sessions = concat(found)
     return rows_of(sessions), words, sessions
 
 
-def slow(packets: Sequence[Packet], limits: Limits) -> tuple[list[Row], Counter[str]]:
+def slow(
+    packets: Sequence[Packet], limits: Limits, snaplen: int = frames.SNAPLEN_MAX
+) -> tuple[list[Row], Counter[str]]:
     """What the twin makes of them."""
     twin = NaiveClassify(limits)
-    twin.push((t, i + 1, walk_headers(raw, len(raw), 1)) for i, (t, raw) in enumerate(packets))
+    twin.push(
+        (t, i + 1, walk_headers(raw[:snaplen], len(raw), 1)) for i, (t, raw) in enumerate(packets)
+    )
     twin.finish()
     assert twin.held == 0
     words = Counter({f"fault:{Fault(f).name.lower()}": n for f, n in twin.faults.items() if n})
+    words += Counter({f"lost_{why}": n for why, n in twin.lost.items() if why and n})
     words += Counter({f"skip:{Skip(s).name.lower()}": n for s, n in twin.skips.items() if n})
     return twin.rows, words + Counter(named=twin.named)
 
 
 def compare(
-    packets: Sequence[Packet], limits: Limits = LIMITS, cuts: Sequence[int] = ()
+    packets: Sequence[Packet],
+    limits: Limits = LIMITS,
+    cuts: Sequence[int] = (),
+    snaplen: int = frames.SNAPLEN_MAX,
 ) -> list[Row]:
     """Both, which must be equal; the rows."""
-    found, words, _ = fast(packets, limits, cuts)
-    expected, expected_words = slow(packets, limits)
+    found, words, _ = fast(packets, limits, cuts, snaplen=snaplen)
+    expected, expected_words = slow(packets, limits, snaplen)
     assert found == expected
     assert words == expected_words
     return found
@@ -216,16 +228,17 @@ def traffic(draw) -> list[Packet]:
 
 
 CUTS = st.lists(st.integers(0, 60), max_size=8)
+SNAPLENS = st.sampled_from([*[frames.SNAPLEN_MAX] * 4, 54, 62, 90, 150, 400])
 
 
-@given(traffic(), CUTS)
-def test_kernels_say_what_the_twin_says(packets, cuts):
-    compare(packets, cuts=cuts)
+@given(traffic(), CUTS, SNAPLENS)
+def test_kernels_say_what_the_twin_says(packets, cuts, snaplen):
+    compare(packets, cuts=cuts, snaplen=snaplen)
 
 
-@given(traffic(), CUTS)
-def test_so_they_do_when_everything_is_scarce(packets, cuts):
-    compare(packets, SMALL, cuts)
+@given(traffic(), CUTS, SNAPLENS)
+def test_so_they_do_when_everything_is_scarce(packets, cuts, snaplen):
+    compare(packets, SMALL, cuts, snaplen)
 
 
 @settings(max_examples=20)

@@ -39,7 +39,9 @@ class Datagram:
         self.packets(self.raw)
         flow = self.flow
         if flow.tries == 0 and flow.state != "done":
-            self.twin.faults[Fault.HELLO_INCOMPLETE] += flow.holding is not None
+            if flow.holding:
+                self.twin.faults[Fault.HELLO_INCOMPLETE] += 1
+                self.twin._lose(flow, "gap")
             self.leave_alone()
         if self.now.skip is not None:
             return
@@ -67,6 +69,12 @@ class Datagram:
     def fault(self, fault: Fault) -> None:
         self.twin._fault(self.now, fault)
 
+    def cut_off(self) -> None:
+        """The capture kept only a part."""
+        self.fault(Fault.PAYLOAD_CUT)
+        self.twin._lose(self.flow, "cut")
+        self.twin.name_weakly(self.flow, self.now, "quic")
+
     def leave_alone(self) -> None:
         """Nothing more is to be had of this flow."""
         self.twin._release(self.flow)
@@ -79,7 +87,10 @@ class Datagram:
             packet = quic.read_long(raw)
             if isinstance(packet, str):
                 cut = packet == quic.SHORT and self.cut
-                self.fault(Fault.PAYLOAD_CUT if cut else Fault.QUIC_BAD)
+                if cut:
+                    self.cut_off()
+                else:
+                    self.fault(Fault.QUIC_BAD)
             if packet is None or isinstance(packet, str):
                 return
             if packet.kind == "i":
@@ -120,6 +131,7 @@ class Datagram:
                 continue
             if offset + len(data) > limits.unit_bytes:
                 self.fault(Fault.HELLO_TOO_LONG)
+                self.twin._lose(flow, "room")
                 self.leave_alone()
                 return
             if flow.holding is None:
@@ -146,6 +158,7 @@ class Datagram:
         stored = flow.holding.add(data, offset, self.now, self.twin.limits)
         if stored == "no room":
             self.fault(Fault.SEGMENTS_EXHAUSTED)
+            self.twin._lose(flow, "room")
             self.twin._release(flow)
             self.kept = False
             return False
@@ -176,6 +189,7 @@ class Datagram:
             self.fault(Fault.HELLO_BAD)
         elif needed > self.twin.limits.unit_bytes:
             self.fault(Fault.HELLO_TOO_LONG)
+            self.twin._lose(self.flow, "room")
         elif not needed or needed > len(hello):
             return
         else:
@@ -222,7 +236,7 @@ class Datagram:
         self.flow.client = self.flow.client or self.now.client
         length = quic.chlo_length(hello)
         if self.cut and length is not None and (length == 0 or length > len(hello)):
-            self.fault(Fault.PAYLOAD_CUT)
+            self.cut_off()
         else:
             self.name(hello, google=True)
         self.leave_alone()

@@ -53,6 +53,8 @@ class NaiveClassify(NaiveUnits):
         self.faults: Counter[Fault] = Counter()
         self.skips: Counter[Skip] = Counter()
         self.named = 0
+        self.packets = self.paid_until = 0
+        self.lost: Counter[str] = Counter()
         self.answers: dict[tuple[str, str], tuple[int, str]] = {}
         self.holdings: list[Flow] = []  # flows with a holding, the oldest first
 
@@ -61,6 +63,7 @@ class NaiveClassify(NaiveUnits):
         for time_ns, number, header in packets:
             self.watermark_ns = max(self.watermark_ns, time_ns)
             self._expire(self.watermark_ns)
+            self.packets += 1
             if isinstance(header, Fault):
                 self.faults[header] += 1
             elif isinstance(header, Skip):
@@ -226,12 +229,13 @@ class NaiveClassify(NaiveUnits):
                 self._give_up(flow, now)
             else:
                 self.faults[Fault.STREAM_GAP] += 1
+                self._lose(flow, "gap")
             self._other(flow, lost=True)
             if not self._anywhere(flow, now, raw, sequence):
                 return
             ahead = 0
         if ahead > 0 or flow.holding:
-            self._hold(flow, now, raw, ahead)
+            self._hold(flow, now, raw, length, ahead)
         else:
             self._in_order(
                 flow, now, raw[-ahead:] if ahead else raw, length + ahead, sequence - ahead
@@ -280,7 +284,15 @@ class NaiveClassify(NaiveUnits):
 
     def _too_long(self, flow: Flow, now: Now, raw: bytes) -> None:
         self._fault(now, Fault.HELLO_TOO_LONG if raw[0] == 0x16 else Fault.HEAD_TOO_LONG)
+        self._lose(flow, "room")
         self._release(flow)
+        self._other(flow, lost=True)
+
+    def _cut_off(self, flow: Flow, now: Now, raw: bytes) -> None:
+        self._fault(now, Fault.PAYLOAD_CUT)
+        self._lose(flow, "cut")
+        if raw[:1] == b"\x16":
+            self.name_weakly(flow, now, "tls")
         self._other(flow, lost=True)
 
     def _in_order(self, flow: Flow, now: Now, raw: bytes, length: int, sequence: int) -> None:
@@ -291,8 +303,7 @@ class NaiveClassify(NaiveUnits):
                 now.skip = now.skip or Skip.PASSED
                 return
             if not raw:
-                self._fault(now, Fault.PAYLOAD_CUT)
-                self._other(flow, lost=True)
+                self._cut_off(flow, now, raw)
                 return
             outcome, after = self._unit(flow, now, raw)
             if outcome == NEVER:
@@ -305,8 +316,7 @@ class NaiveClassify(NaiveUnits):
                 return
         flow.place = now.sequence
         if len(raw) < length:
-            self._fault(now, Fault.PAYLOAD_CUT)
-            self._other(flow, lost=True)
+            self._cut_off(flow, now, raw)
         elif len(raw) >= self.limits.unit_bytes:
             self._too_long(flow, now, raw)
         elif self._begin_holding(flow, now):
@@ -319,6 +329,7 @@ class NaiveClassify(NaiveUnits):
     def _begin_holding(self, flow: Flow, now: Now) -> bool:
         if len(self.holdings) == self.limits.holdings:
             self._fault(now, Fault.SEGMENTS_EXHAUSTED)
+            self._lose(flow, "room")
             return False
         assert flow.place is not None
         deadline_ns = self.watermark_ns + self.limits.hold_ns
@@ -332,7 +343,12 @@ class NaiveClassify(NaiveUnits):
             now.skip = Skip.HELD
             flow.holding.rows += 1
 
-    def _hold(self, flow: Flow, now: Now, raw: bytes, ahead: int) -> None:
+    def _hold(self, flow: Flow, now: Now, raw: bytes, length: int, ahead: int) -> None:
+        if len(raw) < length:
+            self._lose(flow, "cut")
+            if not raw:
+                self._fault(now, Fault.PAYLOAD_CUT)
+                return
         if not flow.holding and not self._begin_holding(flow, now):
             self._other(flow, lost=True)
             return
@@ -343,6 +359,7 @@ class NaiveClassify(NaiveUnits):
             now.skip = Skip.PASSED
         elif stored == "no room":
             self._fault(now, Fault.SEGMENTS_EXHAUSTED)
+            self._lose(flow, "room")
             self._salvage(flow, now)
         else:
             self._drain(flow, now)
@@ -395,22 +412,24 @@ class NaiveClassify(NaiveUnits):
         self._other(flow, lost=True)
         after, stop = 0, 0
         for start, run in holding.runs():
-            if flow.state == "hello":
+            if flow.state in ("hello", "done"):
                 break
             stop = start + len(run)
             if start == 0:
                 continue
+            if flow.state == "frame" and start > after:
+                self._other(flow, lost=True)
             at = max(start, after)
-            while at < stop and starts_unit(run[at - start :]):
-                flow.state = "new"
+            while at < stop and (flow.state == "frame" or starts_unit(run[at - start :])):
+                flow.state = "frame" if flow.state == "frame" else "new"
                 outcome, taken = self._held_unit(flow, now, run[at - start :], at)
                 at += taken
-                if outcome != WHOLE or flow.state != "head":
+                if outcome != WHOLE or flow.state not in ("head", "frame"):
                     break
                 after = at
-        if flow.state == "head" and after >= stop:
+        if flow.state in ("head", "frame") and after >= stop:
             flow.place = (holding.base + after) & MASK
-        elif flow.state != "hello":
+        elif flow.state not in ("hello", "done"):
             self._other(flow, lost=True)
         self._release(flow)
 
@@ -419,9 +438,11 @@ class NaiveClassify(NaiveUnits):
         front = flow.holding.front()
         if flow.transport == "udp":
             self.faults[Fault.HELLO_INCOMPLETE] += 1
+            self._lose(flow, "gap")
             self._name_held(flow, now, "quic")
             self._release(flow)
             return
+        self._lose(flow, "gap")
         if not front:
             self.faults[Fault.STREAM_GAP] += 1
         else:

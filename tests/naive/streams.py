@@ -131,6 +131,8 @@ class Flow:
     hello_id: bytes = b""  # QUIC: the connection id whose keys opened the last hello
     weakly_named: bool = False  # by a DNS answer
     upgrades: bool = False  # the last request asked for another protocol
+    tunnel: bool = False  # the address it goes to is a proxy's
+    lost: str = ""  # why it has no name yet: gap, cut or room
     names: list[tuple[str, str]] = field(default_factory=list)
     holding: Holding | None = None
 

@@ -23,9 +23,23 @@ class NaiveUnits:
     faults: Counter[Fault]
     rows: list[Row]
     answers: dict[tuple[str, str], tuple[int, str]]
+    packets: int
+    paid_until: int
+    lost: Counter[str]
+
+    def _lose(self, flow: Flow, why: str) -> None:
+        if not flow.names and not flow.lost:
+            flow.lost = why
+            self.lost[why] += 1
+
+    def _find(self, flow: Flow) -> None:
+        self.lost[flow.lost] -= 1
+        flow.lost = ""
 
     def name_weakly(self, flow: Flow, now: Now, protocol: str, again: bool = False) -> None:
         """A row under the name that the client was told last for the server's address."""
+        if flow.tunnel:
+            return
         told_ns, name = self.answers.get((now.client[0], now.server[0]), (1 << 63, ""))
         if 0 <= now.time_ns - told_ns <= self.limits.answer_ns:
             self._row(flow, now, protocol, name.encode(), SessionFlag.WEAK, again)
@@ -45,8 +59,7 @@ class NaiveUnits:
             return self._hello(flow, now, raw)
         if raw.startswith(http2.PREFACE):
             now.skip = Skip.PASSED
-            asked_for = flow.state == "head" and flow.upgrades
-            flow.state = "done" if asked_for else "frame"
+            flow.state = "done" if flow.state == "head" else "frame"
             return WHOLE, len(http2.PREFACE)
         if http2.PREFACE.startswith(raw):
             return NOT_YET, 0
@@ -61,6 +74,7 @@ class NaiveUnits:
                 now.skip = Skip.NOT_A_CLIENT
             elif gathered == tls.TOO_LONG:
                 self._fault(now, Fault.HELLO_TOO_LONG)
+                self._lose(flow, "room")
             elif gathered == tls.BAD:
                 self._fault(now, Fault.HELLO_BAD)
             return NEVER, 0
@@ -106,7 +120,7 @@ class NaiveUnits:
         flow.state, flow.tries, flow.upgrades = "head", self.limits.tries, head.upgrades
         after = head.size
         if head.method == 7:
-            flow.state = "new"
+            flow.state, flow.tunnel = "new", True
         elif head.chunked:
             flow.state = "chunk"
         elif head.length is not None and not 0 <= head.length <= 1 << 30:
@@ -123,6 +137,8 @@ class NaiveUnits:
         if isinstance(found, str):
             too_long = found == http2.TOO_LONG
             self._fault(now, Fault.HEAD_TOO_LONG if too_long else Fault.HEAD_BAD)
+            if too_long:
+                self._lose(flow, "room")
             flow.state = "done"
             return WHOLE, 0
         stop, block = found
@@ -130,6 +146,13 @@ class NaiveUnits:
             now.skip = Skip.PASSED
             return WHOLE, stop
         flow.state = "done"
+        due = max(self.paid_until, self.packets) + len(block)
+        if due > self.packets + self.limits.block_bytes:
+            self._fault(now, Fault.HEADS_EXHAUSTED)
+            self._lose(flow, "room")
+            return WHOLE, stop
+        self.paid_until = due
+        self._find(flow)
         now.named += 1  # a packet that ends a block counts as one that led to a name
         request = http2.read_request(block)
         if isinstance(request, Fault):
@@ -191,6 +214,7 @@ class NaiveUnits:
         if flow.midstream:
             flags |= SessionFlag.MIDSTREAM
         if not flags & SessionFlag.WEAK:
+            self._find(flow)
             if protocol != "http" and name[1] in OUTER_NAMES:
                 flags |= SessionFlag.HIDDEN
             flow.hello_named |= protocol != "http"

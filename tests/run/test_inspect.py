@@ -204,6 +204,7 @@ def test_counts_for_people_and_programs(capture):
             "unreadable_hidden": 0,
             "unreadable_gap": 0,
             "unreadable_truncated": 0,
+            "unreadable_room": 0,
             "weak_names": 0,
         },
     }

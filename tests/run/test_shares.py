@@ -15,6 +15,7 @@ NOTHING = {
     "unreadable_hidden": 0,
     "unreadable_gap": 0,
     "unreadable_truncated": 0,
+    "unreadable_room": 0,
     "weak_names": 0,
 }
 
@@ -34,10 +35,11 @@ def test_each_share_is_of_what_it_can_be_part_of():
         ("classify", "packets", 1000),
         ("classify", "hidden", 3),
         ("classify", "weak", 5),
-        ("classify", "sessions:tls", 70),
+        ("classify", "sessions:tls", 66),
         ("classify", "sessions:quic", 20),
         ("classify", "lost_gap", 8),
         ("classify", "lost_cut", 2),
+        ("classify", "lost_room", 4),
         ("classify", "fault:hello_incomplete", 40),
         ("classify", "fault:payload_cut", 50),
         ("mirror", "mirror:packets_truncated", 250),
@@ -54,9 +56,10 @@ def test_each_share_is_of_what_it_can_be_part_of():
         "duplicate_share": 0.1,
         "gap_share": 0.01,
         "truncated_share": 0.25,
-        "unreadable_share": 0.13,
+        "unreadable_share": 0.17,
         "unreadable_hidden": 3,
         "unreadable_gap": 8,
         "unreadable_truncated": 2,
+        "unreadable_room": 4,
         "weak_names": 5,
     }
