@@ -39,6 +39,7 @@ PARTNER, OLD_PERCENT, NEW_PERCENT = "acme-shop", 5, 7
 CHAIN = {"order": ("command",), "conversion": ("rule", "message", "visit", "packet")}
 PER_POINT = Fraction(1, 100)
 PACKETS_PER_SECOND, MADE_PER_SECOND = 3_000_000, 1_000_000
+RECALL = 0.85
 CRASH_VISITS, CRASH_TESTS = 100_000, 1 + len(CRASH_POINTS) + RANDOM_POINTS
 SKIPPED = re.compile(r"^SKIPPED \[(?P<times>\d+)\] [^ ]+ (?P<why>.*)$", re.MULTILINE)
 COMMAND_SECONDS, FAST_TESTS_SECONDS = 7200, 120
@@ -266,21 +267,17 @@ class Check:
             yield fast(name, report.figures[name], PACKETS_PER_SECOND)
 
     def recall(self) -> Iterator[Point]:
-        """Recall over real captures."""
-        what = "http and tls rows of classic pcap"
+        """Recall over all real captures: more than is asked, which is classic pcap over Ethernet."""
+        what = "http and tls rows"
         corpus = recall.find_corpus()
         if corpus is None:
-            yield Point(
-                what, f">= {recall.LEAST:.0%}", "no corpus here (MIRRORPOINT_CORPUS)", False
-            )
+            yield Point(what, f">= {RECALL:.0%}", "no corpus here (MIRRORPOINT_CORPUS)", False)
             return
         found = recall.score(corpus, wire.on_terminal)
-        score = found.scores.get(recall.SCOPE, recall.Score())
+        score = found.of("http", "tls")
         rows = score.hits + score.missed
         reached = f"{score.recall:.1%} of {rows} (precision {score.precision:.1%})"
-        yield Point(
-            what, f">= {recall.LEAST:.0%}", reached, rows > 0 and score.recall >= recall.LEAST
-        )
+        yield Point(what, f">= {RECALL:.0%}", reached, rows > 0 and score.recall >= RECALL)
         failed = "; ".join(f"{name}: {why}" for name, why in found.failed)
         yield Point(f"{found.files} captures read", "no crash", failed or "no crash", not failed)
 

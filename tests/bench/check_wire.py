@@ -20,7 +20,7 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
-from tests.bench import peers, readers, recall, side_by_side, wire
+from tests.bench import peers, readers, recall, rows, side_by_side, wire
 from tests.bench.figures import repeat
 from tests.bench.judge import FellShort, Point, fast, run_parts
 from tests.bench.readers import NFStream
@@ -54,14 +54,14 @@ class Check:
                     reader.close()
         sys.stdout.write(side_by_side.show(found))
         mine = found["mirrorpoint"]
-        for kind in side_by_side.PROTOCOLS:
+        for kind in rows.PROTOCOLS:
             score = mine.scores[kind]
             reached = f"{score.recall:.1%} of {score.hits + score.missed}"
-            good = score.recall >= side_by_side.LEAST_RECALL
-            yield Point(f"recall of {kind}", f">= {side_by_side.LEAST_RECALL:.0%}", reached, good)
+            good = score.recall >= rows.LEAST_RECALL
+            yield Point(f"recall of {kind}", f">= {rows.LEAST_RECALL:.0%}", reached, good)
         precision = mine.scores["all"].precision
-        asked = f">= {side_by_side.LEAST_PRECISION:.1%}"
-        good = precision >= side_by_side.LEAST_PRECISION
+        asked = f">= {rows.LEAST_PRECISION:.1%}"
+        good = precision >= rows.LEAST_PRECISION
         yield Point("precision", asked, f"{precision:.2%}", good)
         behind = [what for what in side_by_side.short_of(found) if " has " in what]
         yield Point(

@@ -10,13 +10,17 @@ from __future__ import annotations
 import csv
 import hashlib
 import ipaddress
+import json
 import re
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 SURPLUS = Path(__file__).with_name("surplus.tsv")
 Key = tuple[str, str, str, int]
+PROTOCOLS = ("http", "tls", "quic")
+LEAST_RECALL, LEAST_PRECISION, MOST_SURPLUS = 0.99, 0.995, 3  # recall of each protocol
 
 
 @dataclass
@@ -47,6 +51,19 @@ class Score:
             "recall": self.recall,
             "precision": self.precision,
         }
+
+
+def captures(
+    corpus: Path, progress: Callable[[str], None] = lambda _: None
+) -> Iterator[tuple[Path, list[dict[str, Any]]]]:
+    """Every capture of a corpus with the rows of its truth."""
+    paths = sorted(path for path in (corpus / "packets").iterdir() if path.is_file())
+    for number, path in enumerate(paths, start=1):
+        progress(f"{number}/{len(paths)} {path.name[:50]}")
+        answers = corpus / "truth" / f"{path.name}.jsonl"
+        text = answers.read_text(encoding="utf-8") if answers.exists() else ""
+        yield path, [json.loads(line) for line in text.splitlines()]
+    progress("")
 
 
 def clean(host: str) -> str:

@@ -21,11 +21,20 @@ from typing import Any
 from pipeline import __version__
 from tests.bench.readers import NFStream, Reader, peers
 from tests.bench.recall import find_corpus
-from tests.bench.rows import Key, Score, compare, key_of_session, surplus, without_surplus
+from tests.bench.rows import (
+    LEAST_PRECISION,
+    LEAST_RECALL,
+    MOST_SURPLUS,
+    PROTOCOLS,
+    Key,
+    Score,
+    captures,
+    compare,
+    key_of_session,
+    surplus,
+    without_surplus,
+)
 from tests.corpus.reading import read
-
-PROTOCOLS = ("http", "tls", "quic")
-LEAST_RECALL, LEAST_PRECISION, MOST_SURPLUS = 0.99, 0.995, 3
 
 
 @dataclass
@@ -75,17 +84,11 @@ def stand(
     """Let every reader read every capture."""
     found = {name: Standing() for name in readers}
     right = surplus()
-    captures = sorted(path for path in (corpus / "packets").iterdir() if path.is_file())
-    for number, capture in enumerate(captures, start=1):
-        progress(f"{number}/{len(captures)} {capture.name[:50]}")
-        answers = corpus / "truth" / f"{capture.name}.jsonl"
-        text = answers.read_text(encoding="utf-8") if answers.exists() else ""
-        truth = [json.loads(line) for line in text.splitlines()]
+    for capture, truth in captures(corpus, progress):
         for name, reader in readers.items():
             hits, missed, wrong = compare(reader(capture), truth)
             wrong = without_surplus(capture.name, wrong, right)
             found[name].add(capture.name, hits, set(missed), wrong)
-    progress("")
     return found
 
 

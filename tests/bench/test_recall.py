@@ -72,36 +72,18 @@ def test_hosts_are_cleaned_as_in_the_truth(host: str, cleaned: str) -> None:
     assert clean(host) == cleaned
 
 
-@pytest.mark.parametrize(
-    ("layers", "plain"),
-    [
-        ("eth:ethertype:ip:tcp", True),
-        ("eth:ethertype:vlan:ethertype:vlan:ethertype:ipv6:tcp", True),
-        ("eth:ethertype:ip:ipv6:tcp", False),
-        ("eth:ethertype:mpls:ip:tcp", False),
-        ("eth:ethertype:ip:udp:vxlan:eth:ethertype:ip:tcp", False),
-        ("null:ip:tcp", False),
-    ],
-)
-def test_plain_layers_have_no_tunnel(layers: str, plain: bool) -> None:
-    assert bool(recall.PLAIN_LAYERS.fullmatch(layers)) == plain
-
-
 @pytest.fixture
 def small_corpus(tmp_path: Path) -> Path:
     packets, answers = tmp_path / "packets", tmp_path / "truth"
     packets.mkdir()
     answers.mkdir()
-    rows = ["file\tlinktype\n"]
     for name in ("hello", "request"):
         capture = forge(name, packets)
-        rows.append(f"packets/{capture.name}\tEthernet\n")
         proto, host = ("tls", "tls.example") if name == "hello" else ("http", "shop.example")
         row = truth(host, proto) | {"server_port": 443 if proto == "tls" else 80}
         lines = [row] if name == "hello" else [row, truth("missing.example", "http")]
         text = "".join(json.dumps(line) + "\n" for line in lines)
         (answers / f"{capture.name}.jsonl").write_text(text)
-    (tmp_path / "MANIFEST.tsv").write_text("".join(rows))
     return tmp_path
 
 
@@ -112,13 +94,13 @@ def test_a_corpus_is_scored(small_corpus: Path) -> None:
     assert found.scores["http"].as_dict() | {"recall": 0.5, "missed": 1} == (
         found.scores["http"].as_dict()
     )
-    assert found.scores[recall.SCOPE].hits == 2
+    assert found.of("http", "tls").hits == 2
     assert found.scores["all"].precision == 1.0
     assert [key[1] for _, key, _ in found.misses] == ["missing.example"]
     assert "missed http missing.example" in recall.show(found, misses=True)
 
 
-@pytest.mark.parametrize(("least", "code"), [(0.6, 0), (0.85, 1)])
+@pytest.mark.parametrize(("least", "code"), [(0.5, 0), (0.99, 1)])
 def test_the_program_prints_scores_and_fails_below_what_is_asked(
     small_corpus: Path,
     capsys: pytest.CaptureFixture[str],
@@ -126,14 +108,22 @@ def test_the_program_prints_scores_and_fails_below_what_is_asked(
     least: float,
     code: int,
 ) -> None:
-    assert recall.LEAST == 0.85
-    monkeypatch.setattr(recall, "LEAST", least)
+    assert recall.LEAST_RECALL == 0.99
+    monkeypatch.setattr(recall, "LEAST_RECALL", least)
     assert recall.main(["--corpus", str(small_corpus), "--json"]) == code
     told = capsys.readouterr()
     printed = json.loads(told.out)
     assert printed["scores"]["all"]["rows"] == 3
     assert printed["failed"] == []
-    assert ("asked: >= 85%" in told.err) == bool(code)
+    assert ("http: recall 50.0%, asked: >= 99%" in told.err) == bool(code)
+
+
+def test_a_row_that_is_wrong_is_too_many(
+    small_corpus: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (small_corpus / "truth" / "hello.pcap.jsonl").write_text("")
+    assert recall.main(["--corpus", str(small_corpus)]) == 1
+    assert "precision 50.00%" in capsys.readouterr().err
 
 
 def test_a_corpus_that_names_nobody_measures_nothing(
@@ -141,7 +131,6 @@ def test_a_corpus_that_names_nobody_measures_nothing(
 ) -> None:
     for file in (small_corpus / "truth").iterdir():
         file.write_text("")
-    (small_corpus / "MANIFEST.tsv").write_text("file\tlinktype\n")
     assert recall.main(["--corpus", str(small_corpus)]) == 1
     assert "nothing was measured" in capsys.readouterr().err
 

@@ -154,7 +154,7 @@ WORDS = (b"\t", b"\r\n", b"1772352000000000000", b"2026-03-01T08:00:00.5Z", b"20
 CONTAINERS = (
     Target("pcap", check_pcap, pcap_seeds, words=(b"\0\0\4\0", b"\0\4\0\0", b"\x7f\xff\xff\xff")),
     Target("pcapng", check_pcapng, pcapng_seeds, 900),
-    Target("gzip", check_gzip, gzip_seeds, 300),
-    Target("zstd", check_zstd, zstd_seeds, 200),
+    Target("gzip", check_gzip, gzip_seeds, 300, runs=15_000),
+    Target("zstd", check_zstd, zstd_seeds, 200, runs=15_000),
     Target("facts", check_facts, facts_seeds, words=WORDS),
 )

@@ -16,6 +16,7 @@ from pathlib import Path
 from tests.need import REPOSITORY
 
 HANG_SECONDS = 20  # for an input; the slowest take a fiftieth
+RUNS_SECONDS = 120  # for the inputs that a target states; two where nothing else runs
 START_SECONDS = 300  # to import, and to compile where no kernel is kept yet
 FAILURES = ("crash", "timeout", "oom", "leak", "compiled")
 
@@ -55,12 +56,13 @@ def fuzz(
     module: str = "tests.fuzz.targets",
     hang_seconds: int = HANG_SECONDS,
 ) -> tuple[list[Fuzzed], list[Finding]]:
-    """Fuzz each of these targets for so many seconds, then check what was kept with compiled
-    kernels. Raises RuntimeError where a process fails that names no input.
+    """Fuzz each of these targets for so many seconds, or of 0 for as many inputs as it states; then
+    check what was kept with compiled kernels. Raises RuntimeError where a process fails that names
+    no input. The number of inputs, unlike seconds, reaches the same on every machine.
     """
-    slowest = START_SECONDS + (seconds + hang_seconds + 10) * len(names)
+    slowest = START_SECONDS + ((seconds or RUNS_SECONDS) + hang_seconds + 10) * len(names)
     words = [module, str(folder), str(seconds), str(hang_seconds), str(seed), *names]
-    guided = _python("guided", words, slowest, NUMBA_DISABLE_JIT="1")
+    guided = _python("guided", words, slowest, NUMBA_DISABLE_JIT="1", PYTHONHASHSEED="0")
     compiled = _python("compiled", [module, str(folder), *names], slowest)
     found = [finding for name in names for finding in _findings(name, folder, compiled.stderr)]
     if not found and (guided.returncode or compiled.returncode):

@@ -7,8 +7,10 @@ its process when something is wrong: each target gets a child, which inherits wh
 
     python -m tests.fuzz.guided MODULE FOLDER SECONDS HANG_SECONDS SEED TARGET...
 
-MODULE has the TARGETS; whoever takes HANG_SECONDS for an input hangs. FOLDER/TARGET then holds every input that added coverage, FOLDER/TARGET.log what libFuzzer said,
-and FOLDER/TARGET-crash-* (or -timeout-, -oom-) an input that failed. Exits 1 where one did.
+MODULE has the TARGETS; of 0 SECONDS each gets the inputs it states; whoever takes HANG_SECONDS for
+an input hangs. FOLDER/TARGET then holds every input that added coverage, FOLDER/TARGET.log what
+libFuzzer said, and FOLDER/TARGET-crash-* (or -timeout-, -oom-) an input that failed. Exits 1 where
+one did.
 """
 
 from __future__ import annotations
@@ -40,9 +42,10 @@ def prepare(target: Target, folder: Path) -> list[str]:
     return arguments + [f"-dict={folder / name}.words"] * bool(words)
 
 
-def begin(target: Target, folder: Path, options: list[str]) -> None:
+def begin(target: Target, folder: Path, seconds: int, options: list[str]) -> None:
     """Fuzz one target in this process, and end it."""
-    arguments = prepare(target, folder) + options
+    amount = f"-max_total_time={seconds}" if seconds else f"-runs={target.runs}"
+    arguments = [*prepare(target, folder), amount, *options]
     log = os.open(folder / f"{target.name}.log", os.O_CREAT | os.O_TRUNC | os.O_WRONLY, 0o644)
     os.dup2(log, 1)
     os.dup2(log, 2)
@@ -56,14 +59,16 @@ def main(module: str, place: str, seconds: str, hang: str, seed: str, *names: st
         targets = importlib.import_module(module).TARGETS
     warnings.simplefilter("ignore", RuntimeWarning)  # numpy's, of integers that are meant to wrap
     options = [
-        f"-max_total_time={seconds}", f"-timeout={hang}", f"-seed={seed}", "-reload=0",
+        f"-timeout={hang}", f"-seed={seed}", "-reload=0",
         f"-rss_limit_mb={MEMORY_MB}", "-print_final_stats=1",
     ]  # fmt: skip
     failed = 0
     for name in names:
         child = os.fork()
         if child == 0:
-            begin(targets[name], Path(place), options)  # at its exit a failing input is written
+            begin(
+                targets[name], Path(place), int(seconds), options
+            )  # at its exit a failing input is written
             raise SystemExit(2)
         failed |= os.waitpid(child, 0)[1]
     return 1 if failed else 0

@@ -180,11 +180,22 @@ HTTP_WORDS = (
     b"Accept: text/html", b"Referer: ", b"Sec-Fetch-Dest: ", b"X-Moz: prefetch", b"http://", b"CONNECT ", b"\n ",
 )  # fmt: skip
 PACKETS = (
-    Target("headers", check_headers, header_seeds, words=TAGS),
-    Target("fragments", check_fragments, fragment_seeds, 160),
-    Target("tls", check_tls, tls_seeds, words=(b"\x16\3\1", b"\1\0", b"\0\x10", b"\xfe\x0d")),
+    Target("headers", check_headers, header_seeds, words=TAGS, runs=10_000),
+    Target("fragments", check_fragments, fragment_seeds, 160, runs=2500),
+    Target(
+        "tls",
+        check_tls,
+        tls_seeds,
+        words=(b"\x16\3\1", b"\1\0", b"\0\x10", b"\xfe\x0d"),
+        runs=30_000,
+    ),
     Target("http", check_http, http_seeds, words=HTTP_WORDS),
     Target(
-        "host", check_host, host_seeds, 300, words=(b":80", b"[", b"]", b"..", b"::", b"192.0.")
+        "host",
+        check_host,
+        host_seeds,
+        300,
+        words=(b":80", b"[", b"]", b"..", b"::", b"192.0."),
+        runs=20_000,
     ),
 )

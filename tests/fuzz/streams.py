@@ -194,8 +194,12 @@ def google_seeds() -> list[bytes]:
 
 STREAM_WORDS = (b"\x16\3\1", b"GET / HTTP/1.1\r\n", b"Host: a.example\r\n\r\n", b"\x14\3\3\0\1\1")
 STREAMS = (
-    Target("stage", check_stage, stage_seeds, 1200, STREAM_WORDS),
-    Target("quic-datagrams", check_datagrams, datagram_seeds, 2500, (b"\0\0\0\1", b"\xc3\0\0\0\1")),
-    Target("quic-frames", check_frames, frame_seeds, words=(b"\6\0", b"\2\0", b"\x1c\0")),
-    Target("quic-google", check_google, google_seeds, 400, (b"CHLO", b"SNI\0", b"Q043", b"\xa0\1")),
+    Target("stage", check_stage, stage_seeds, 1200, STREAM_WORDS, 400),
+    Target(
+        "quic-datagrams", check_datagrams, datagram_seeds, 2500, (b"\0\0\0\1", b"\xc3\0\0\0\1"), 400
+    ),
+    Target("quic-frames", check_frames, frame_seeds, words=(b"\6\0", b"\2\0", b"\x1c\0"), runs=250),
+    Target(
+        "quic-google", check_google, google_seeds, 400, (b"CHLO", b"SNI\0", b"Q043", b"\xa0\1"), 700
+    ),
 )

@@ -17,13 +17,16 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class Target:
-    """A parser to be fuzzed. `longest` bytes of input, `words` that a mutation may put in."""
+    """A parser to be fuzzed. `longest` bytes of input, `words` that a mutation may put in; `runs`
+    of it take some two seconds.
+    """
 
     name: str
     check: Callable[[bytes], object]
     seeds: Callable[[], Sequence[bytes]]
     longest: int = 600
     words: tuple[bytes, ...] = ()
+    runs: int = 5000
 
 
 class Tape:

@@ -1,4 +1,4 @@
-"""Every target on its seeds and on hardly any bytes; guided runs are by hand."""
+"""Every target on its seeds, on hardly any bytes, and guided for some seconds; and the harness."""
 
 from __future__ import annotations
 
@@ -8,9 +8,42 @@ from pathlib import Path
 
 import pytest
 
+from tests.fuzz import broken, fuzzing
 from tests.fuzz.target import Tape, same
 from tests.fuzz.targets import TARGETS
-from tests.need import REPOSITORY
+from tests.need import REPOSITORY, need
+
+HALVES = sorted(TARGETS)[::2], sorted(TARGETS)[1::2]
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(900)
+@pytest.mark.parametrize("names", HALVES)
+def test_no_input_that_a_guided_fuzzer_finds_is_too_much(names: list[str], tmp_path: Path) -> None:
+    need("atheris")
+    fuzzed, found = fuzzing.fuzz(names, 0, 1, tmp_path)
+    assert not found, "\n\n".join(map(str, found))
+    assert [one.name for one in fuzzed] == names
+    for one in fuzzed:
+        seeds = len(TARGETS[one.name].seeds())
+        assert one.inputs > one.kept > seeds, f"{one}: the fuzzer found nothing new, so it is blind"
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(900)
+def test_the_harness_tells_what_raises_what_hangs_and_what_differs_when_compiled(tmp_path: Path):
+    need("atheris")
+    names = ["raises", "hangs", "differs", "good"]
+    _, found = fuzzing.fuzz(names, 0, 1, tmp_path, "tests.fuzz.broken", 2)
+    told = {one.name: one for one in found}
+    assert {name: one.how for name, one in told.items()} == {
+        "raises": "crash", "hangs": "timeout", "differs": "compiled",
+    }  # fmt: skip
+    for one in found:
+        assert not broken.check_good(one.raw)
+        assert f"tests.fuzz {one.name} --input {one.raw.hex()}" in str(one)
+    assert "ValueError: not plain" in str(told["raises"])
+    assert "ValueError: only when compiled" in str(told["differs"])
 
 
 @pytest.mark.parametrize("name", TARGETS)
