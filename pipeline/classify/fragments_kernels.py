@@ -42,6 +42,7 @@ from pipeline.classify.layers_kernels import (
     PIECE,
     SKIPPED,
 )
+from pipeline.kernels.bytes import clear_bytes, copy_bytes
 from pipeline.kernels.circle import CircleArrays
 from pipeline.kernels.compile import kernel, primitive, routine
 from pipeline.kernels.hashing import address_hash, mix64
@@ -172,8 +173,7 @@ def _release_bytes(fragments, s):
     while b > 0:
         block = blocks[b - 1]
         place = (b - 1) * BLOCK_BYTES
-        for at in range(place, place + I64(block.stop) - I64(block.start)):
-            memory[at] = 0
+        clear_bytes(memory, place, place + I64(block.stop) - I64(block.start))
         after = I64(block.next)
         block.start = block.stop = block.opens = 0
         block.next = desk.free_block
@@ -294,8 +294,7 @@ def _store(fragments, s, data, at, start, stop):
         desk.blocks_left -= 1
         block.start, block.stop, block.next = reached, end, after
         block.opens = 1 if reached == start else 0
-        for k in range(end - reached):
-            memory[(b - 1) * BLOCK_BYTES + k] = data[at + reached - start + k]
+        copy_bytes(data, at + reached - start, at + end - start, memory, (b - 1) * BLOCK_BYTES)
         if before > 0:
             blocks[before - 1].next = b
         else:
@@ -353,8 +352,8 @@ def _write_out(fragments, s, joined, place):
     b, length = I64(fragments.sets[s].first), I64(0)
     while b > 0:
         size = I64(fragments.blocks[b - 1].stop) - I64(fragments.blocks[b - 1].start)
-        for k in range(size):
-            joined[place + length + k] = fragments.memory[(b - 1) * BLOCK_BYTES + k]
+        held = (b - 1) * BLOCK_BYTES
+        copy_bytes(fragments.memory, held, held + size, joined, place + length)
         length += size
         b = I64(fragments.blocks[b - 1].next)
     return length

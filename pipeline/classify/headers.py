@@ -12,8 +12,10 @@ from pipeline.model.batches import PacketBatch
 BUFFER_BYTES_MAX = 1 << 31
 
 
-def walk(packets: PacketBatch) -> tuple[np.ndarray, int]:
+def walk(packets: PacketBatch, heads: np.ndarray | None = None) -> tuple[np.ndarray, int]:
     """Walk all headers of a batch: HEADER records, one a packet, and how many are fragments.
+
+    Of `heads`, of any content, the first are written, where they are given.
 
     A row with a `fault` or a `skip` has nothing else to tell, and a fragment is for
     `fragments.py`. `payload_at` indexes the packets'
@@ -21,7 +23,7 @@ def walk(packets: PacketBatch) -> tuple[np.ndarray, int]:
     Addresses and ports are of the innermost headers, the realm of the outermost tags.
     """
     assert len(packets.data) < BUFFER_BYTES_MAX
-    heads = records(HEADER, len(packets))
+    heads = records(HEADER, len(packets)) if heads is None else heads[: len(packets)]
     fragments = walk_headers(
         packets.data,
         packets.offset,

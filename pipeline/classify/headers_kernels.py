@@ -102,8 +102,9 @@ def _walk_any(data, at, stop, whole, link_type, head):
 def walk_headers(data, offset, captured, wire, link_type, stripped_vlan, heads):
     """Walk every packet of a batch; each row gets a fault, a skip, or a payload's place and length.
 
-    The columns are those of a PacketBatch; `heads` are zeroed HEADERs. A tag that was stripped is
-    the outermost of the realm. Gives the number of fragments, which are yet to be put together.
+    The columns are those of a PacketBatch; `heads` are HEADERs of any content. A tag that was
+    stripped is the outermost of the realm. Gives the number of fragments, which are yet to be put
+    together.
     """
     others = 0
     for i in range(len(offset)):
@@ -111,6 +112,7 @@ def walk_headers(data, offset, captured, wire, link_type, stripped_vlan, heads):
         fetch(data, offset[i] + LINE_BYTES)
     for i in range(len(offset)):
         head = heads[i]
+        _clear(head)
         at = offset[i]
         stop = at + I64(captured[i])
         whole = at + max(I64(wire[i]), I64(captured[i]))
@@ -121,6 +123,16 @@ def walk_headers(data, offset, captured, wire, link_type, stripped_vlan, heads):
     if others == 0:
         return 0
     return _walk_others(data, offset, captured, wire, link_type, stripped_vlan, heads)
+
+
+@primitive
+def _clear(head):
+    """Forget what stood in a row."""
+    head.source_hi = head.source_lo = head.target_hi = head.target_lo = 0
+    head.payload_at = head.realm = head.sequence = head.acknowledged = 0
+    head.payload_captured = head.payload_length = 0
+    head.source_port = head.target_port = 0
+    head.transport = head.tcp_flags = head.fault = head.skip = 0
 
 
 @primitive

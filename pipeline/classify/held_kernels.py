@@ -12,7 +12,7 @@ from __future__ import annotations
 import numpy as np
 
 from pipeline.classify.state_kernels import SEAL_BYTES, seal_start, window_start
-from pipeline.kernels.bytes import copy_bytes
+from pipeline.kernels.bytes import clear_bytes, copy_bytes
 from pipeline.kernels.compile import primitive, routine
 
 U64 = np.uint64
@@ -78,11 +78,9 @@ def release_holding(holdings, pieces, memory, desk, h):
     if holding.pieces > 0:
         last = pieces[h * desk.limits.pieces + I64(holding.pieces) - 1]
         window = window_start(desk.limits, h)
-        for at in range(window, window + last.stop):
-            memory[at] = 0
+        clear_bytes(memory, window, window + I64(last.stop))
     seal = seal_start(desk.limits, h)
-    for at in range(seal, seal + SEAL_BYTES):
-        memory[at] = 0
+    clear_bytes(memory, seal, seal + SEAL_BYTES)
     rows = I64(holding.rows)
     counts.held_rows -= rows
     _unlink(holdings, counts, h)
@@ -192,8 +190,6 @@ def drop_front(holding, pieces, first, memory, window, length):
             pieces[kept].stop = pieces[k].stop - length
             kept += 1
     holding.pieces = kept - first
-    for i in range(min(length, last), last):
-        memory[window + i - length] = memory[window + i]
-    for i in range(max(last - length, 0), last):
-        memory[window + i] = 0
+    copy_bytes(memory, window + min(length, last), window + last, memory, window)
+    clear_bytes(memory, window + max(last - length, I64(0)), window + last)
     return kept == first

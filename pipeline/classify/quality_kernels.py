@@ -146,14 +146,15 @@ def watch_packets(
     capture cut them off. `fingerprint` (uint64) and `side` (bool) are those of the flow table.
     """
     sums = sums[0]
+    if start == 0:
+        for i in range(len(time_ns)):
+            sums.truncated += 1 if captured[i] < wire[i] else 0
     for i in range(start, len(time_ns)):
+        # The fingerprint of a row with a fault or skip is another's; few rows are drawn at all.
+        if not _is_drawn(fingerprint[i], sums.rate):
+            continue
         head = heads[i]
-        if (
-            head.fault == 0
-            and head.skip == 0
-            and head.transport == TCP
-            and _is_drawn(fingerprint[i], sums.rate)
-        ):
+        if head.fault == 0 and head.skip == 0 and head.transport == TCP:
             at = _find(flows, fingerprint[i])
             flow = flows[at]
             if flow.fingerprint == U64(0):
@@ -164,7 +165,6 @@ def watch_packets(
                 flow.packets = flow.sides = 0
                 halves[2 * at].begun = halves[2 * at + 1].begun = 0
             _watch(flow, halves, shown, sums, at, head, time_ns[i], side[i])
-        sums.truncated += 1 if captured[i] < wire[i] else 0
     return len(time_ns)
 
 

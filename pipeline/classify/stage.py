@@ -21,6 +21,7 @@ from pipeline.classify.fragments import Fragments
 from pipeline.classify.gate_kernels import pass_gate
 from pipeline.classify.headers import walk
 from pipeline.classify.http2 import open_blocks
+from pipeline.classify.layers_kernels import HEADER
 from pipeline.classify.quality import MirrorQuality
 from pipeline.classify.state_kernels import Track
 from pipeline.classify.track_kernels import (
@@ -176,7 +177,7 @@ class Classify:
         if rows > self._scratch.rows:
             self._scratch = _Scratch(rows)
         scratch = self._scratch
-        heads, fragments = walk(batch)
+        heads, fragments = walk(batch, scratch.heads)
         if self._circle is not None:
             pass_gate(
                 *self._circle.arrays,
@@ -225,7 +226,6 @@ class Classify:
         self._quality.watch(batch, heads, scratch.fingerprint, scratch.side)
         if self._fragments.busy:
             self._fragments.advance(int(self._counts["watermark_ns"]))
-        self._check()
         waiting = self._counts["rows"] < self._at_once and self._at_once > 1
         # Header blocks have cookies in them: they do not wait.
         if self._found or not waiting or self._counts["packed"]:
@@ -361,10 +361,11 @@ class Classify:
 
 
 class _Scratch:
-    """Columns that live for one push; without a gate nobody is a subscriber."""
+    """Rows that live for one push; without a gate nobody is a subscriber."""
 
     def __init__(self, rows: int) -> None:
         self.rows = rows
+        self.heads = records(HEADER, rows)
         self.subscriber = np.full(rows, -1, np.int32)
         self.basis = np.zeros(rows, np.uint8)
         self.near = np.zeros(rows, np.int64)

@@ -158,7 +158,7 @@ def _shake_hands(track, flow, side, tcp_flags, sequence, acknowledged, time_ns):
     flow.next_sequence = flow.first_sequence = first
 
 
-@routine
+@primitive
 def _take_payload(track, flow, head, data, joined, side):
     """Hand a payload on, in the name of its sender; then count what became of it."""
     now, tallied = track.desk.now, track.desk.tallied
@@ -185,7 +185,7 @@ def _take_payload(track, flow, head, data, joined, side):
         tallied[ROW_SKIPS, now.skip if now.skip > 0 else PASSED] += 1
 
 
-@routine
+@primitive
 def _take_bytes(track, flow, head, data, at, captured, length, side):
     """Hand on what is at `data[at:]`: a segment, or a datagram."""
     if flow.transport == TCP:
@@ -247,7 +247,9 @@ def _hash_rows(track, heads, directed, fingerprint, side):
             )
             fingerprint[i] = join_ends(source, target, directed)
             side[i] = source < target
-            fetch(slots, home_of(slots, fingerprint[i]))
+            home = I64(home_of(slots, fingerprint[i]))
+            fetch(slots, home)
+            fetch(slots, home + 1)  # where a quarter of them are
 
 
 @primitive

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from pipeline.kernels.compile import primitive
+from pipeline.kernels.compile import move, primitive, wipe
 
 U64 = np.uint64
 I64 = np.int64
@@ -91,9 +91,16 @@ def holds_letters(data, start, stop, word):
 
 @primitive
 def copy_bytes(source, start, stop, target, at):
-    """Copy `source[start:stop]` to `target[at:]`."""
-    for i in range(stop - start):
-        target[at + i] = source[start + i]
+    """Copy `source[start:stop]` to `target[at:]`, which may overlap."""
+    if stop > start:
+        move(source, start, target, at, stop - start)
+
+
+@primitive
+def clear_bytes(target, start, stop):
+    """Let `target[start:stop]` be zeros."""
+    if stop > start:
+        wipe(target, start, stop - start)
 
 
 @primitive

@@ -209,3 +209,62 @@ def _fetch_nothing(array: Any, at: Any) -> None:
 # row will look, and asks, does not wait: a dozen are under way at once. Measured: the gate at
 # 20,000 members 68 ns a packet without, 26 with; the flow table 178 and 104.
 fetch: Any = _fetch_nothing if INTERPRETED else numba.extending.intrinsic(_generate_fetch)
+
+
+def _place_in(context: Any, builder: Any, array: Any, value: Any, at: Any) -> Any:
+    """The address of a byte of an array."""
+    return builder.gep(context.make_array(array)(context, builder, value).data, [at])
+
+
+def _number(context: Any, builder: Any, signature: Any, arguments: Any, which: int) -> Any:
+    """An argument as 64 bits."""
+    return context.cast(builder, arguments[which], signature.args[which], numba.types.intp)
+
+
+def _generate_move(typing: Any, source: Any, start: Any, target: Any, at: Any, length: Any) -> Any:
+    """The signature of `move`, and what writes its one call."""
+
+    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        first, to, size = (_number(context, builder, signature, arguments, n) for n in (1, 3, 4))
+        taken = _place_in(context, builder, source, arguments[0], first)
+        put = _place_in(context, builder, target, arguments[2], to)
+        cgutils.raw_memmove(builder, put, taken, size, 1)
+        return context.get_dummy_value()
+
+    return numba.types.void(source, start, target, at, length), generate
+
+
+def _generate_wipe(typing: Any, target: Any, at: Any, length: Any) -> Any:
+    """The signature of `wipe`, and what writes its one call."""
+
+    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        first, size = (_number(context, builder, signature, arguments, n) for n in (1, 2))
+        put = _place_in(context, builder, target, arguments[0], first)
+        cgutils.memset(builder, put, size, 0)
+        return context.get_dummy_value()
+
+    return numba.types.void(target, at, length), generate
+
+
+def _move_by_index(
+    source: np.ndarray, start: int, target: np.ndarray, at: int, length: int
+) -> None:
+    if start < at:
+        for i in range(length - 1, -1, -1):
+            target[at + i] = source[start + i]
+    else:
+        for i in range(length):
+            target[at + i] = source[start + i]
+
+
+def _wipe_by_index(target: np.ndarray, at: int, length: int) -> None:
+    for i in range(length):
+        target[at + i] = 0
+
+
+# Bytes of uint8 arrays, moved or set to 0 as the C library does it: a loop whose indexes could be
+# negative is not made into that, and takes 0.8 ns a byte. `length` is not negative. Where indexes
+# are to be checked there are the loops.
+CHECKED = INTERPRETED or bool(getattr(config, "BOUNDSCHECK", 0))
+move: Any = primitive(_move_by_index) if CHECKED else numba.extending.intrinsic(_generate_move)
+wipe: Any = primitive(_wipe_by_index) if CHECKED else numba.extending.intrinsic(_generate_wipe)

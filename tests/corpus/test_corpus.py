@@ -18,7 +18,7 @@ from typing import Any
 
 import pytest
 
-from tests.bench.recall import is_classic
+from pipeline.capture.recognise import byte_order
 from tests.corpus.reading import Reading, read
 from tests.need import REPOSITORY, corpus
 
@@ -38,6 +38,12 @@ class Corpus:
     folder: Path
     manifest: dict[str, dict[str, str]]
     counts: dict[str, Reading]
+
+
+def is_classic(capture: Path) -> bool:
+    """Is this a classic pcap file, by its first bytes?"""
+    with open(capture, "rb") as file:
+        return byte_order(file.read(4)) is not None
 
 
 def warm(capture: Path) -> None:
