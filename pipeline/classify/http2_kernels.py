@@ -136,6 +136,8 @@ def read_request(data, key0, key1, found):
     What it is, is one of the HOST_ words of `names_kernels`, or NO_HEAD where `data` is no head.
     `found` (HEAD, of length 1) gets where host, target and Referer are, whether two hosts are named
     (`disagrees`), method and `document`. The hash is that of a name that HTTP gives.
+
+    Touches some 40 bytes a head: less than 1 % of the memory's bandwidth.
     """
     head = found[0]
     if http.read_head(data, 0, len(data), head) != WHOLE:

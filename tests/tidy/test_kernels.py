@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import ast
 import functools
+import re
 from pathlib import Path
 
 import pytest
@@ -160,6 +161,22 @@ def test_only_kernels_are_called_from_python():
         if where in asked_from_python() and "kernel" not in decorators(function)
     ]
     assert not wrong, wrong
+
+
+TOUCHES = re.compile(
+    r"Touches (some )?[\d,]+ bytes.* a [\w ]+: (\d+ %|less than 1 %) of the memory's bandwidth\."
+)
+
+
+def test_every_kernel_says_what_memory_it_touches():
+    """As `tests/bench/kernels.py` measures it."""
+    silent = [
+        where
+        for where, (_, function) in kernels().items()
+        if "kernel" in decorators(function)
+        and not TOUCHES.search(" ".join((ast.get_docstring(function) or "").split()))
+    ]
+    assert not silent, silent
 
 
 def decorators(function: ast.FunctionDef | ast.AsyncFunctionDef) -> set[str]:
