@@ -15,6 +15,7 @@ from tests.classify.test_datagrams import VERSIONS, hello
 from tests.classify.test_track import SMALL, fast, slow
 from tests.forge import quic
 from tests.fuzz.target import Tape, Target, same
+from tests.naive.headers import Fragment, walk_headers
 
 LIMITS = replace(SMALL, flows=4, unit_bytes=512, pieces=4)
 START_NS = 1_700_000_000_000_000_000
@@ -51,7 +52,9 @@ def check_stage(raw: bytes) -> None:
             case 6:
                 frame = frames.udp(said, port=ends["port"])
             case 7:
-                frame = said
+                frame = said  # the twin here puts no fragments together: they have their target
+                if isinstance(walk_headers(said, len(said), 1), Fragment):
+                    continue
             case 5:
                 frame = frames.tcp(
                     said, seq=7, ack=sequence, flags=ACK | SYN * (how & 1), up=False, **ends
