@@ -26,6 +26,7 @@ from pipeline.model.batches import (
     BasisBatch,
     BindingBatch,
     CircleBatch,
+    DecisionBatch,
     MessageBatch,
     OrderBatch,
     PacketBatch,
@@ -34,7 +35,7 @@ from pipeline.model.batches import (
     SignInBatch,
     VisitBatch,
 )
-from pipeline.model.columns import Batch, concat
+from pipeline.model.columns import Batch, concat, no_ids
 from pipeline.model.identifiers import Keys, words_of
 from pipeline.model.settings import EngineSettings
 from pipeline.model.stage import END_OF_TIME, Snapshot
@@ -42,6 +43,7 @@ from pipeline.model.tally import Tally
 from pipeline.model.words import ParseFor, outside
 from pipeline.rulebook.model import Rulebook
 from pipeline.score.decide import Decide
+from pipeline.score.decided import Decided
 from pipeline.score.intake import Intake
 from pipeline.score.orders import order_commands
 
@@ -62,6 +64,7 @@ class Engine:
         self.directory = Directory(keys, seed)
         self.enrich = Enrich(rulebook, self.circle, self.directory, keys)
         self.decide = Decide(rulebook, keys)
+        self.decided = Decided()
         self.intake = Intake(rulebook, keys, self.directory)
         self._keys, self._settings = keys, settings
         self.classify = self._fresh_classify()
@@ -135,11 +138,16 @@ class Engine:
     def _visits(self, visits: VisitBatch) -> Rows:
         if not len(visits):
             return []
-        decisions, clicks = self.decide.push(visits, self.tally)
+        visits, due = self.decided.part(visits, self.tally)
+        decisions, clicks = self.decide.push(due, self.tally)
         return [("visits", visits), ("decisions", decisions), ("clicks", clicks)]
 
     def remember(
-        self, bindings: Iterable[Batch], basis: Iterable[Batch], purchases: Iterable[Batch]
+        self,
+        bindings: Iterable[Batch],
+        basis: Iterable[Batch],
+        purchases: Iterable[Batch],
+        decisions: Iterable[Batch],
     ) -> None:
         """Take rows of the journal, unsealed, as if they had just been given out."""
         held = [batch for batch in bindings if isinstance(batch, BindingBatch)]
@@ -152,19 +160,25 @@ class Engine:
         for batch in purchases:
             assert isinstance(batch, PurchaseBatch)
             self.intake.remember(batch)
+        decided = [batch.visit_id for batch in decisions if isinstance(batch, DecisionBatch)]
+        self.decided.remember(np.concatenate([no_ids(0), *decided]))
 
     def snapshot(self) -> dict[str, np.ndarray]:
-        """What has to survive between units of input: the visits and trackers of enrich."""
-        return {f"enrich.{name}": values for name, values in self.enrich.snapshot().items()}
+        """What has to survive between units of input: the visits and trackers of enrich, and which
+        visits are repeats.
+        """
+        parts = {"enrich": self.enrich.snapshot(), "decided": self.decided.snapshot()}
+        return {f"{part}.{name}": a for part, arrays in parts.items() for name, a in arrays.items()}
 
     def restore(self, snapshot: Snapshot) -> None:
         """Take a snapshot made with the same keys, under whatever rulebook."""
-        parts: Mapping[str, np.ndarray] = {
-            name.removeprefix("enrich."): values
-            for name, values in snapshot.items()
-            if name.startswith("enrich.")
-        }
-        self.enrich.restore(parts)
+        for part, restore in (("enrich.", self.enrich.restore), ("decided.", self.decided.restore)):
+            found: Mapping[str, np.ndarray] = {
+                name.removeprefix(part): values
+                for name, values in snapshot.items()
+                if name.startswith(part)
+            }
+            restore(found)
 
 
 def join_rows(rows: Rows) -> Rows:

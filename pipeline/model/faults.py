@@ -86,3 +86,4 @@ class Skip(IntEnum):
     NAME_HIDDEN = 22  # the name is one behind which others hide
     NAME_ANSWER = 23  # a DNS answer to somebody who may be read
     NAME_WEAK = 24  # a name from DNS answers only
+    VISIT_AGAIN = 25  # of a visit that was decided before it opened: its packets came again

@@ -334,6 +334,7 @@ class Units:
             read("bindings", 0, position["bindings"], unseal=True),
             read("basis", 0, position["basis"], unseal=True),
             read("purchases", 0, position["purchases"]),
+            read("decisions", 0, position["decisions"]),
         )
         snapshot = self.hot.load(_snapshot(begun["unit"] - 1))
         if snapshot is not None:

@@ -2,9 +2,10 @@
 
 Given versions of visits, `Decide` waits for nothing and remembers nothing: a visit is decided at
 the version in which its first plain-HTTP document appears (OPENED with a document, or DOCUMENT),
-or, if it never had one, at CLOSED. Enrich writes exactly one such version for every visit, so
-there is exactly one decision. Only plain HTTP can be redirected; what was encrypted is decided
-too, because "why did I get nothing" deserves an answer.
+or, if it never had one, at CLOSED. Enrich writes exactly one such version from the opening of a
+visit to its close. Where packets come again it may open once more; `decided.py` keeps that from
+being decided a second time. Only plain HTTP can be redirected; what was encrypted is decided too,
+because "why did I get nothing" deserves an answer.
 
 The first reason of this list that holds is the reason:
 

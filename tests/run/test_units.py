@@ -6,7 +6,7 @@ import os
 import pytest
 
 from pipeline.model.settings import EngineSettings
-from pipeline.model.words import ParkReason, ParseFor
+from pipeline.model.words import ParkReason, ParseFor, Reason
 from pipeline.rulebook.read import from_texts
 from pipeline.run import units as module
 from pipeline.run.cases import parse_prefix
@@ -398,3 +398,68 @@ def test_a_unit_that_reads_differently_is_refused(world, files):
     world.units.open_unit["files"] = kept
     with pytest.raises(StateError, match=r"reads differently.*--abandon-unit"):
         world.serve()
+
+
+@pytest.mark.parametrize("killed", [False, True], ids=["running on", "started again"])
+def test_packets_that_come_again_decide_nothing_again(world, killed, capsys):
+    """Not even under rules by which they would have been decided otherwise."""
+    people(world.drop)
+    capture(world.drop, "one.pcap", 100)
+    world.ingest()
+    capture(world.drop, "later.pcap", 90_000)  # time passes: the visit closes
+    world.ingest()
+    before = told(world)
+    assert len(before["decisions"]) == len(before["clicks"]) == 2
+    changed = {
+        n: t.replace("referral           = true", "referral = false")
+        for n, t in old_rules().items()
+    }
+    if killed:
+        world.crash()
+    world.serve(from_texts(changed))
+    (world.drop / "again.pcap").write_bytes((world.drop / "one.pcap").read_bytes())
+    capsys.readouterr()
+    assert world.ingest() == 1
+    counted = json.loads(capsys.readouterr().out)["score"]
+    assert counted == {"skip:visit_again": 1}, "it opened"
+    assert told(world) == before
+    capture(world.drop, "new.pcap", 95_000)
+    world.ingest()
+    counted = json.loads(capsys.readouterr().out)["score"]
+    assert counted == {"decision:no_referral": 1, "skip:visit_again": 1}, "it closed"
+    reasons = world.column("decisions", "reason")
+    assert len(reasons) == 3
+    assert reasons[2] == Reason.NO_REFERRAL, "the new rules hold for what is new"
+
+
+def told(world):
+    """What the journal says of visits, decisions and clicks."""
+    columns = {"visits": "visit_id", "decisions": "decision_id", "clicks": "click_id"}
+    return {stream: world.column(stream, name) for stream, name in columns.items()}
+
+
+def test_a_unit_with_repeats_that_was_killed_is_completed(world):
+    people(world.drop)
+    capture(world.drop, "one.pcap", 100)
+    world.ingest()
+    capture(world.drop, "later.pcap", 90_000)
+    world.ingest()
+    before = told(world)
+    (world.drop / "again.pcap").write_bytes((world.drop / "one.pcap").read_bytes())
+    capture(world.drop, "new.pcap", 95_000)
+    asked = []
+
+    def poll():
+        if len(told(world)["decisions"]) > len(before["decisions"]):
+            asked.append(told(world))
+            raise Crash
+
+    with pytest.raises(Crash):
+        world.ingest(poll)
+    world.crash()
+    world.serve()
+    assert world.units.open_unit is None
+    after = told(world)
+    assert after["decisions"] == asked[0]["decisions"]
+    assert len(set(after["decisions"])) == len(after["decisions"]) == 3
+    assert len(set(after["clicks"])) == len(after["clicks"]) == 3
