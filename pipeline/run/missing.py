@@ -16,6 +16,7 @@ from typing import Any
 from pipeline.model.addresses import V4_BITS_MIN, cut_prefix, parse_prefix, prefix_hash
 from pipeline.model.identifiers import NO_ID_TEXT, id_text, parse_id
 from pipeline.model.money import INT64_MAX
+from pipeline.model.texts import HASHED, kept_reference
 from pipeline.run.cases import to_ns
 from pipeline.run.explain import Asked, Link, Row, explain_id, link_of_message, rows_of, when
 from pipeline.run.failures import RequestError
@@ -46,7 +47,7 @@ def find_break(state: Asked, question: dict[str, Any]) -> list[Link]:
         state,
         "SELECT *, event_ns FROM purchases_log"
         " WHERE order_ref = {ref:String} OR conversion_id = {ref:String} ORDER BY stream_offset",
-        ref=order,
+        ref=kept_reference(order, state.keys.audit),
     )
     chain, subscriber, moment = _asker(state, question, messages)
     if chain and chain[-1].what == "broken":
@@ -89,6 +90,8 @@ def _named_click(state: Asked, message: Row) -> list[Link]:
     """Which click an orphan names, if any: one we never handed out."""
     if not message["click_ref"]:
         return [Link("click", "the message names no click")]
+    if message["click_ref"].startswith(HASHED):
+        return [Link("click", "the message names something that is no id of a click")]
     return [Link("click", f"the message names {message['click_ref']}, which we never handed out")]
 
 
