@@ -163,6 +163,13 @@ def test_a_parked_message(state):
     assert "parked: unknown_currency" in last["text"]
 
 
+def test_a_message_whose_order_could_not_be_read(state):
+    links = missing(state, "AC-R1199")
+    assert [link["what"] for link in links] == ["message", "unread", "broken"]
+    assert "row 26 of purchases.tsv, parked: malformed" in links[0]["text"]
+    assert links[1]["text"].startswith("1 malformed message arrived whose order could not be read")
+
+
 def test_nothing_is_broken(state, conversions):
     links = missing(state, conversions["awarded"])
     assert links[-1]["what"] == "whole"
