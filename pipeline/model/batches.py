@@ -231,7 +231,9 @@ class PurchaseBatch(Batch):
     which order rules. `kind` is empty where the message does not say what was done. `id_given` is 1
     where the sender gave the message an id, by which it differs from another that says the same.
     `items` is JSON of line items: category, sku, quantity, amount, tax,
-    shipping, discount.
+    shipping, discount. A reference (`conversion_id`, `line_id`, `order_ref`, `correction_of`,
+    `coupon`) that holds an address, a host, a login with `@` or a blank is a keyed hash, `hash:`
+    and 32 digits; so is a `click_ref` that is no id.
     """
 
     message_id: ID

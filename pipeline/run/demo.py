@@ -96,6 +96,9 @@ def _story(state: State, report: ReplayReport) -> str:
         )
     lines += ["", "the book answered"]
     lines += [f"  {count:>5}  {word}" for word, count in report.results.items()]
+    if report.orders:
+        lines += ["", "orders of members came to"]
+        lines += [f"  {count:>5}  {word}" for word, count in report.orders.items()]
     newest = ask(
         "SELECT entry_id FROM entries WHERE kind = 'confirm' AND account LIKE 'member:%available'"
         " AND conversion_key = (SELECT conversion_key FROM conversions"

@@ -133,7 +133,7 @@ def _from(state: Asked, table: str, rows: list[Row]) -> list[Link]:
         case "visits":
             return _visit_chain(state, first["visit_id"])
         case "commands_log":
-            return [_command(first)]
+            return _commands(state, first["command_id"])
     return [Link(table.rstrip("s"), ", ".join(f"{k} {v}" for k, v in first.items()), first)]
 
 
@@ -156,12 +156,7 @@ def _entries(state: Asked, rows: list[Row]) -> list[Link]:
         )
     )
     if first["cause_kind"] == "order":
-        found = rows_of(
-            state,
-            "SELECT * FROM commands_log WHERE command_id = {id:UUID}",
-            id=str(first["cause_id"]),
-        )
-        return chain + [_command(row) for row in found]
+        return chain + _commands(state, first["cause_id"])
     chain.append(_rule(state, first))
     return chain + _conversion(state, first["conversion_key"], int(first["cut"]))
 
@@ -275,13 +270,28 @@ def _click(state: Asked, row: Row) -> Link:
     )
 
 
-def _command(row: Row) -> Link:
-    return Link(
-        "command",
-        f"{row['kind']} {row['ref']} of {row['points']} points by {row['actor']} for subscriber "
-        f"{row['subscriber_id']}, at {when(row['event_at'])}",
-        row,
-    )
+def _commands(state: Asked, command_id: Any) -> list[Link]:
+    """Every message under a command's id, and, of orders, what each of them came to."""
+    from pipeline.run.order_answers import SAID, answered
+
+    chain = []
+    orders = {row["stream_offset"]: row for row in answered(state, str(command_id))}
+    for row in rows_of(
+        state,
+        "SELECT * FROM commands_log WHERE command_id = {id:UUID} ORDER BY stream_offset",
+        id=str(command_id),
+    ):
+        about = f"{row['kind']} {row['ref']} by {row['actor']}"
+        if order := orders.get(row["stream_offset"]):
+            nobody = str(row["subscriber_id"]) == NO_ID_TEXT
+            who = "a login of nobody we know" if nobody else f"subscriber {row['subscriber_id']}"
+            about = f"order {row['ref']} of {row['points']} points by {row['actor']} for {who}"
+            row = order
+        elif str(row["subscriber_id"]) != NO_ID_TEXT:
+            about += f" for subscriber {row['subscriber_id']}"
+        answer = f"; {SAID.get(row['answer'], row['answer'])}" if "answer" in row else ""
+        chain.append(Link("command", f"{about}, at {when(row['event_at'])}{answer}", row))
+    return chain
 
 
 def _visit_chain(state: Asked, visit_id: Any) -> list[Link]:

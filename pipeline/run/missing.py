@@ -16,11 +16,13 @@ from typing import Any
 from pipeline.model.addresses import V4_BITS_MIN, cut_prefix, parse_prefix, prefix_hash
 from pipeline.model.identifiers import NO_ID_TEXT, id_text, parse_id
 from pipeline.model.money import INT64_MAX
+from pipeline.model.texts import HASHED, kept_reference
 from pipeline.run.cases import to_ns
 from pipeline.run.explain import Asked, Link, Row, explain_id, link_of_message, rows_of, when
 from pipeline.run.failures import RequestError
 
 WRONG = 2
+UNREAD_SHOWN = 5
 # The basis that each setting reads; where the journal names none, whoever may be read under any.
 PARSED = {"consented": ("consented",), "listed": ("consented", "listed")}
 WORDS = {
@@ -46,14 +48,17 @@ def find_break(state: Asked, question: dict[str, Any]) -> list[Link]:
         state,
         "SELECT *, event_ns FROM purchases_log"
         " WHERE order_ref = {ref:String} OR conversion_id = {ref:String} ORDER BY stream_offset",
-        ref=order,
+        ref=kept_reference(order, state.keys.audit),
     )
     chain, subscriber, moment = _asker(state, question, messages)
     if chain and chain[-1].what == "broken":
         return chain
     if not messages:
-        chain.append(Link("broken", f"no message about order {order} has arrived from any partner"))
-        return chain + _seen_instead(state, subscriber, moment)
+        unread = _unread(state)
+        said = f"no message about order {order} has arrived from any partner"
+        if unread:
+            said = f"no message that could be read is about order {order}"
+        return [*chain, *unread, Link("broken", said), *_seen_instead(state, subscriber, moment)]
     chain += [link_of_message(row) for row in messages]
     good = [row for row in messages if row["parked"] == "none"]
     if not good:
@@ -61,6 +66,28 @@ def find_break(state: Asked, question: dict[str, Any]) -> list[Link]:
         chain.append(Link("broken", f"parked: {last['parked']}: {last['parked_detail']}", last))
         return chain
     return chain + _outcome(state, good[-1], subscriber)
+
+
+def _unread(state: Asked) -> list[Link]:
+    """Messages that may be about any order, since nothing of them could be read.
+
+    Their texts are sealed; whoever has the files can look at the rows named.
+    """
+    unread = "parked = 'malformed' AND order_ref = '' AND conversion_id = ''"
+    (counted,) = rows_of(state, f"SELECT count() AS rows FROM purchases_log WHERE {unread}")
+    count = int(counted["rows"])
+    if not count:
+        return []
+    newest = rows_of(
+        state,
+        f"SELECT * FROM purchases_log WHERE {unread} ORDER BY stream_offset DESC"
+        f" LIMIT {UNREAD_SHOWN}",
+    )
+    places = ", ".join(f"row {row['row']} of {row['input']}" for row in reversed(newest))
+    last = f"the last {len(newest)} are " if count > len(newest) else ""
+    messages = "malformed message" if count == 1 else "malformed messages"
+    said = f"{count:,} {messages} arrived whose order could not be read: {last}{places}"
+    return [*(link_of_message(row) for row in reversed(newest)), Link("unread", said, counted)]
 
 
 def _outcome(state: Asked, message: Row, subscriber: str) -> list[Link]:
@@ -89,6 +116,8 @@ def _named_click(state: Asked, message: Row) -> list[Link]:
     """Which click an orphan names, if any: one we never handed out."""
     if not message["click_ref"]:
         return [Link("click", "the message names no click")]
+    if message["click_ref"].startswith(HASHED):
+        return [Link("click", "the message names something that is no id of a click")]
     return [Link("click", f"the message names {message['click_ref']}, which we never handed out")]
 
 

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from pipeline.capture.facts import RowFault
 from pipeline.model.tally import Tally
+from pipeline.run.order_answers import order_counts
 
 if TYPE_CHECKING:
     from pipeline.run.state import State
@@ -40,6 +41,7 @@ class ReplayReport:
     counts: dict[str, int]
     by_kind: dict[str, dict[str, int]]
     results: dict[str, int]
+    orders: dict[str, int]
     hashes: dict[str, str]
     skipped: dict[str, int]
     faults: dict[str, int]
@@ -53,6 +55,7 @@ class ReplayReport:
             **self.counts,
             **kinds,
             "results": self.results,
+            "orders": self.orders,
             **self.hashes,
             "parked": self.parked,
             "faults": self.faults,
@@ -79,6 +82,7 @@ def report_of(state: State, tally: Tally, faults: Sequence[RowFault]) -> ReplayR
         counts,
         by_kind,
         _words(ask(RESULTS)),
+        order_counts(state),
         hashes,
         tally.starting("skip"),
         tally.starting("fault"),
@@ -108,6 +112,7 @@ def show_report(report: ReplayReport) -> str:
         lines += [f"  {count:>9,}  {word}" for word, count in words.items()]
     for title, words in (
         ("book answered", report.results),
+        ("orders of members", report.orders),
         ("parked messages", report.parked),
         ("could not be read", report.faults),
     ):

@@ -101,12 +101,13 @@ def _accrue(state: State, request: dict[str, Any], replaying: bool) -> bytes:
         "delivered_again": replaying,
         "results": report.results,
         "reasons": report.reasons,
+        "orders": report.orders,
     }
     if request.get("json"):
         return json.dumps(told, indent=2).encode() + b"\n"
     lines = [f"cut {told['cut']} ({told['name']})" + (" delivered again" if replaying else "")]
-    for title in ("results", "reasons"):
-        lines += [f"  {count:>9,}  {word}" for word, count in sorted(told[title].items())]
+    for title, of in (("results", ""), ("reasons", ""), ("orders", "order: ")):
+        lines += [f"  {count:>9,}  {of}{word}" for word, count in sorted(told[title].items())]
     if len(lines) == 1:
         lines.append("  nothing changed and nothing came due")
     return "\n".join(lines).encode() + b"\n"

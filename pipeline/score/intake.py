@@ -4,7 +4,9 @@ Given what partners wrote, `Intake` gives exactly one row per message, in the sa
 either good (`parked` 0) or waits outside the fold with a ParkReason and a detail; its raw text is
 kept either way, sealed. A parked row keeps what could be read before the doubt, so that it is
 found by its order. Free text may be somebody's name: of what a sender wrote, a detail and the
-reason hold a short plain word or nothing, and line items hold codes and numbers.
+reason hold a short plain word or nothing, and line items hold codes and numbers. References stand
+as they were sent where they tell nobody (`model/texts.py`), else as keyed hashes, by which they are
+found again; what stands where a click should and is no id is always hashed.
 
 - **Conversion**: partner, conversion id and line. A correction row that has an id of its own names
   the conversion in `correction_of` and is folded into that one.
@@ -39,7 +41,7 @@ from pipeline.model.identifiers import NO_ID, Keys, digest, parse_id
 from pipeline.model.money import CURRENCY_SCALE, AmountError, parse_amount
 from pipeline.model.stage import Snapshot
 from pipeline.model.tally import Tally
-from pipeline.model.texts import is_plain
+from pipeline.model.texts import hashed_reference, is_plain, kept_reference, tells_nobody
 from pipeline.model.words import AmountMode, OrderBy, ParkReason, Status
 from pipeline.rulebook.model import ACTIONS, Contract, Partner, Rulebook
 from pipeline.score.terms import ANY, LIVE
@@ -79,7 +81,8 @@ CODE = re.compile(r"[A-Za-z0-9][A-Za-z0-9._:/#-]{0,63}\Z", re.ASCII)
 NUMBER = re.compile(r"-?\d{1,18}(\.\d{1,9})?\Z", re.ASCII)
 WHOLE = re.compile(r"\d{1,18}\Z", re.ASCII)
 SHORT = ("partner", "conversion_id", "line_id", "order_ref", "click_ref", "coupon", "message_id")
-KEPT = ("order_ref", "line_id", "click_ref", "coupon", "correction_of")
+REFERENCES = ("order_ref", "line_id", "coupon", "correction_of")
+KEPT = (*REFERENCES, "click_ref")
 BLANK: dict[str, Any] = {
     "message_id": NO_ID,
     "conversion_key": NO_ID,
@@ -181,9 +184,14 @@ class Intake:
         row["id_given"] = int(bool(sender_id))
         _check_shape(message)
         conversion_id = message["correction_of"] or message["conversion_id"]
-        row["conversion_id"] = conversion_id
-        for name in KEPT:
-            row[name] = message[name]
+        click_id = parse_id(message["click_ref"])
+        key = self._keys.audit
+        for name in REFERENCES:
+            row[name] = kept_reference(message[name], key)
+        row["conversion_id"] = kept_reference(conversion_id, key)
+        row["click_ref"] = message["click_ref"]
+        if click_id is None and row["click_ref"]:
+            row["click_ref"] = hashed_reference(row["click_ref"], key)
         partner = self._partners.get(partner_id)
         if partner is not None:
             row["partner"] = partner.id
@@ -192,7 +200,7 @@ class Intake:
         row["conversion_key"] = digest(
             self._keys.visit, "conversion", partner_id, conversion_id, message["line_id"]
         )
-        row["click_id"] = parse_id(message["click_ref"]) or NO_ID
+        row["click_id"] = click_id or NO_ID
         contract = _contract(partner, partner_id, message)
         assert partner is not None
         row["kind"] = _kind(message["kind"])
@@ -311,7 +319,9 @@ def _items(text: str) -> str:
             key: value
             for keys, form in ((ITEM_CODES, CODE), (ITEM_NUMBERS, NUMBER))
             for key in keys
-            if isinstance(value := item.get(key), str) and form.match(value)
+            if isinstance(value := item.get(key), str)
+            and form.match(value)
+            and (form is NUMBER or tells_nobody(value))
         }
         for item in items[:ITEMS_MAX]
     ]

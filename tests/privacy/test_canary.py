@@ -35,7 +35,14 @@ MEMBER_6 = "2001:db8:77:7777:a1b2:c3d4:e5f6:1789"
 MEMBERS = {
     "login": "wren-member-login",
     "raw": "jackdaw-in-a-broken-message",
+    "mail": "dunnock@isp.example",
+    "named host": "siskin.test",
+    "name": "Redstart Linnet",
+    "click": "whinchat-for-a-click",
 }
+# What partners write where a reference should stand: all of it, in each column, on good rows and
+# on a parked one.
+REFERENCES = (MEMBERS["mail"], MEMBERS["named host"], MEMBERS["name"], MEMBER, MEMBER_6)
 NEVER = {
     "outsider login": "heron-outsider-login",
     "outsider number": "491555000888",
@@ -105,6 +112,7 @@ def build(folder):
             | {"reason": f"for {MEMBERS['raw']}"}
             | {"items": f'[{{"sku": "s1", "name": "{MEMBERS["raw"]}"}}]'},
             f"{moment(300)}\tthis line is broken: {MEMBERS['raw']}",
+            *referring(purchase | {"partner": "acme-shop", "amount": "4.00"}),
         ],
     )
     order = {"event_ns": moment(500), "received_ns": moment(500), "points": "1"}
@@ -119,6 +127,18 @@ def build(folder):
         '[[cut]]\nname = "end"\nafter = "end"\nnow = 2026-04-30T00:00:00Z\n'
     )
     return folder
+
+
+def referring(purchase):
+    """Purchases whose references hold what they must not."""
+    rows = []
+    for n, text in enumerate(REFERENCES):
+        named = dict.fromkeys(("line_id", "order_ref", "coupon"), text)
+        named["items"] = json.dumps([{"sku": text, "category": text}])
+        for place in ("conversion_id", "correction_of"):
+            row = purchase | {"conversion_id": f"d{n}"} | named | {place: text, "click_ref": text}
+            rows += [row, row | {"amount": "1.001"}]
+    return [*rows, purchase | {"conversion_id": "e", "click_ref": MEMBERS["click"]}]
 
 
 def forms(word, short=True):
@@ -247,6 +267,15 @@ def columns(state, sealed):
                     values = getattr(batch, column.name)
                     raw = values.data if isinstance(values, TextColumn) else values
                     yield f"{stream}.{column.name}", raw.tobytes()
+
+
+@pytest.mark.parametrize("text", REFERENCES)
+def test_an_order_is_found_by_what_was_not_stored(run, text):
+    state, _ = run
+    shown = done("explain", "--missing", "--order", text, "--state", state, "--json")
+    whats = [link["what"] for link in json.loads(shown)]
+    assert whats.count("message") == 4
+    assert text not in shown
 
 
 def test_the_member_is_found_in_sealed_columns(run):

@@ -163,6 +163,13 @@ def test_a_parked_message(state):
     assert "parked: unknown_currency" in last["text"]
 
 
+def test_a_message_whose_order_could_not_be_read(state):
+    links = missing(state, "AC-R1199")
+    assert [link["what"] for link in links] == ["message", "unread", "broken"]
+    assert "row 26 of purchases.tsv, parked: malformed" in links[0]["text"]
+    assert links[1]["text"].startswith("1 malformed message arrived whose order could not be read")
+
+
 def test_nothing_is_broken(state, conversions):
     links = missing(state, conversions["awarded"])
     assert links[-1]["what"] == "whole"
@@ -243,3 +250,21 @@ def test_a_replay_that_is_not_done_shows_no_login(tmp_path):
     assert "put on record" in refused.stderr
     assert "login" not in refused.stdout
     replayed(FIRST_DAY, state=state)
+
+
+def test_a_replay_tells_what_orders_came_to(state):
+    report = replayed(FIRST_DAY, state=state)
+    told = {"exists": 1, "insufficient_points": 1, "ok": 1, "unknown_member": 1}
+    assert report["orders"] == told
+    shown = done("replay", FIRST_DAY, "--state", state)
+    assert "orders of members:\n          1  exists\n" in shown
+
+
+def test_a_refused_order_says_why(state):
+    query = "SELECT ref, any(command_id) AS id FROM commands_log WHERE kind = 'order' GROUP BY ref"
+    ids = {row["ref"]: row["id"] for row in asked(state, query)}
+    assert [link["facts"]["answer"] for link in chain(state, ids["ticket-1"])] == ["ok", "exists"]
+    (unpayable,) = chain(state, ids["ticket-2"])
+    assert "refused: the member had too few points" in unpayable["text"]
+    (nobody,) = chain(state, ids["ticket-3"])
+    assert "refused: nobody with points is behind its login" in nobody["text"]

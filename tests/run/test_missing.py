@@ -1,4 +1,7 @@
-"""Who held the address, and was anybody allowed to look? As the gate asked it, from the store."""
+"""Who held the address, and was anybody allowed to look? As the gate asked it, from the store.
+
+And which messages may be about an order that nobody seems to have told us of.
+"""
 
 import json
 from types import SimpleNamespace
@@ -8,8 +11,9 @@ import pytest
 from pipeline.model.addresses import parse_prefix, prefix_hash
 from pipeline.model.batches import STREAMS
 from pipeline.model.identifiers import id_text
+from pipeline.model.texts import kept_reference
 from pipeline.model.times import show_time
-from pipeline.model.words import Basis, BindingKind
+from pipeline.model.words import Basis, BindingKind, ParkReason
 from pipeline.run.missing import find_break
 from tests.score.making import KEYS, NOON, an_id, make
 from tests.store.store_rows import put
@@ -147,3 +151,33 @@ def test_the_parse_set_is_the_one_that_input_was_read_for(asked, settings, read)
     told = asked.who("203.0.113.7")
     assert (told[1].startswith("listed: not in the parse set (consented)")) is not read
     assert ("no message" in told[-1]) is read
+
+
+def test_messages_that_could_not_be_read_may_be_about_any_order(asked):
+    torn = {"parked": ParkReason.MALFORMED, "conversion_id": "", "input": "sales.tsv"}
+    rows = [torn | {"row": row} for row in range(1, 8)]
+    known = {"parked": ParkReason.MALFORMED, "conversion_id": "C-9", "order_ref": "R-9", "row": 8}
+    asked.add("purchases", *rows, known)
+    *messages, unread, broken = find_break(asked.state, {"order": "R-1"})
+    assert [link.what for link in messages] == ["message"] * 5
+    assert [int(link.facts["row"]) for link in messages] == [3, 4, 5, 6, 7]
+    assert unread.text.startswith("7 malformed messages arrived whose order could not be read")
+    assert unread.text.endswith(
+        "the last 5 are " + ", ".join(f"row {n} of sales.tsv" for n in range(3, 8))
+    )
+    assert broken.text == "no message that could be read is about order R-1"
+    (message, parked) = find_break(asked.state, {"order": "R-9"})
+    assert (message.what, parked.text[:17]) == ("message", "parked: malformed")
+
+
+def test_where_all_could_be_read_nothing_arrived(asked):
+    (broken,) = find_break(asked.state, {"order": "R-1"})
+    assert broken.text == "no message about order R-1 has arrived from any partner"
+
+
+def test_an_order_is_found_by_the_text_that_was_hashed(asked):
+    kept = kept_reference("wren@isp.example", KEYS.audit)
+    asked.add("purchases", {"order_ref": kept, "parked": ParkReason.BAD_AMOUNT})
+    (message, parked) = find_break(asked.state, {"order": "wren@isp.example"})
+    assert (message.what, parked.text[:18]) == ("message", "parked: bad_amount")
+    assert "wren" not in message.text

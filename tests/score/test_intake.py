@@ -16,6 +16,7 @@ from pipeline.model.columns import TextColumn, columns_of, concat, ids, no_ids
 from pipeline.model.faults import Fault
 from pipeline.model.identifiers import digest, id_text
 from pipeline.model.tally import Tally
+from pipeline.model.texts import hashed_reference, kept_reference
 from pipeline.model.words import AmountMode, OrderBy, ParkReason, Status
 from pipeline.score.intake import STATUS_WORDS, Intake
 from tests.naive import intake as naive
@@ -226,6 +227,25 @@ def test_an_address_is_kept_as_its_hash(address: str) -> None:
     assert one()["match_ns"] == 0
 
 
+@pytest.mark.parametrize("parked", [{}, {"amount": "x"}])
+@pytest.mark.parametrize("text", ["ann@isp.example", "198.51.100.10", "news.example", "Ann Muster"])
+def test_what_tells_somebody_is_kept_as_its_hash(text: str, parked: dict[str, Any]) -> None:
+    names = ("conversion_id", "line_id", "order_ref", "coupon", "correction_of")
+    row = one(**dict.fromkeys(names, text), click_ref=text, **parked)
+    assert bool(row["parked"]) is bool(parked)
+    assert {row[name] for name in (*names, "click_ref")} == {kept_reference(text, KEYS.audit)}
+    key = digest(KEYS.visit, "conversion", "acme-shop", text, text)
+    assert row["conversion_key"].tobytes() == key, "a conversion is what the sender says it is"
+
+
+def test_what_is_no_id_of_a_click_is_never_kept_in_clear() -> None:
+    row = one(click_ref="wren-login")
+    assert row["click_ref"] == hashed_reference("wren-login", KEYS.audit)
+    assert row["click_id"].tobytes() == bytes(16)
+    assert one(click_ref=id_text(an_id("click")))["click_ref"] == id_text(an_id("click"))
+    assert one()["click_ref"] == ""
+
+
 def test_items_keep_known_keys_as_text() -> None:
     items = [{"sku": "S1", "quantity": 2, "tax": 1e999, "buyer": "Ann", "amount": 4.10}, {}]
     text = json.dumps(items)
@@ -238,6 +258,7 @@ def test_items_keep_known_keys_as_text() -> None:
     [
         ({"sku": "AB-12/3.x#4", "category": "shoes"}, ["sku", "category"]),
         ({"sku": "for Erika Muster", "category": "Gift for Erika"}, []),
+        ({"sku": "198.51.100.10", "category": "news.example"}, []),
         ({"sku": "erika@shop.example", "category": "é"}, []),
         ({"sku": "x" * 65, "quantity": "two", "tax": "1" * 40}, []),
         ({"sku": "", "amount": "-4.10", "discount": 1}, ["amount", "discount"]),
