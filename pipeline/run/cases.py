@@ -106,6 +106,14 @@ def parse_prefix(text: str) -> Prefix:
     return value >> 64, value & (2**64 - 1), length
 
 
+def prefix_text(prefix: Prefix) -> str:
+    """A prefix as people write it; what is mapped is IPv4."""
+    high, low, length = prefix
+    if length >= 96 and high == 0 and low >> 32 == 0xFFFF:
+        return str(ipaddress.IPv4Network((low & 0xFFFF_FFFF, length - 96)))
+    return str(ipaddress.IPv6Network((high << 64 | low, length)))
+
+
 def parse_prefixes(texts: Iterable[str]) -> tuple[Prefix, ...]:
     """The prefixes of `--subscribers`; CaseError names every one that is none."""
     found, problems = [], []

@@ -5,7 +5,7 @@ from datetime import UTC, datetime
 import pytest
 
 from pipeline.model.words import ParseFor
-from pipeline.run.cases import CaseError, load_case, parse_prefix, to_ns
+from pipeline.run.cases import CaseError, load_case, parse_prefix, prefix_text, to_ns
 
 GOOD = """
 title = "A day"
@@ -89,6 +89,14 @@ def test_prefixes():
     assert parse_prefix("192.0.2.0/24") == (0, 0xFFFF_C000_0200, 120)
     assert parse_prefix("2001:db8::/32") == (0x20010DB8 << 32, 0, 32)
     assert parse_prefix("198.51.100.7") == (0, 0xFFFF_C633_6407, 128)
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["192.0.2.0/24", "198.51.100.7/32", "0.0.0.0/0", "2001:db8::/32", "::/0"],
+)
+def test_prefixes_are_shown_as_people_write_them(text):
+    assert prefix_text(parse_prefix(text)) == text
 
 
 def test_times_are_exact():
