@@ -92,8 +92,14 @@ def replay(
     type=click.Choice(["jsonl", "table", "count"]),
     default="table",
     show_default=True,
+    help="An object a line, lines for people, or what there is of them in all.",
 )
-@JSON
+@click.option(
+    "--json",
+    "as_json",
+    is_flag=True,
+    help="Print JSON: of a count one object, else what jsonl prints.",
+)
 def inspect(paths: tuple[Path, ...], shape: str, as_json: bool) -> None:
     """One line per session of a capture. Stores nothing.
 
@@ -123,6 +129,13 @@ def explain(identifier: str | None, state: Path, as_json: bool, **question: Any)
     """
     if not identifier and not (question["missing"] and question["order"]):
         raise click.UsageError("give an ID, or --missing with --order REF")
+    if identifier and question["missing"]:
+        raise click.UsageError("give an ID or --missing with --order REF, not both")
+    of_missing = [
+        f"--{name}" for name in ("order", "subscriber", "address", "at") if question[name]
+    ]
+    if of_missing and not question["missing"]:
+        raise click.UsageError(f"{', '.join(of_missing)}: only with --missing, not with an ID")
     from pipeline.run.client import explain_command
 
     sys.exit(guarded(lambda: explain_command(state, identifier or "", as_json, question)))

@@ -53,12 +53,13 @@ def inspect(
 ) -> int:
     """Print the sessions of captures as `jsonl` or `table`, or what there is of them (`count`).
 
+    With `json_output` a count is one object, and what would be a table is `jsonl`.
     A folder stands for the files in it, `-` for standard input. 0 done, 1 a file was no capture,
     2 a file cannot be opened.
     """
     if sys.stderr.isatty():
         print(NOTICE, file=sys.stderr)
-    inspection = _Inspection(fmt, out, rows)
+    inspection = _Inspection("jsonl" if json_output and fmt == "table" else fmt, out, rows)
     code = DONE
     for path in _files(paths):
         code = max(code, inspection.read(path))

@@ -19,7 +19,7 @@ import click
 from pipeline.model.settings import EngineSettings
 from pipeline.rulebook.read import load
 from pipeline.run.actors import own_actor
-from pipeline.run.cases import parse_for, parse_prefixes
+from pipeline.run.cases import parse_for, parse_prefixes, prefix_text
 from pipeline.run.folder import lock_state
 from pipeline.run.owner import OwnerServer
 from pipeline.run.requests import answer
@@ -85,6 +85,8 @@ def _watch(
     ref = hashlib.sha256(json.dumps([said, now_ns()]).encode()).hexdigest()[:16]
     state.command("settings", ref, said, actor, now_ns())
     state.deliver()
+    # The journal has prefixes as the gate compares them; people read them as they write them.
+    said["subscribers"] = [prefix_text(p) for p in settings.subscriber_prefixes]
     click.echo(json.dumps({"watching": str(folder), "state": str(state.folder), **said}))
     sys.stdout.flush()
     once = bool(options.get("once"))

@@ -3,19 +3,21 @@
 Both sides are whole replays with the same keys, each with its own database in memory, its own book
 in memory and a journal in a private temporary folder that is removed. The results are joined in
 full by visit and by conversion; ids do not depend on the rules, so equal rows meet. For each row
-that differs the line of the rules that made the difference is named: the files are compared key by
-key, and of the keys that changed the nearest to the row counts (its accrual rule, its contract, its
-partner's names, then the policy and the programme). Nothing of the state or the case is written.
+that differs the lines of the rules that made the difference are named: where more than one key
+changed, further replays leave keys away one at a time and see which rows then come out otherwise
+(`causes.py`, at most REPLAYS_MAX of them). Nothing of the state or the case is written.
 """
 
 from __future__ import annotations
 
 import json
+import shutil
+import sys
 import tempfile
-import tomllib
+import textwrap
 from collections import defaultdict
-from collections.abc import Iterator, Mapping
-from dataclasses import asdict, dataclass, field
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -24,40 +26,25 @@ import click
 from pipeline.model.identifiers import NO_ID_TEXT, Keys
 from pipeline.model.money import CURRENCY_SCALE, show_amount
 from pipeline.model.tally import Tally
-from pipeline.rulebook.locate import KeyPath, line_of, locate, show_path
 from pipeline.rulebook.model import Rulebook
 from pipeline.rulebook.read import load
 from pipeline.run.cases import CASE_FILE, CaseError
+from pipeline.run.causes import REPLAYS_MAX, Cause, Change, Group, Mixture, causes, changes
+from pipeline.run.causes import Row as RowId
 from pipeline.run.explain import rows_of
-from pipeline.run.replay import plan_of, replay, terminal_progress
+from pipeline.run.replay import Plan, Progress, plan_of, replay, terminal_progress
 from pipeline.run.state import State
 
 Row = dict[str, Any]
 SIDES = ("old", "new")
+INDENT = 8
+DECISION, CONVERSION = "decision", "conversion"
 VISIT_COLUMNS = "visit_id, subscriber_id, partner, kind, reason, rule_version"
 MONEY = ("receivable_minor", "cost_minor", "margin_minor")
 CONVERSION_COLUMNS = (
     "conversion_key, subscriber_id, partner, conversion_id, state, reason, points, currency, "
     "receivable_minor, cost_minor, margin_minor, rule_id, release_at"
 )
-
-
-@dataclass(frozen=True, slots=True)
-class Change:
-    """One key of the rules that differs; `line` is in the new file, or in the old one where it
-    went.
-    """
-
-    file: str
-    line: int
-    key: str
-    old: str
-    new: str
-
-    def __str__(self) -> str:
-        return (
-            f"{self.file}:{self.line} {self.key} {self.old or '(none)'} -> {self.new or '(none)'}"
-        )
 
 
 Money = dict[str, dict[str, int]]  # minor units by currency, then by one of MONEY
@@ -75,7 +62,8 @@ class Difference:
     new: str
     points: int
     money: Money
-    rule: str
+    rule: str = ""  # of `rules` the first, and how many more
+    rules: tuple[str, ...] = ()  # all lines that are responsible
 
 
 @dataclass(slots=True)
@@ -137,64 +125,106 @@ def compare(case: Path, rules: Path) -> Comparison:
         terminal_progress() as progress,
         tempfile.TemporaryDirectory(prefix="mirrorpoint-whatif-") as private,
     ):
-        sides: list[State] = []
+        runs = _Replays(plan, Path(private), progress)
         try:
             for name, rulebook in zip(SIDES, (old, new), strict=True):
-                folder = Path(private) / name
-                folder.mkdir(mode=0o700)
-                sides.append(
-                    State(
-                        folder,
-                        Keys.from_seed(plan.seed),
-                        rulebook,
-                        clickhouse_url="chdb://:memory:",
-                        database=name,
-                        book_url="sqlite://",
-                    )
-                )
-                plan.rulebook, plan.tally = rulebook, Tally()
-                replay(plan, sides[-1], progress)
+                runs.replay(name, rulebook)
             found = Comparison(plan.title, list(changes(old.files, new.files)))
-            _join(sides[0], found, old, new)
+            rows = dict(_join(runs.states[0]))
+            for (what, _), row in _explained(rows, Mixture(old.files, new.files), runs).items():
+                (found.visits if what == DECISION else found.conversions).append(row)
         finally:
-            for state in sides:
-                state.close()
+            runs.close()
     return found
 
 
-def _join(state: State, found: Comparison, old: Rulebook, new: Rulebook) -> None:
+class _Replays:
+    """Replays of one plan under several rulebooks, each into a database of its own in memory."""
+
+    def __init__(self, plan: Plan, folder: Path, progress: Progress | None) -> None:
+        self.plan, self.folder, self.progress = plan, folder, progress
+        self.states: list[State] = []
+        self.tried = 0
+
+    def replay(self, name: str, rulebook: Rulebook) -> State:
+        """Replay under `rulebook`; the state stays open until `close`."""
+        folder = self.folder / name
+        folder.mkdir(mode=0o700)
+        keys = Keys.from_seed(self.plan.seed)
+        memory = {"clickhouse_url": "chdb://:memory:", "book_url": "sqlite://"}
+        self.states.append(State(folder, keys, rulebook, database=name, **memory))
+        self.plan.rulebook, self.plan.tally = rulebook, Tally()
+        replay(self.plan, self.states[-1], self.progress)
+        return self.states[-1]
+
+    def differing(self, rulebook: Rulebook) -> frozenset[RowId]:
+        """The rows that come out otherwise under `rulebook` than under the new rules."""
+        self.tried += 1
+        name = f"tried_{self.tried}"
+        state = self.replay(name, rulebook)
+        found = frozenset(row for row, _ in _differences(state, (SIDES[1], name)))
+        state.clickhouse.execute(f"DROP DATABASE {name} SYNC")
+        self.states.pop().close()
+        shutil.rmtree(self.folder / name)
+        return found
+
+    def close(self) -> None:
+        """Give everything back."""
+        for state in self.states:
+            state.close()
+
+
+def _explained(
+    rows: dict[RowId, Difference], mixture: Mixture, runs: _Replays
+) -> dict[RowId, Difference]:
+    """The same rows, each with the lines of the rules that are responsible."""
+    if not rows:
+        return {}
+
+    def as_new(made: Group) -> frozenset[RowId]:
+        rulebook = mixture.rulebook(made)
+        return frozenset(rows) - runs.differing(rulebook) if rulebook else frozenset()
+
+    groups = mixture.groups()
+    found = causes(groups, rows, as_new)
+    return {key: _told(row, found[key], len(mixture.edits)) for key, row in rows.items()}
+
+
+def _told(row: Difference, cause: Cause, edits: int) -> Difference:
+    """A row with its cause; lines of its own partner first."""
+    own = f"partners/{row.partner}.toml"
+    rules = tuple(str(c) for c in sorted(cause.changes, key=lambda c: c.file != own))
+    more = f" (+{len(rules) - 1} more)" if len(rules) > 1 else ""
+    told = rules[0] + more if rules else f"one of {edits} keys"
+    if not cause.known:
+        told += f"; {REPLAYS_MAX} replays did not tell which" + " others" * bool(rules)
+    return replace(row, rule=told, rules=rules)
+
+
+def _join(state: State) -> Iterator[tuple[RowId, Difference]]:
+    """Every row that differs between the two sides, by what it is and its key."""
+    for (what, key), row in _differences(state, SIDES):
+        shown, points = key, 0
+        money: Money = {}
+        if what == DECISION:
+            old, new = (_decision(row, side) for side in SIDES)
+        else:
+            old, new = (f"{row[f'{side}_state']} ({row[f'{side}_reason']})" for side in SIDES)
+            shown = f"{row['new_conversion_id'] or row['old_conversion_id']}"
+            points, money = int(row["new_points"]) - int(row["old_points"]), _money(row)
+        who, partner = row["subscriber"], row["at_partner"]
+        yield (what, key), Difference(what, shown, who, partner, old, new, points, money)
+
+
+def _differences(state: State, databases: tuple[str, str]) -> Iterator[tuple[RowId, Row]]:
     """The two full joins; either side may lack a row."""
-    for row in _both(state, "decisions", VISIT_COLUMNS, "visit_id", ("kind", "reason")):
-        old_told, new_told = (_decision(row, side) for side in SIDES)
-        found.visits.append(
-            Difference(
-                "decision",
-                str(row["visit_id"]),
-                row["subscriber"],
-                row["at_partner"],
-                old_told,
-                new_told,
-                0,
-                {},
-                _responsible(found.changes, row["at_partner"], "", visit=True),
-            )
-        )
+    for row in _both(state, databases, "decisions", VISIT_COLUMNS, "visit_id", ("kind", "reason")):
+        yield (DECISION, str(row["visit_id"])), row
     compared = ("state", "reason", "points", *MONEY)
-    for row in _both(state, "conversions", CONVERSION_COLUMNS, "conversion_key", compared):
-        rule = row["new_rule_id"] or row["old_rule_id"]
-        found.conversions.append(
-            Difference(
-                "conversion",
-                f"{row['new_conversion_id'] or row['old_conversion_id']}",
-                row["subscriber"],
-                row["at_partner"],
-                f"{row['old_state']} ({row['old_reason']})",
-                f"{row['new_state']} ({row['new_reason']})",
-                int(row["new_points"]) - int(row["old_points"]),
-                _money(row),
-                _responsible(found.changes, row["at_partner"], rule, visit=False, old=old, new=new),
-            )
-        )
+    for row in _both(
+        state, databases, "conversions", CONVERSION_COLUMNS, "conversion_key", compared
+    ):
+        yield (CONVERSION, str(row["conversion_key"])), row
 
 
 def _money(row: Row) -> Money:
@@ -209,13 +239,20 @@ def _money(row: Row) -> Money:
 
 
 def _both(
-    state: State, view: str, columns: str, key: str, compared: tuple[str, ...]
+    state: State,
+    databases: tuple[str, str],
+    view: str,
+    columns: str,
+    key: str,
+    compared: tuple[str, ...],
 ) -> Iterator[Row]:
-    """Rows of `view` that differ in `compared` between the sides; a missing side is empty."""
+    """Rows of `view` that differ in `compared` between two databases, which are the sides here; a
+    missing side is empty.
+    """
     names = [n.strip() for n in columns.split(",")]
     sides = [
-        f"(SELECT {', '.join(f'{n} AS {s}_{n}' for n in names)}, 1 AS {s}_here FROM {s}.{view})"
-        for s in SIDES
+        f"(SELECT {', '.join(f'{n} AS {s}_{n}' for n in names)}, 1 AS {s}_here FROM {d}.{view})"
+        for s, d in zip(SIDES, databases, strict=True)
     ]
     differs = " OR ".join(f"old_{n} != new_{n}" for n in compared)
     query = (
@@ -239,95 +276,31 @@ def _decision(row: Row, side: str) -> str:
     return f"{row[f'{side}_kind']} ({row[f'{side}_reason']})" if row[f"{side}_here"] else "no visit"
 
 
-def changes(old: Mapping[str, str], new: Mapping[str, str]) -> Iterator[Change]:
-    """Every key that differs between two sets of rule files, with its line; examples left aside."""
-    for name in sorted({*old, *new}):
-        before, after = (_keys(side.get(name, "")) for side in (old, new))
-        for path in sorted({*before, *after}, key=show_path):
-            a, b = before.get(path), after.get(path)
-            if path[0] != "example" and (a is None or b is None or a[0] != b[0]):
-                line = b[1] if b else a[1] if a else 1
-                yield Change(name, line, show_path(path), a[0] if a else "", b[0] if b else "")
-
-
-def _keys(text: str) -> dict[KeyPath, tuple[str, int]]:
-    """Every leaf of a TOML text: its value as text, and its line."""
-    lines = locate(text)
-    leaves: dict[KeyPath, tuple[str, int]] = {}
-
-    def walk(value: Any, path: KeyPath) -> None:
-        if isinstance(value, dict):
-            for key, inner in value.items():
-                walk(inner, (*path, key))
-        elif isinstance(value, list) and any(isinstance(v, dict) for v in value):
-            for index, inner in enumerate(value):
-                walk(inner, (*path, index))
-        else:
-            shown = json.dumps(value, ensure_ascii=False, default=str)
-            leaves[path] = (shown, line_of(lines, path))
-
-    walk(tomllib.loads(text), ())
-    return leaves
-
-
-def _responsible(
-    found: list[Change],
-    partner: str,
-    rule: str,
-    visit: bool,
-    old: Rulebook | None = None,
-    new: Rulebook | None = None,
-) -> str:
-    """The changed line nearest to a row, and how many more could have had a part in it."""
-    index = {
-        number
-        for book in (old, new)
-        if book is not None and (p := book.partner(partner)) is not None
-        for number, accrual in enumerate(p.accruals)
-        if accrual.id == rule
-    }
-    own = f"partners/{partner}.toml"
-
-    def distance(change: Change) -> int:
-        if change.file == own:
-            if any(change.key.startswith(f"accrual[{n}]") for n in index):
-                return 0
-            if change.key.startswith("accrual"):
-                return 3 if visit else 1
-            return 1 if change.key.startswith("contract") else 2
-        return 4 if not change.file.startswith("partners/") else 5
-
-    near = sorted((c for c in found if distance(c) < 5), key=distance)
-    # A partner that took over a host is explained by the other partner's file.
-    near = near or found
-    if not near:
-        return ""
-    more = sum(distance(c) == distance(near[0]) for c in near) - 1
-    return str(near[0]) + (f" (+{more} more)" if more else "")
-
-
 def whatif_command(case: Path, rules: Path, as_json: bool) -> int:
     """`mirrorpoint whatif CASE --rules NEW`."""
     found = compare(case, rules)
-    click.echo(json.dumps(found.as_dict(), indent=2) if as_json else show(found))
+    width = shutil.get_terminal_size().columns if sys.stdout.isatty() else None
+    click.echo(json.dumps(found.as_dict(), indent=2) if as_json else show(found, width))
     return 0
 
 
-def show(found: Comparison) -> str:
-    """The comparison for a terminal of 80 columns."""
+def show(found: Comparison, width: int | None = None) -> str:
+    """The comparison for people: in lines of this width, which go on below where they are longer;
+    without one (into a file or a pipe) lines are as long as they have to be.
+    """
     lines = [f"What if: {found.case}"]
     lines += [f"  {change}" for change in found.changes[:12]] or ["  the rules are the same"]
     if len(found.changes) > 12:
         lines.append(f"  and {len(found.changes) - 12} more changed keys")
     if not found.visits and not found.conversions:
-        return "\n".join([*lines, "", "Nothing would be different."])
-    sums: list[str] = []  # money is never cut off, wide as it may be
+        return "\n".join([*_wrapped(lines, width), "", "Nothing would be different."])
+    sums: list[str] = []  # columns of money stay in one line, wide as it may be
     changed: list[str] = []
     if found.conversions:
         lines += ["", f"{'':<36}{'points':>9} {'receivable':>10} {'cost':>9} {'margin':>9}"]
         for name in ("partner", "subscriber"):
             for who, amounts in found.by(name).items():
-                sums += _sum_lines(who or "(nobody)", amounts)
+                sums += _sum_lines(who or "(nobody)", amounts, width)
         changed += ["", "conversions that would change"]
         for row in found.conversions:
             changed.append(f"  {row.partner} {row.id}: {row.points:+} points")
@@ -342,13 +315,28 @@ def show(found: Comparison) -> str:
                 f"    {row.old} -> {row.new}",
                 f"    {row.rule}",
             ]
-    before, after = ([line[:80] for line in part] for part in (lines, changed))
-    return "\n".join([*before, *sums, *after])
+    return "\n".join([*_wrapped(lines, width), *sums, *_wrapped(changed, width)])
 
 
-def _sum_lines(who: str, sums: Sums) -> list[str]:
+def _wrapped(lines: list[str], width: int | None) -> Iterator[str]:
+    """Lines that fit; what does not goes on in the next, further in."""
+    for line in lines:
+        if width is None or len(line) <= width:
+            yield line
+        else:
+            left = " " * (len(line) - len(line.lstrip()))
+            yield from textwrap.wrap(
+                line.lstrip(),
+                max(width, 2 * INDENT),
+                initial_indent=left,
+                subsequent_indent=left + " " * INDENT,
+                break_on_hyphens=False,
+            )
+
+
+def _sum_lines(who: str, sums: Sums, width: int | None) -> list[str]:
     """Points and money in one line, or one more for each further currency."""
-    name = who if len(who) <= 36 else who[:35] + "…"
+    name = who if width is None or len(who) <= 36 else who[:35] + "…"
     head = f"{name:<36}{sums.points:>+9}"
     lines = []
     for currency, amounts in sorted(sums.money.items()):

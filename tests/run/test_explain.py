@@ -210,6 +210,24 @@ def test_bad_questions_are_told(state):
         assert "Traceback" not in result.stderr
 
 
+ID = "00000000-0000-4000-8000-000000000001"
+
+
+@pytest.mark.parametrize(
+    ("words", "told"),
+    [
+        ((ID, "--order", "AC-1001"), "--order: only with --missing"),
+        ((ID, "--address", "198.51.100.7", "--at", "2026-03-01"), "--address, --at: only with"),
+        ((ID, "--missing", "--order", "AC-1001"), "not both"),
+        (("--order", "AC-1001"), "give an ID, or --missing"),
+    ],
+)
+def test_no_word_of_a_question_is_ignored(tmp_path, words, told):
+    result = mirrorpoint("explain", *words, "--state", tmp_path)
+    assert result.returncode == 2
+    assert told in result.stderr
+
+
 def shown(state):
     """How often a login was shown, each time to whoever runs this, by the system's word for it."""
     actor = pwd.getpwuid(os.getuid()).pw_name

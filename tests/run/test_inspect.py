@@ -26,6 +26,7 @@ from pipeline.run.inspect import address_text, inspect
 from tests.capture.reading import read
 from tests.classify import frames
 from tests.classify.frames import SYN
+from tests.commands import done
 from tests.forge.pcapng import interface, packet, section
 from tests.naive.units import OUTER_NAMES
 from tests.need import REPOSITORY
@@ -181,6 +182,14 @@ def test_the_table_fits_eighty_columns(capture, monkeypatch):
     assert "shop.example:8080/a" in text
     assert "tls.example" in text
     assert text.splitlines()[-1] == "5 packets, 3 flows, sessions: 2 http, 1 tls"
+
+
+def test_a_table_asked_for_as_json_is_lines_of_json(capture):
+    lines = shown([capture], "jsonl")
+    assert lines[1].count("\n") == 3
+    assert shown([capture], "table", json_output=True) == lines
+    assert shown([capture], "jsonl", json_output=True) == lines
+    assert done("inspect", capture, "--json") == lines[1]
 
 
 def test_counts_for_people_and_programs(capture):

@@ -75,6 +75,17 @@ def running(drop, state):
     return ["run", "--watch", drop, "--state", state, "--rules", drop.parent / "rules", *WORDS]
 
 
+def test_prefixes_are_told_as_people_write_them(drop, tmp_path):
+    words = ("--subscribers", "2001:db8:77::/48", "--once")
+    result = mirrorpoint(*running(drop, tmp_path / "state"), *words)
+    assert result.returncode == 0, result.stderr
+    told = json.loads(result.stdout.splitlines()[0])
+    assert told["subscribers"] == ["198.51.100.0/24", "2001:db8:77::/48"]
+    query = "SELECT JSONExtractRaw(body, 'subscribers') AS kept FROM commands_log"
+    (kept,) = asked(tmp_path / "state", f"{query} WHERE kind = 'settings'")
+    assert json.loads(kept["kept"])[0] == [0, 0xFFFF_C633_6400, 120]  # as the gate compares them
+
+
 def test_units_continue_where_the_last_one_ended(drop, tmp_path):
     state = tmp_path / "state"
     people(drop)

@@ -5,7 +5,8 @@ import shutil
 
 import pytest
 
-from pipeline.run.whatif import Comparison, Difference, _money, changes, show
+from pipeline.run.causes import Change
+from pipeline.run.whatif import Comparison, Difference, _money, show
 from tests.commands import FIRST_DAY, done, mirrorpoint
 from tests.need import REPOSITORY
 
@@ -159,20 +160,84 @@ def test_money_is_never_cut_off():
     found.conversions.append(
         Difference("conversion", "C-1", "", partner, "", "", 7, _money(rows[0]), "")
     )
-    lines = show(found).splitlines()
+    lines = show(found, 80).splitlines()
     (told,) = (line for line in lines if line.startswith("a-partner") and "EUR" in line)
     assert told.split()[1:] == ["+7", "987654321.01", "123456789.02", "864197531.99", "EUR"]
     assert all(len(line) <= 80 for line in lines if "EUR" not in line)
+    assert any(
+        line.startswith(f"{partner} ") and "987654321.01" in line
+        for line in show(found).splitlines()
+    )
 
 
-def test_changes_are_found_by_key_and_line():
-    old = {"a.toml": 'x = 1\n[t]\ny = "a" # a\n', "gone.toml": "z = 1\n"}
-    new = {
-        "a.toml": '# moved\nx = 1\n[t]\ny = "b"\n[[example]]\nq = 1\n',
-        "new.toml": "w = [1, 2]\n",
-    }
-    assert [str(change) for change in changes(old, new)] == [
-        'a.toml:4 t.y "a" -> "b"',
-        "gone.toml:1 z 1 -> (none)",
-        "new.toml:1 w (none) -> [1, 2]",
-    ]
+WIDE = [
+    Change("trackers/affiliate.toml", 4, "hosts", '["a.example", "b.example"]', '["b.example", '
+    + ", ".join(f'"shop-{n}.example"' for n in range(9)) + "]"),
+    Change("partners/acme-shop.toml", 15, "contract[0].deep_link",
+           '"https://in.acme.example/go?ref={click}&to={url}"',
+           '"https://in.acme.example/elsewhere?campaign=spring&ref={click}&to={url}"'),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("width", [None, 40, 80, 200])
+def test_nothing_is_cut_at_any_width(width):
+    found = Comparison("long lines", WIDE)
+    found.visits.append(
+        Difference("decision", "a visit", "", "acme-shop", "none", "offer", 0, {}, str(WIDE[1]))
+    )
+    shown = show(found, width)
+    if width:
+        assert max(map(len, shown.splitlines())) <= width
+    for change in WIDE:
+        assert "".join(str(change).split()) in "".join(shown.split())
+    if width is None:
+        assert f"    {WIDE[1]}" in shown.splitlines()
+
+
+@pytest.mark.slow
+def test_of_two_keys_the_one_that_matters_is_named(rules):
+    """A raise costs nobody points, and a window of one shop makes no order of another an orphan."""
+    acme, bolt = rules / "partners" / "acme-shop.toml", rules / "partners" / "bolt-mobile.toml"
+    edit(acme, '"5%"', '"7%"')
+    edit(acme, "referral           = true", "referral           = false")
+    edit(acme, '"Acme Shop"', '"Acme, the shop"')
+    edit(bolt, '"30d"', '"31d"')
+    found = asked(rules)
+    rows = {row["id"]: row for row in found["decisions"] + found["conversions"]}
+    assert rows["AC-1001"]["points"] == -500
+    assert rows["BL-2003"]["partner"] == "bolt-mobile"
+    referral = "partners/acme-shop.toml:16 contract[0].referral true -> false"
+    assert {(row["rule"], *row["rules"]) for row in rows.values()} == {(referral, referral)}
+    assert len(found["changes"]) == 4
+
+
+@pytest.mark.slow
+def test_a_title_is_never_named(rules):
+    trackers = rules / "trackers" / "affiliate.toml"
+    edit(rules / "partners" / "acme-shop.toml", '"Acme Shop"', '"Acme, the shop"')
+    edit(trackers, '["trk.example", "click.track.example"]', '["other.track.example"]')
+    edit(trackers, '["awc", ', "[")
+    found = asked(rules)
+    (visit,) = found["decisions"]
+    assert (visit["old"], visit["new"].partition(" ")[0]) == (
+        "none (stood_down)",
+        "pass_with_click",
+    )
+    hosts = 'gains "other.track.example"; loses "trk.example", "click.track.example"'
+    lines = [f"trackers/affiliate.toml:4 hosts {hosts}", "trackers/affiliate.toml:5 marks loses"]
+    assert visit["rules"] == [lines[0], f'{lines[1]} "awc"']  # either alone would stand it down
+    rows = {row["id"]: row["rule"] for row in found["conversions"]}
+    assert rows["CB-3003"] == lines[0]
+    assert not any("title" in rule for rule in rows.values())
+
+
+@pytest.mark.slow
+def test_keys_that_only_together_make_a_difference_are_all_named(rules):
+    path = rules / "partners" / "acme-shop.toml"
+    edit(path, '"5%"', '"6%"')
+    edit(path, '"8%"', '"9%"')
+    rows = {row["id"]: row for row in asked(rules)["conversions"]}
+    assert len(rows["AC-1001"]["rules"]) == 1  # settled: commission is no longer due
+    rate, commission = 'accrual[0].rate "5%" -> "6%"', 'contract[0].commission "8%" -> "9%"'
+    assert [rule.partition(" ")[2] for rule in rows["AC-1003"]["rules"]] == [rate, commission]
+    assert rows["AC-1003"]["rule"].endswith(f"{rate} (+1 more)")
