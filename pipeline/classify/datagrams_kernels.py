@@ -48,7 +48,6 @@ from pipeline.classify.state_kernels import (
     EVENTS,
     HELLO_SEEN,
     LOST_CUT,
-    LOST_GAP,
     LOST_ROOM,
     NEW,
     SEAL_ID,
@@ -110,7 +109,7 @@ def take_datagram(track, flow, data, place, captured, length, side):
     if flow.tries == 0 and flow.state != DONE:
         if flow.held > 0:
             track.desk.tallied[EVENTS, HELLO_INCOMPLETE] += 1
-            lose_name(track, flow, LOST_GAP)
+            lose_name(track, flow, LOST_ROOM)
         _leave_alone(track, flow)
     if now.skip == 0:
         if now.kept == KEPT and flow.held > 0:
@@ -172,8 +171,10 @@ def _take_packets(track, flow, data, at, stop, cut, side):
     now, long = track.desk.now, track.desk.long
     while at < stop and data[at] & 0x80 and not _is_over(flow) and flow.tries > 0:
         found = quic.read_long(data, at, stop, long)
-        if found == quic.TOO_SHORT and cut:
+        if found == quic.TOO_SHORT and cut and quic.says_initial(data, at, stop):
             _cut_off(track, flow)
+        elif found == quic.TOO_SHORT and cut:
+            note_fault(track, PAYLOAD_CUT)
         elif found == quic.TOO_SHORT or found == quic.BAD_PACKET:
             note_fault(track, QUIC_BAD)
         if found != quic.INITIAL and found != quic.PASSED_OVER:

@@ -55,6 +55,8 @@ class MirrorQuality:
         self, batch: PacketBatch, heads: np.ndarray, fingerprint: np.ndarray, side: np.ndarray
     ) -> None:
         """Take the packets of a batch with their headers, and the flow table's columns of them."""
+        truncated = np.count_nonzero(batch.captured_length < batch.wire_length)
+        self._sums["truncated"] += truncated
         start = 0
         while True:
             start = watch_packets(
@@ -63,8 +65,6 @@ class MirrorQuality:
                 self._capacity,
                 heads,
                 batch.time_ns,
-                batch.captured_length,
-                batch.wire_length,
                 fingerprint,
                 side,
                 start,

@@ -165,6 +165,18 @@ def read_long(data, at, stop, long):
 
 
 @routine
+def says_initial(data, at, stop):
+    """Does a packet with a long header, perhaps cut off, say that it is an Initial of a version we
+    open (RFC 9000, 17.2; RFC 9369, 3.2)?
+    """
+    if at + 5 > stop:
+        return False
+    salt = salt_of(be32(data, at + 1))
+    kind = (I64(data[at]) >> 4) & 3
+    return salt != NO_SALT and kind == (1 if salt == V2 else 0)
+
+
+@routine
 def full_number(largest, truncated, bits):
     """A packet number from its low bits, nearest to the one after `largest` (RFC 9000, A.3)."""
     expected = largest + 1

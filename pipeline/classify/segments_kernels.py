@@ -16,8 +16,10 @@ from pipeline.classify import tls_kernels as tls
 from pipeline.classify.held_kernels import (
     NO_ROOM,
     NOTHING_NEW,
+    STORED,
     drop_front,
     hold,
+    join_pieces,
     release_holding,
     renew_holding,
     sequence_difference,
@@ -27,8 +29,9 @@ from pipeline.classify.held_kernels import (
 from pipeline.classify.http_kernels import starts_head
 from pipeline.classify.layers_kernels import UDP
 from pipeline.classify.state_kernels import (
+    AT_CHUNK,
     AT_FRAME,
-    AT_HEAD,
+    AT_TRAILER,
     DONE,
     EVENTS,
     HAS_SEQUENCE,
@@ -58,7 +61,7 @@ from pipeline.classify.units_kernels import (
     note_fault,
     take_unit,
 )
-from pipeline.kernels.compile import routine
+from pipeline.kernels.compile import primitive, routine
 from pipeline.model.faults import Fault, Skip
 
 I64 = np.int64
@@ -147,29 +150,31 @@ def take_segment(track, flow, data, place, captured, length, sequence):
     else `skip`, which is HELD for one that is held.
     """
     now = track.desk.now
-    if flow.state == HELLO_SEEN:
-        before = _take_repeat(track, flow, data, place, place + captured, sequence)
-        if before < 0:
+    while True:
+        if flow.state == DONE:  # by what was held
+            now.skip = FLOW_DONE
             return
-        place, captured = place + before, captured - before
-        length, sequence = length - before, (sequence + before) & SEQUENCE_MASK
-    elif flow.state == OTHER or I64(flow.bits) & HAS_SEQUENCE == 0:
-        if not _begin_anywhere(track, flow, data, place, place + captured, sequence):
+        if flow.state == HELLO_SEEN:
+            before = _take_repeat(track, flow, data, place, place + captured, sequence)
+            if before < 0:
+                return
+            place, captured = place + before, captured - before
+            length, sequence = length - before, (sequence + before) & SEQUENCE_MASK
+        elif flow.state == OTHER or I64(flow.bits) & HAS_SEQUENCE == 0:
+            if not _begin_anywhere(track, flow, data, place, place + captured, sequence):
+                return
+        ahead = sequence_difference(sequence, I64(flow.next_sequence))
+        if ahead + length <= 0:
+            now.skip = PASSED
             return
-    ahead = sequence_difference(sequence, I64(flow.next_sequence))
-    if ahead + length <= 0:
-        now.skip = PASSED
-        return
-    if ahead >= track.desk.limits.unit_bytes:
-        if flow.held > 0:
+        if ahead < track.desk.limits.unit_bytes:
+            break
+        if flow.held > 0:  # then it is judged again, by what that leaves
             give_up_holding(track, flow)
         else:
             track.desk.tallied[EVENTS, STREAM_GAP] += 1
             lose_name(track, flow, LOST_GAP)
-        begin_other(flow, True)
-        if not _begin_anywhere(track, flow, data, place, place + captured, sequence):
-            return
-        ahead = I64(0)
+            begin_other(flow, True)
     if ahead > 0 or flow.held > 0:
         _take_held(track, flow, data, place, captured, length, ahead)
     else:
@@ -241,10 +246,18 @@ def _after_never(track, flow):
     lose_try(flow)
 
 
+@primitive
+def _is_hello(flow, first_byte):
+    """Is what begins with this byte, where the flow is now, a hello? Else it is part of a head."""
+    if flow.state == AT_CHUNK or flow.state == AT_TRAILER or flow.state == AT_FRAME:
+        return False
+    return first_byte == tls.HANDSHAKE
+
+
 @routine
 def _too_long(track, flow, first_byte):
     """A unit that does not fit the window is given up."""
-    note_fault(track, HELLO_TOO_LONG if first_byte == tls.HANDSHAKE else HEAD_TOO_LONG)
+    note_fault(track, HELLO_TOO_LONG if _is_hello(flow, first_byte) else HEAD_TOO_LONG)
     lose_name(track, flow, LOST_ROOM)
     release(track, flow)
     begin_other(flow, True)
@@ -255,7 +268,7 @@ def _cut_off(track, flow, first_byte):
     """The capture kept only a part of what is a unit, or not even its first byte (0)."""
     note_fault(track, PAYLOAD_CUT)
     lose_name(track, flow, LOST_CUT)
-    if first_byte == tls.HANDSHAKE:
+    if _is_hello(flow, first_byte):
         name_weakly(track, flow, TLS, False)
     begin_other(flow, True)
 
@@ -317,14 +330,26 @@ def begin_holding(track, flow):
 
 @routine
 def store(track, flow, data, place, captured, position):
-    """Put bytes into the window of a flow that has one; what `hold` says."""
+    """Put bytes into the window of a flow that has one; what `hold` says.
+
+    Where no piece is left those that touch are joined: a hello may come in a hundred segments. Of a
+    second unit that begins in joined ones then only the packet of the first is known.
+    """
     now, limits = track.desk.now, track.desk.limits
     h = I64(flow.held) - 1
-    return hold(
-        track.holdings[h], track.pieces, h * limits.pieces, track.memory,
-        window_start(limits, h), limits,
-        data, place, captured, position, now.time_ns, now.number,
-    )  # fmt: skip
+    holding, first, joined = track.holdings[h], h * limits.pieces, False
+    while True:
+        stored = hold(
+            holding, track.pieces, first, track.memory, window_start(limits, h), limits,
+            data, place, captured, position, now.time_ns, now.number,
+        )  # fmt: skip
+        if stored != NO_ROOM:
+            return STORED if joined else stored
+        pieces = I64(holding.pieces)
+        join_pieces(holding, track.pieces, first)
+        if holding.pieces == pieces:
+            return stored
+        joined = True
 
 
 @routine
@@ -432,8 +457,9 @@ def _salvage(track, flow, h):
     begin_other(flow, True)
     k = h * track.desk.limits.pieces
     last = k + I64(holding.pieces)
-    after = I64(0)  # where a body ends: before it nothing begins
+    after = I64(0)  # where the next unit begins, if that is `known`
     stop = I64(0)
+    known = False
     while k < last and flow.state != HELLO_SEEN and flow.state != DONE:
         start, stop = pieces[k].start, pieces[k].stop
         k += 1
@@ -442,22 +468,24 @@ def _salvage(track, flow, h):
             k += 1
         if start == 0:
             continue  # it was tried, and it is not whole
-        if flow.state == AT_FRAME and start > after:
-            begin_other(flow, True)
-        start = max(start, after)
-        while start < stop and (
-            flow.state == AT_FRAME or _starts_unit(track.memory, window + start, window + stop)
-        ):
-            flow.state = AT_FRAME if flow.state == AT_FRAME else NEW
+        known = known and start <= after
+        start = after if known else start
+        while start < stop and flow.state != HELLO_SEEN and flow.state != DONE:
+            if not known:
+                if not _starts_unit(track.memory, window + start, window + stop):
+                    break
+                flow.state = NEW
             outcome, start = _take_held_unit(track, flow, h, start, stop)
-            if outcome != WHOLE or (flow.state != AT_HEAD and flow.state != AT_FRAME):
-                break
+            known = outcome == WHOLE
             after = start
-    if (flow.state == AT_HEAD or flow.state == AT_FRAME) and after >= stop:
-        flow.next_sequence = (I64(holding.origin) + after) & SEQUENCE_MASK
-        flow.bits = I64(flow.bits) | HAS_SEQUENCE
-    elif flow.state != HELLO_SEEN and flow.state != DONE:
-        begin_other(flow, True)
+            if not known:
+                break
+    if flow.state != HELLO_SEEN and flow.state != DONE:
+        if known and after >= stop:
+            flow.next_sequence = (I64(holding.origin) + after) & SEQUENCE_MASK
+            flow.bits = I64(flow.bits) | HAS_SEQUENCE
+        else:
+            begin_other(flow, True)
     release(track, flow)
 
 
@@ -476,7 +504,7 @@ def give_up_holding(track, flow):
     fault = STREAM_GAP
     limits = track.desk.limits
     if track.pieces[h * limits.pieces].start == 0:
-        hello = track.memory[window_start(limits, h)] == tls.HANDSHAKE
+        hello = _is_hello(flow, track.memory[window_start(limits, h)])
         fault = HELLO_INCOMPLETE if hello else HEAD_INCOMPLETE
     track.desk.tallied[EVENTS, fault] += 1
     lose_name(track, flow, LOST_GAP)

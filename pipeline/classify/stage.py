@@ -255,6 +255,7 @@ class Classify:
         if len(subscribers) == 0:
             return
         assert self._counts["rows"] == 0, "to be asked after take()"
+        self._scratch = _Scratch(self._scratch.rows)  # headers of the last packets
         self._track.plain[:] = 0  # what was opened last may be theirs
         self._track.memory[: self._limits.unit_bytes + len(TEXTS) * TEXT_BYTES] = 0  # or named
         gone = np.zeros(int(subscribers.max()) + 1, np.uint8)

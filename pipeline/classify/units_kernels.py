@@ -62,6 +62,7 @@ from pipeline.model.words import Protocol, SessionFlag
 U64 = np.uint64
 I64 = np.int64
 WHOLE, NOT_YET, NEVER = tls.WHOLE, tls.NOT_YET, tls.NEVER
+BLOCK_COST = 20  # bytes that a header block of HTTP/2 counts beside its own
 BODY_BYTES_MAX = 1 << 30  # a longer one would outrun what sequence numbers tell of before and after
 HELLO_BAD, HELLO_TOO_LONG = int(Fault.HELLO_BAD), int(Fault.HELLO_TOO_LONG)
 SNI_BAD, HOST_BAD, HEAD_BAD = int(Fault.SNI_BAD), int(Fault.HOST_BAD), int(Fault.HEAD_BAD)
@@ -304,6 +305,9 @@ def _take_frame(track, flow, data, start, stop):
         return WHOLE, start
     if head.body_length == http2.NO_BLOCK:
         track.desk.now.skip = PASSED
+    elif head.body_length == 0:
+        note_fault(track, HEAD_BAD)
+        flow.state = DONE
     else:
         if _may_open(track, head.body_length):
             _write_block(track, flow, data, start)
@@ -316,12 +320,13 @@ def _take_frame(track, flow, data, start, stop):
 
 @routine
 def _may_open(track, size):
-    """May so many bytes of a header block be opened? It takes a microsecond each, so a byte is paid
-    for by each packet that went through, and some are there to begin with.
+    """May so many bytes of a header block be opened? It takes a microsecond each and some twenty
+    for the block, so a byte is paid for by each packet that went through, and some are there to
+    begin with.
     """
     counts = track.desk.counts
     packets = counts.packets + track.desk.tallied[SUMS, SUM_PACKETS]
-    due = max(counts.block_due, packets) + size
+    due = max(counts.block_due, packets) + size + BLOCK_COST
     if due - packets > track.desk.limits.block_bytes:
         return False
     counts.block_due = due

@@ -14,7 +14,7 @@ from pipeline.model.words import Basis, ParseFor, SessionFlag
 from tests.classify import frames
 from tests.classify.test_gate import MEMBER, OTHER_MEMBER, OUTSIDER, a_circle, classify
 from tests.classify.test_stage import START_NS, named, talk, timed
-from tests.classify.test_track import KEYS, compare, rows_of
+from tests.classify.test_track import KEYS, compare, fast, rows_of
 from tests.forge import quic
 from tests.kernels.test_circle import basis_batch
 from tests.naive.units import OUTER_NAMES
@@ -106,6 +106,13 @@ def test_a_datagram_that_the_capture_cut_off_is_named_too():
     ]
     (row,) = compare(packets[1:])
     assert row.host == "own.example"
+
+
+def test_a_packet_that_has_no_hello_in_it_loses_none():
+    raws = [frames.dns_answer(GOOD), frames.udp(quic.other(2, body=bytes(1100)))]
+    packets = timed(raws)
+    assert compare(packets, snaplen=500) == []
+    assert fast(packets, Limits(), snaplen=500)[1]["lost_cut"] == 0
 
 
 def test_in_a_tunnel_the_name_of_the_proxy_is_nobodys():

@@ -260,7 +260,7 @@ def test_a_hello_that_never_ends_uses_up_the_tries():
         "skip:held": 2,
         "skip:passed": 1,
         "fault:hello_incomplete": 1,
-        "lost_gap": 1,
+        "lost_room": 1,
         "skip:flow_done": 2,
     }
 

@@ -17,6 +17,7 @@ from pipeline.classify import http2_kernels as kernels
 from pipeline.classify.stage import Classify, Limits
 from pipeline.classify.state_kernels import HEAD
 from pipeline.classify.tls_kernels import BAD, NOT_YET, TOO_LONG, WHOLE
+from pipeline.classify.units_kernels import BLOCK_COST
 from pipeline.kernels.compile import kernel, records
 from pipeline.model.faults import Fault
 from pipeline.model.stage import END_OF_TIME
@@ -394,16 +395,30 @@ def test_what_is_left_of_a_connection_goes_on_after_its_beginning():
 
 def test_no_more_is_opened_than_the_packets_pay_for():
     raws = [frames.tcp(frames.prior_knowledge(BLOCK), port=port) for port in range(1, 101)]
-    for paid, count in ((0, 0), (len(BLOCK), 1), (4 * len(BLOCK), 4), (1 << 20, 100)):
+    cost = len(BLOCK) + BLOCK_COST
+    for paid, count in ((0, 0), (cost, 1), (4 * cost, 4), (1 << 20, 100)):
         limits = Limits(block_bytes=paid)
         rows = compare(timed(raws), limits)
         earned = len(rows) - count
-        assert 0 <= earned <= 100 // len(BLOCK) + 1
+        assert 0 <= earned <= 100 // cost + 1
         words = fast(timed(raws), limits)[1]
         assert (words["fault:heads_exhausted"], words["lost_room"]) == (100 - len(rows),) * 2
-    idle = [frames.udp(b"x")] * 5 * len(BLOCK)
-    rows = compare(timed([raws[0], *idle, raws[1], raws[2]]), Limits(block_bytes=len(BLOCK)))
+    idle = [frames.udp(b"x")] * 5 * cost
+    rows = compare(timed([raws[0], *idle, raws[1], raws[2]]), Limits(block_bytes=cost))
     assert [row.number for row in rows] == [1, 2 + len(idle)]
+
+
+def test_a_block_without_a_byte_is_bad():
+    assert story(talk(frames.prior_knowledge(b""))) == ([], {"head_bad": 1})
+
+
+def test_a_frame_header_that_begins_like_a_hello_is_none():
+    raws = [frames.dns_answer(frames.dns_message(b"told.example", [frames.SERVER]))]
+    raws += talk(PREFACE + frames.frame(*frames.SETTINGS) + b"\x16\0\0")
+    later = (START_NS + Limits().hold_ns + 10 * MILLISECOND_NS, frames.udp(b"x"))
+    packets = [*timed(raws), later]
+    assert compare(packets) == []
+    assert fast(packets, Limits())[1]["fault:head_incomplete"] == 1
 
 
 def test_overlapping_frames_that_disagree_are_told():

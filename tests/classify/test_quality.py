@@ -146,7 +146,9 @@ def test_a_snapshot_goes_on_and_whoever_leaves_leaves_nothing():
     gated = classify(a_circle())
     gated.push(frames.batch(visit(MEMBER, "m.example")), tally)
     assert np.count_nonzero(gated.snapshot()["mirror.0"])
+    assert gated._scratch.heads.view(np.uint8).any()
     gated.forget(np.array([0], np.int32))
+    assert not gated._scratch.heads.view(np.uint8).any()
     assert not np.count_nonzero(gated.snapshot()["mirror.0"])
 
 
@@ -197,6 +199,19 @@ def test_bytes_that_the_capture_kept_nothing_of_are_no_gap():
             words = fast(packets, Limits(), snaplen=54 + kept)[1]
             assert (words["lost_cut"], words["lost_gap"]) == (1, 0)
             compare(packets, snaplen=54 + kept)
+
+
+def test_truncated_packets_are_counted_once_however_they_are_cut_into_batches():
+    raws = [(n, frames.tcp(b"x" * 60, port=1024 + n)) for n in range(60)]
+    for cuts in ((), range(60), range(0, 60, 7)):
+        stage = Classify(
+            circle=None, parse_for=ParseFor.EVERYONE, keys=KEYS, limits=Limits(watched=4)
+        )
+        tally = Tally()
+        for batch in frames.batches(raws, cuts, 80):
+            stage.push(batch, tally)
+        stage.take(tally)
+        assert tally.starting("mirror")["packets_truncated"] == 60
 
 
 def test_a_capture_that_cuts_packets_off_is_told_so():

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from pipeline.classify.stage import Limits
 from pipeline.model.words import Method, SessionFlag
 from tests.classify import frames
-from tests.classify.test_stage import HELLO, NOTHING, talk, timed
+from tests.classify.test_stage import HELLO, MILLISECOND_NS, NOTHING, START_NS, talk, timed
 from tests.classify.test_track import compare, fast
 
 pytestmark = pytest.mark.filterwarnings("ignore:overflow encountered")  # without JIT
@@ -185,3 +185,82 @@ def test_a_body_before_the_upgrade_is_still_a_body():
         found, passed = story(talk(head + framed, masked(b"x"), body))
         assert [h for _, h, _ in found] == ["chat.example"]
         assert passed == {"skip:passed": 1, "skip:flow_done": 1}
+
+
+# Behind a gap that stays.
+
+POST = b"POST /c HTTP/1.1\r\nHost: c.example\r\n"
+CHUNKED = POST + b"Transfer-Encoding: chunked\r\n\r\n"
+FORGED = frames.get("forged.example")
+
+
+def behind_a_gap(*parts: tuple[int, bytes]) -> list[str]:
+    """Hosts of a stream whose first hundred bytes are missing, after the time for them is up."""
+    raws = talk(*((100 + at, raw) for at, raw in parts))
+    later = START_NS + Limits().hold_ns + 10 * MILLISECOND_NS
+    return [row.host for row in compare([*timed(raws), (later, frames.udp(b"x"))])]
+
+
+@pytest.mark.parametrize(
+    ("opening", "host"),
+    [
+        (POST + b"Content-Length: 100000\r\n\r\n", "c.example"),
+        (frames.prior_knowledge(), "h2.example"),
+        (HELLO, "shop.example"),
+    ],
+)
+def test_what_was_found_behind_a_gap_still_holds_after_a_wide_jump(opening, host):
+    raws = talk((100, opening), (60_000, FORGED), (60_000 + len(FORGED), FORGED))
+    assert [row.host for row in compare(timed(raws))] == [host]
+
+
+def test_chunks_behind_a_gap_are_followed():
+    body = b"5\r\nhello\r\n0\r\nTrailer: x\r\n\r\n"
+    after = frames.get("a.example")
+    assert behind_a_gap((0, CHUNKED + body + after)) == ["c.example", "a.example"]
+    cut = len(CHUNKED) + 9
+    assert behind_a_gap((0, (CHUNKED + body)[:cut]), (cut, (body + after)[9:])) == [
+        "c.example", "a.example"
+    ]  # fmt: skip
+    first = CHUNKED + b"fff\r\n" + bytes(100)
+    raws = talk((100, first))
+    later = START_NS + Limits().hold_ns + 10 * MILLISECOND_NS
+    packets = [*timed(raws), (later, frames.udp(b"x"))]
+    forged = talk((100 + len(first), FORGED))[1]
+    assert [row.host for row in compare([*packets, (later + 1, forged)])] == ["c.example"]
+
+
+def test_a_tunnel_behind_a_gap_is_followed():
+    assert behind_a_gap((0, CONNECT), (len(CONNECT), HELLO)) == ["shop.example"] * 2
+    asked = frames.get("a.example")
+    whole = asked + CONNECT + HELLO
+    assert behind_a_gap((0, whole)) == ["a.example", "shop.example", "shop.example"]
+
+
+def test_an_upgrade_behind_a_gap_is_the_last_that_is_read():
+    assert behind_a_gap((0, UPGRADE + frames.prior_knowledge())) == ["chat.example"]
+    assert behind_a_gap((0, UPGRADE), (len(UPGRADE), masked(b"x"))) == ["chat.example"]
+
+
+@pytest.mark.parametrize("reverse", [False, True])
+@pytest.mark.parametrize(
+    ("raw", "size"),
+    [(HELLO[:200] + HELLO[200:], 1400), (frames.client_hello("tiny.example"), 1),
+     (frames.client_hello("tiny.example"), 7),
+     (frames.get("long.example", "/", "Cookie: " + "a" * 9000), 536),
+     (frames.get("long.example", "/", "Cookie: " + "a" * 15_000), 256)],
+)  # fmt: skip
+def test_a_unit_may_come_in_any_number_of_segments(raw, size, reverse):
+    parts = [(at, raw[at : at + size]) for at in range(0, len(raw), size)]
+    raws = talk(*(parts[::-1] if reverse else parts))
+    (row,) = compare(timed(raws))
+    assert row.host.endswith(".example")
+
+
+def test_a_trailer_that_begins_like_a_hello_is_none():
+    raws = [frames.dns_answer(frames.dns_message(b"told.example", [frames.SERVER]))]
+    raws += talk(CHUNKED + b"0\r\n", b"\x16" + b"x" * 50)
+    later = (START_NS + Limits().hold_ns + 10 * MILLISECOND_NS, frames.udp(b"x"))
+    for snaplen in (90, frames.SNAPLEN_MAX):
+        rows = compare([*timed(raws), later], snaplen=snaplen)
+        assert {row.protocol for row in rows} <= {"http"}

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from pipeline.model.faults import Fault, Skip
 from pipeline.model.words import SessionFlag
 from tests.naive import http, quic, tls
-from tests.naive.streams import Flow, Now, Piece
+from tests.naive.streams import Flow, Now
 
 if TYPE_CHECKING:
     from tests.naive.flows import NaiveClassify
@@ -41,7 +41,7 @@ class Datagram:
         if flow.tries == 0 and flow.state != "done":
             if flow.holding:
                 self.twin.faults[Fault.HELLO_INCOMPLETE] += 1
-                self.twin._lose(flow, "gap")
+                self.twin._lose(flow, "room")
             self.leave_alone()
         if self.now.skip is not None:
             return
@@ -87,8 +87,10 @@ class Datagram:
             packet = quic.read_long(raw)
             if isinstance(packet, str):
                 cut = packet == quic.SHORT and self.cut
-                if cut:
+                if cut and quic.says_initial(raw):
                     self.cut_off()
+                elif cut:
+                    self.fault(Fault.PAYLOAD_CUT)
                 else:
                     self.fault(Fault.QUIC_BAD)
             if packet is None or isinstance(packet, str):
@@ -164,13 +166,7 @@ class Datagram:
             return False
         if stored == "stored":
             self.kept = True
-            joined: list[Piece] = []
-            for piece in flow.holding.pieces:
-                if joined and joined[-1].stop == piece.start:
-                    last = joined.pop()
-                    piece = Piece(last.start, last.raw + piece.raw, last.time_ns, last.number)
-                joined.append(piece)
-            flow.holding.pieces = joined
+            flow.holding.join()
             if front := flow.holding.front():
                 self.whole(front, seal)
         return True

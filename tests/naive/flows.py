@@ -210,6 +210,9 @@ class NaiveClassify(NaiveUnits):
     # Segments.
 
     def _segment(self, flow: Flow, now: Now, raw: bytes, length: int, sequence: int) -> None:
+        if flow.state == "done":
+            now.skip = Skip.FLOW_DONE
+            return
         if flow.state == "hello":
             before = self._repeat(flow, now, raw, sequence)
             if before is None:
@@ -230,10 +233,9 @@ class NaiveClassify(NaiveUnits):
             else:
                 self.faults[Fault.STREAM_GAP] += 1
                 self._lose(flow, "gap")
-            self._other(flow, lost=True)
-            if not self._anywhere(flow, now, raw, sequence):
-                return
-            ahead = 0
+                self._other(flow, lost=True)
+            self._segment(flow, now, raw, length, sequence)
+            return
         if ahead > 0 or flow.holding:
             self._hold(flow, now, raw, length, ahead)
         else:
@@ -282,8 +284,12 @@ class NaiveClassify(NaiveUnits):
         self._other(flow, lost=False)
         self._lose_try(flow)
 
+    def _is_hello(self, flow: Flow, raw: bytes) -> bool:
+        return raw[:1] == b"\x16" and flow.state not in ("chunk", "trailer", "frame")
+
     def _too_long(self, flow: Flow, now: Now, raw: bytes) -> None:
-        self._fault(now, Fault.HELLO_TOO_LONG if raw[0] == 0x16 else Fault.HEAD_TOO_LONG)
+        hello = self._is_hello(flow, raw)
+        self._fault(now, Fault.HELLO_TOO_LONG if hello else Fault.HEAD_TOO_LONG)
         self._lose(flow, "room")
         self._release(flow)
         self._other(flow, lost=True)
@@ -291,7 +297,7 @@ class NaiveClassify(NaiveUnits):
     def _cut_off(self, flow: Flow, now: Now, raw: bytes) -> None:
         self._fault(now, Fault.PAYLOAD_CUT)
         self._lose(flow, "cut")
-        if raw[:1] == b"\x16":
+        if self._is_hello(flow, raw):
             self.name_weakly(flow, now, "tls")
         self._other(flow, lost=True)
 
@@ -410,27 +416,34 @@ class NaiveClassify(NaiveUnits):
         holding = flow.holding
         assert holding
         self._other(flow, lost=True)
-        after, stop = 0, 0
+        over = ("hello", "done")
+        place: int | None = None  # where the next unit begins
+        stop = 0
         for start, run in holding.runs():
-            if flow.state in ("hello", "done"):
+            if flow.state in over:
                 break
             stop = start + len(run)
             if start == 0:
                 continue
-            if flow.state == "frame" and start > after:
-                self._other(flow, lost=True)
-            at = max(start, after)
-            while at < stop and (flow.state == "frame" or starts_unit(run[at - start :])):
-                flow.state = "frame" if flow.state == "frame" else "new"
-                outcome, taken = self._held_unit(flow, now, run[at - start :], at)
-                at += taken
-                if outcome != WHOLE or flow.state not in ("head", "frame"):
+            if place is not None and place < start:
+                place = None
+            at = start if place is None else place
+            while at < stop and flow.state not in over:
+                rest = run[at - start :]
+                if place is None:
+                    if not starts_unit(rest):
+                        break
+                    flow.state = "new"
+                outcome, taken = self._held_unit(flow, now, rest, at)
+                place = at = at + taken
+                if outcome != WHOLE:
+                    place = None
                     break
-                after = at
-        if flow.state in ("head", "frame") and after >= stop:
-            flow.place = (holding.base + after) & MASK
-        elif flow.state not in ("hello", "done"):
-            self._other(flow, lost=True)
+        if flow.state not in over:
+            if place is not None and place >= stop:
+                flow.place = (holding.base + place) & MASK
+            else:
+                self._other(flow, lost=True)
         self._release(flow)
 
     def _give_up(self, flow: Flow, now: Now) -> None:
@@ -446,7 +459,7 @@ class NaiveClassify(NaiveUnits):
         if not front:
             self.faults[Fault.STREAM_GAP] += 1
         else:
-            hello = front[0] == 0x16
+            hello = self._is_hello(flow, front)
             self.faults[Fault.HELLO_INCOMPLETE if hello else Fault.HEAD_INCOMPLETE] += 1
             if hello:
                 self._name_held(flow, now, "tls")

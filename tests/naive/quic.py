@@ -124,6 +124,14 @@ def read_long(raw: bytes) -> Long | str | None:
     return Long(kind, salt, dcid, raw[: cursor.at], number_at)
 
 
+def says_initial(raw: bytes) -> bool:
+    """Does a packet with a long header, perhaps cut off, say that it is an Initial?"""
+    if len(raw) < 5:
+        return False
+    salt = salt_of(int.from_bytes(raw[1:5], "big"))
+    return salt is not None and raw[0] >> 4 & 3 == (1 if salt == "v2" else 0)
+
+
 def hmac(key: bytes, text: bytes) -> bytes:
     """HMAC-SHA256."""
     mac = HMAC(key, hashes.SHA256())

@@ -79,12 +79,24 @@ class Holding:
             else:
                 until = min([stop, *(p.start for p in self.pieces if p.start > at)])
                 if len(self.pieces) == limits.pieces:
+                    self.join()
+                if len(self.pieces) == limits.pieces:
                     return "no room"
                 new = Piece(at, raw[at - position : until - position], now.time_ns, now.number)
                 self.pieces = sorted([*self.pieces, new], key=lambda p: p.start)
                 stored = True
             at = until
         return "stored" if stored else "nothing new"
+
+    def join(self) -> None:
+        """Make one of pieces that touch."""
+        joined: list[Piece] = []
+        for piece in self.pieces:
+            if joined and joined[-1].stop == piece.start:
+                last = joined.pop()
+                piece = Piece(last.start, last.raw + piece.raw, last.time_ns, last.number)
+            joined.append(piece)
+        self.pieces = joined
 
     def runs(self) -> list[tuple[int, bytes]]:
         """Bytes without a gap between them, and where they start."""

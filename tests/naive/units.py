@@ -146,7 +146,10 @@ class NaiveUnits:
             now.skip = Skip.PASSED
             return WHOLE, stop
         flow.state = "done"
-        due = max(self.paid_until, self.packets) + len(block)
+        if not block:
+            self._fault(now, Fault.HEAD_BAD)
+            return WHOLE, stop
+        due = max(self.paid_until, self.packets) + len(block) + 20
         if due > self.packets + self.limits.block_bytes:
             self._fault(now, Fault.HEADS_EXHAUSTED)
             self._lose(flow, "room")
