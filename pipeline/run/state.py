@@ -32,6 +32,7 @@ from pipeline.store.clickhouse import ClickHouse
 from pipeline.store.clickhouse_schema import fingerprint
 from pipeline.store.crash import crash_point
 from pipeline.store.journal import Journal
+from pipeline.store.runs import accrual_run
 
 Progress = Callable[[str], None]
 
@@ -53,7 +54,8 @@ class State:
         self._is_whole = clickhouse_url is None and book_url is None  # all of it is in the folder
         take_mark(folder)
         self.journal = Journal(folder / "journal", keys)
-        self.clickhouse = ClickHouse(clickhouse_url or clickhouse_of(folder), database=database)
+        url = clickhouse_url or clickhouse_of(folder)
+        self.clickhouse = ClickHouse(url, database=database, keys=keys)
         self.book = Book(book_url or book_of(folder), keys, rulebook)
         self.rulebooks: dict[bytes, Rulebook] = {}
         self.rulebook = rulebook
@@ -173,14 +175,13 @@ class State:
 
     def accrue(self, cut: CutBatch, actor: str, progress: Progress | None = None) -> AccrualReport:
         """Run accrual at a cut; doing it again is harmless."""
-        run_id = digest(self.keys.visit, "run", "accrue", bytes(cut.cut_id[0]))
         return accrue(
             self.journal,
             self.clickhouse,
             self.book,
             self.rulebooks,
             cut,
-            run_id=run_id,
+            run_id=accrual_run(self.keys, bytes(cut.cut_id[0])),
             actor=actor,
             progress=progress,
         )
