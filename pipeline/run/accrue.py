@@ -161,7 +161,7 @@ class _Job:
         self.progress("delivering the journal")
         if not self._is_sealed():
             self.journal.seal()
-        segments = self.clickhouse.project(self.journal, self.run_id)
+        segments = self.clickhouse.project(self.journal)
         if not self._is_sealed():
             raise AccrualError(f"cut {self.number} is ahead of the journal")
         self.clickhouse.verify_against(self.journal)

@@ -7,6 +7,8 @@ import time
 from pathlib import Path
 from typing import Any
 
+import click
+
 from pipeline.run.actors import own_actor
 from pipeline.run.alone import closed_state
 from pipeline.run.folder import StateError, lock_state
@@ -16,6 +18,11 @@ from pipeline.store.keys import have_keys, load_keys
 from pipeline.store.lock import LockError
 
 WAIT_SECONDS = 30.0
+REFILLED = (
+    "{folder}/clickhouse was lost. Rows of the journal and entries of the book were delivered "
+    "again; what accrual sent and was answered at earlier cuts (conversions, runs) was not: "
+    "`mirrorpoint replay {folder} --state NEW_FOLDER` makes all of it again from the journal."
+)
 
 
 def ask(folder: Path, request: Request) -> bytes:
@@ -55,6 +62,8 @@ def _answer_alone(folder: Path, request: Request) -> bytes:
     state = State(folder, keys, first_rulebook(folder, keys))
     try:
         state.use_last_rulebook()
+        if state.refill_store():
+            click.echo(REFILLED.format(folder=folder), err=True)
         if request["do"] == "job":
             state.complete_cuts(own_actor())
         return answer(state, request)

@@ -25,13 +25,14 @@ from pipeline.model.columns import TextColumn, ids
 from pipeline.model.identifiers import NO_ID, Keys, digest
 from pipeline.rulebook.model import Rulebook
 from pipeline.rulebook.read import from_texts
-from pipeline.run.accrue import AccrualReport, accrue
+from pipeline.run.accrue import AccrualReport, accrue, deliver_outbox
 from pipeline.run.folder import Closed, book_of, clickhouse_of, leave_mark, take_mark
 from pipeline.store.book import Book
 from pipeline.store.clickhouse import ClickHouse
 from pipeline.store.clickhouse_schema import fingerprint
 from pipeline.store.crash import crash_point
 from pipeline.store.journal import Journal
+from pipeline.store.runs import accrual_run
 
 Progress = Callable[[str], None]
 
@@ -53,7 +54,8 @@ class State:
         self._is_whole = clickhouse_url is None and book_url is None  # all of it is in the folder
         take_mark(folder)
         self.journal = Journal(folder / "journal", keys)
-        self.clickhouse = ClickHouse(clickhouse_url or clickhouse_of(folder), database=database)
+        url = clickhouse_url or clickhouse_of(folder)
+        self.clickhouse = ClickHouse(url, database=database, keys=keys)
         self.book = Book(book_url or book_of(folder), keys, rulebook)
         self.rulebooks: dict[bytes, Rulebook] = {}
         self.rulebook = rulebook
@@ -173,14 +175,13 @@ class State:
 
     def accrue(self, cut: CutBatch, actor: str, progress: Progress | None = None) -> AccrualReport:
         """Run accrual at a cut; doing it again is harmless."""
-        run_id = digest(self.keys.visit, "run", "accrue", bytes(cut.cut_id[0]))
         return accrue(
             self.journal,
             self.clickhouse,
             self.book,
             self.rulebooks,
             cut,
-            run_id=run_id,
+            run_id=accrual_run(self.keys, bytes(cut.cut_id[0])),
             actor=actor,
             progress=progress,
         )
@@ -190,6 +191,20 @@ class State:
         for cut in self.cuts():
             if not self.book.cut_done(int(cut.number[0])):
                 self.accrue(cut, actor)
+
+    def refill_store(self) -> bool:
+        """Deliver journal and entries again where the store was lost; was it?
+
+        Every owner delivers the rulebooks first of all, so a store without any was never filled.
+        What accrual answered at earlier cuts is in neither source, and stays away.
+        """
+        ((there,),) = self.clickhouse.rows("SELECT count() FROM rulebooks_log")
+        sealed = any(segment.sealed for segment in self.journal.segments("rulebooks"))
+        if int(there) or not sealed:
+            return False
+        self.clickhouse.project(self.journal)
+        deliver_outbox(self.clickhouse, self.book)
+        return True
 
     def deliver(self) -> None:
         """Bring the store up to the journal."""

@@ -52,11 +52,10 @@ from pipeline.run.state import State, now_ns
 from pipeline.score.orders import KIND as ORDER
 from pipeline.store.hot import HotState
 from pipeline.store.journal import JournalMismatch
+from pipeline.store.runs import INGESTED
 
 SEED = "unit-seed"
 CAPTURES_MAX = 64  # open at a time; further ones are the next unit
-# The streams that only a unit of input writes. Cuts are made by jobs, which may come in between.
-INGESTED = ("basis", "bindings", "clicks", "decisions", "purchases", "visits")
 WAY_OUT = (
     "or give the unit up by starting once with --abandon-unit: what was written of it stays, "
     "its captures are not read again, its other files are"

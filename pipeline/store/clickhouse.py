@@ -23,6 +23,7 @@ import numpy as np
 import pyarrow as pa
 
 from pipeline.model.batches import CommandBatch, EntryBatch, FoldBatch
+from pipeline.model.identifiers import Keys
 from pipeline.store import folds, projection
 from pipeline.store.clickhouse_rows import arrow_stream, batch_of, select_of
 from pipeline.store.clickhouse_schema import (
@@ -39,6 +40,7 @@ from pipeline.store.connections import NAME, Connections, said
 from pipeline.store.crash import crash_point
 from pipeline.store.journal import Journal
 from pipeline.store.readonly import QueryError
+from pipeline.store.runs import Runs
 from pipeline.store.sink import SinkError
 
 __all__ = ["ClickHouse", "QueryError", "SinkError"]
@@ -48,11 +50,13 @@ class ClickHouse(Connections):
     """One database of an embedded store. May be used by several threads.
 
     `url`: `chdb:///absolute/folder` or `chdb://:memory:`. Raises SinkError where the folder is in
-    use by another process, or was made by a version whose tables are different.
+    use by another process, or was made by a version whose tables are different. With `keys` of the
+    state a cut names the run at it.
     """
 
-    def __init__(self, url: str, database: str = "mirrorpoint") -> None:
+    def __init__(self, url: str, database: str = "mirrorpoint", keys: Keys | None = None) -> None:
         super().__init__(url, database)
+        self._runs = Runs(keys)
         if self._path != ":memory:":
             Path(self._path).mkdir(parents=True, exist_ok=True, mode=0o700)
         self._complete: dict[str, int] = {}
@@ -93,9 +97,9 @@ class ClickHouse(Connections):
 
     # Delivery
 
-    def project(self, journal: Journal, run_id: bytes = bytes(16)) -> int:
+    def project(self, journal: Journal) -> int:
         """Deliver every sealed segment that is not here yet; how many were. Raises SinkError."""
-        return projection.project(self, journal, run_id, self._complete)
+        return projection.project(self, journal, self._runs, self._complete)
 
     def differences(self, journal: Journal) -> list[str]:
         """A line for each difference between the sealed segments and the rows here, read whole."""

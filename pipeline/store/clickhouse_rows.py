@@ -34,15 +34,15 @@ def arrow_rows(
 ) -> pa.RecordBatch:
     """The rows of a table: the batch's columns and what delivery adds. Raises SinkError.
 
-    `offsets`: int64 or uint64, the place of each row in its stream; `hashes`: uint64 row hashes. A
-    batch that names its own run keeps it.
+    `offsets`: int64 or uint64, the place of each row in its stream; `hashes`: uint64 row hashes;
+    `run_id`: one for all rows, or one after the other. A batch that names its own run keeps it.
     """
     assert isinstance(batch, table.batch), (type(batch), table.batch)
     rows = len(batch)
     assert len(offsets) == len(hashes) == rows
-    assert len(run_id) == ID_BYTES
+    assert len(run_id) in (ID_BYTES, ID_BYTES * rows)
     added = {
-        "run_id": _fixed(run_id * rows, rows),
+        "run_id": _fixed(run_id * rows if len(run_id) == ID_BYTES else run_id, rows),
         "stream_offset": pa.array(offsets.astype(np.uint64)),
         "segment": pa.array(np.full(rows, segment, np.uint64)),
         "row_hash": pa.array(hashes.astype(np.uint64)),

@@ -50,6 +50,7 @@ class RunState(IntEnum):
 
     STARTED = 1
     DONE = 2
+    ABANDONED = 3  # a unit of input that was given up
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,7 +98,9 @@ class ConversionBatch(Batch):
 class RunBatch(Batch):
     """A run of a job: one row when it started, one when it was done; `counts` is JSON.
 
-    `conversions` is how many were sent, `whole` whether that was all there are.
+    Job `accrue` runs at a cut: `conversions` is how many were sent, `whole` whether that was all
+    there are. Job `ingest` is a unit of a watched folder, or a replay (`store/runs.py`): it has no
+    cut, and `counts` holds the rows it wrote by stream.
     """
 
     run_id: ID
@@ -170,7 +173,10 @@ CAUSE = {
         "if(click_id != toUUID('00000000-0000-0000-0000-000000000000'), click_id, visit_id)",
     ),
     "entries": ("entry_id", "cause_id"),
-    "runs": ("run_id", "cut_id"),
+    "runs": (
+        "run_id",
+        "if(cut_id != toUUID('00000000-0000-0000-0000-000000000000'), cut_id, run_id)",
+    ),
     "cuts": ("cut_id", "rulebook_hash"),
 }
 
@@ -210,7 +216,8 @@ VIEWS = {
     "clicks": "Clicks; a purchase that names one proves its delivery. Cause: the decision.",
     "conversions": "The latest outcome of each conversion. Cause: its click, else its visit.",
     "entries": "Entries. Cause: as the book names it (`cause_kind`, `cause_id`).",
-    "runs": "The latest state of each run. Cause: the cut it ran at.",
+    "runs": "The latest state of each run. Cause: the cut it ran at; of an ingest the command that"
+    " announced it, whose id it has.",
     "cuts": "Cuts. Cause: the rulebook in force.",
 }
 
@@ -413,9 +420,10 @@ An id of zeros, an empty text and 1970-01-01 mean none. Times are UTC; in the `_
 of the smallest unit. Addresses of subscribers, logins and raw messages are sealed in the journal
 and never come here.
 
-Delivery adds four columns. `run_id`: the run that delivered or booked the row. `stream_offset`: its
-place in the stream (of entries: in the book, of conversions: in the cut). `segment`: the first row
-of the unit it was delivered in. `row_hash`: what is compared with the journal.
+Delivery adds four columns. `run_id`: the run that made the row, zeros where none did (what people
+asked, settings, the texts of rules); `runs` says what it was. `stream_offset`: its place in the
+stream (of entries: in the book, of conversions: in the cut). `segment`: the first row of the unit
+it was delivered in. `row_hash`: what is compared with the journal.
 
 ## Views: the newest version of each id
 

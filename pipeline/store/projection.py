@@ -23,6 +23,8 @@ from pipeline.model.columns import TextColumn, stored_columns
 from pipeline.store.clickhouse_rows import arrow_rows, batch_of, select_of
 from pipeline.store.clickhouse_schema import TABLES, ConversionBatch, RunBatch
 from pipeline.store.crash import crash_point
+from pipeline.store.runs import JOB as INGEST
+from pipeline.store.runs import Runs
 from pipeline.store.sink import Sink, SinkError
 
 if TYPE_CHECKING:
@@ -41,15 +43,18 @@ Digest = tuple[int, int, int]
 def project(
     sink: Sink,
     journal: Journal,
-    run_id: bytes = NO_RUN,
+    runs: Runs | None = None,
     complete: dict[str, int] | None = None,
 ) -> int:
     """Deliver every sealed segment that is not there yet; how many were. Raises SinkError.
 
-    `complete` remembers, by stream, below which row everything was found there before, so that a
-    long-lived owner does not ask for all of it each time; `verify_against` always does.
+    `runs` says which run made a row, and is delivered as well. `complete` remembers, by stream,
+    below which row everything was found there before, so that a long-lived owner does not ask for
+    all of it each time; `verify_against` always does.
     """
     complete = {} if complete is None else complete
+    runs = Runs() if runs is None else runs
+    runs.read(journal)
     delivered = 0
     for stream in STREAMS:
         first = complete.get(stream, 0)
@@ -60,13 +65,14 @@ def project(
             if found != _digest(segment):
                 if found[0] >= segment.rows:
                     raise SinkError(_finding(segment, found))
-                _deliver(sink, journal, segment, run_id)
+                _deliver(sink, journal, segment, runs)
                 delivered += 1
             complete[stream] = segment.end
+    _deliver_ingests(sink, journal, runs)
     return delivered
 
 
-def _deliver(sink: Sink, journal: Journal, segment: Segment, run_id: bytes) -> None:
+def _deliver(sink: Sink, journal: Journal, segment: Segment, runs: Runs) -> None:
     rows = journal.read_segment(segment)
     table = TABLES[segment.stream]
     block = arrow_rows(
@@ -75,13 +81,25 @@ def _deliver(sink: Sink, journal: Journal, segment: Segment, run_id: bytes) -> N
         offsets=np.arange(segment.first_row, segment.end),
         segment=segment.first_row,
         hashes=rows.row_hash,
-        run_id=run_id,
+        run_id=runs.run_ids(segment.stream, segment.first_row, rows.batch),
     )
     crash_point("project.before_insert")
     sink.insert(
         table, block, f"{segment.stream}:{segment.first_row}", f"segment = {segment.first_row}"
     )
     crash_point("project.after_insert")
+
+
+def _deliver_ingests(sink: Sink, journal: Journal, runs: Runs) -> None:
+    """Deliver that an ingest began, or how it ended, where the store does not know it."""
+    if runs.states() <= runs.delivered:
+        return
+    log = TABLES["runs"].log
+    found = sink.rows(f"SELECT run_id, toUInt8(state) FROM {log} WHERE job = '{INGEST}'")
+    there = {(str(run_id), int(state)) for run_id, state in found}
+    for row in runs.untold(journal, there):
+        deliver_run(sink, row)
+    runs.delivered = runs.states()
 
 
 def verify_against(sink: Sink, journal: Journal) -> None:

@@ -11,7 +11,7 @@ from pipeline.rulebook.read import from_texts
 from pipeline.run import units as module
 from pipeline.run.cases import parse_prefix
 from pipeline.run.folder import StateError
-from pipeline.run.state import State
+from pipeline.run.state import State, now_ns
 from pipeline.run.units import Units
 from pipeline.store.keys import create_live_keys, load_keys
 from tests.forge.texts import write_rows
@@ -463,3 +463,22 @@ def test_a_unit_with_repeats_that_was_killed_is_completed(world):
     assert after["decisions"] == asked[0]["decisions"]
     assert len(set(after["decisions"])) == len(after["decisions"]) == 3
     assert len(set(after["clicks"])) == len(after["clicks"]) == 3
+
+
+def test_rows_name_the_unit_that_made_them(world):
+    people(world.drop)
+    capture(world.drop, "one.pcap", 100)
+    world.ingest()
+    capture(world.drop, "two.pcap", 90_000)
+    world.ingest()
+    world.state.make_cut(1, "cut", now_ns(), None)
+    world.state.deliver()
+    asked = world.state.clickhouse.rows
+    for log in ("visits_log", "decisions_log", "clicks_log", "bindings_log", "basis_log"):
+        named = f"SELECT DISTINCT job FROM {log} AS l JOIN runs AS r ON r.run_id = l.run_id"
+        assert asked(named) == [("ingest",)], log
+        strays = f"SELECT count() FROM {log} WHERE run_id NOT IN (SELECT run_id FROM runs)"
+        assert asked(strays) == [(0,)], log
+    begun = "SELECT command_id FROM commands_log WHERE kind = 'ingest_begin' ORDER BY stream_offset"
+    units = "SELECT run_id FROM clicks_log ORDER BY stream_offset"
+    assert asked(units) == asked(begun), "each unit made a click"

@@ -76,7 +76,7 @@ def test_what_delivery_adds_is_there(filled, name):
 
 
 def test_a_batch_that_names_its_run_keeps_it(filled):
-    """Rows of streams are of the run that delivered them, entries of the run that booked them."""
+    """Rows of streams are of the run that made them, entries of the run that booked them."""
     ((visits,),) = filled.rows("SELECT uniqExact(run_id) FROM visits_log")
     ((entries,),) = filled.rows("SELECT uniqExact(run_id) FROM entries_log")
     assert (visits, entries) == (1, ROWS)
