@@ -5,7 +5,8 @@ available, reserved, pending or owed is below zero; lots hold between nothing an
 and together what is available and reserved; a pending item resolves once and whole; a conversion's
 entries sum to its target; nothing was booked without a cause and a rule; points issued are the
 targets that stand. Balances, lots, pending items and orders are folds of what is append-only, and
-the hash chain shows that this was not touched since it was written (`book_walk`).
+the hash chain shows that this was not touched since it was written (`book_walk`). What they were
+made from is compared by `book_origin`.
 
 Nothing here trusts a stored sum; all sums are Python integers, which do not wrap.
 """
@@ -26,6 +27,7 @@ from pipeline.model.identifiers import NO_ID, id_text
 from pipeline.model.words import Result, TargetState
 from pipeline.rulebook.model import Programme
 from pipeline.store import book_schema as tables
+from pipeline.store.book_origin import Origins
 from pipeline.store.book_pages import conversion_of
 from pipeline.store.book_schema import AnyRow
 from pipeline.store.book_walk import STEP, Walk
@@ -35,12 +37,14 @@ def audit(connection: Connection, key: bytes, programme: Programme) -> list[str]
     """Every broken invariant as a sentence with the ids concerned; empty for a sound book."""
     walk = Walk(connection, key, programme)
     check = _Check(connection, key, programme, walk)
+    check.origins.rulebooks()
     check.accounts()
     check.lots()
     check.pending()
     check.conversions()
     check.orders()
     check.outbox()
+    check.origins.references()
     return walk.problems
 
 
@@ -57,6 +61,7 @@ class _Check:
         self.waiting: dict[bytes, int] = defaultdict(int)  # pending, less open items
         self.granted: dict[bytes, dict[bytes, int]] = defaultdict(dict)
         self.open: dict[bytes, tuple[bytes, int]] = {}
+        self.origins = Origins(connection, walk.folds, self.say)
 
     def rows(self, source: Table | Select[Any]) -> Iterator[AnyRow]:
         """All rows of a table or query, some thousands at a time."""
@@ -95,7 +100,10 @@ class _Check:
         """Lots hold from nothing to what was granted, and all that is available and reserved."""
         moved: dict[bytes, tuple[int, int]] = defaultdict(lambda: (0, 0))
         changes: dict[int, int] = defaultdict(int)
+        first: dict[bytes, int] = {}
         for transfer, lot, amount, left in self.rows(tables.lot_moves):
+            if amount > 0:
+                first[lot] = min(first.get(lot, transfer), transfer)
             moved[lot] = moved[lot][0] + amount, moved[lot][1] + left
             changes[transfer] += left
         for transfer in sorted(changes.keys() | self.folds.spendable.keys()):
@@ -105,6 +113,7 @@ class _Check:
         terms = {row[0]: row for row in self.rows(tables.terms)}
         for lot in self.rows(tables.lots):
             self._lot(lot, moved.pop(lot.lot_id, (0, 0)), terms.get(lot.terms_id))
+            self.origins.lot(lot, first.get(lot.lot_id, 0))
         for lost in sorted(moved):
             self.say(f"lot {id_text(lost)} has moves but does not exist")
         for member, rest in sorted(self.spendable.items()):
@@ -138,6 +147,7 @@ class _Check:
         """A pending item resolves at most once, and never into more than it was."""
         for item in self.rows(tables.pending_items):
             name = f"pending item {item.generation} of conversion {id_text(item.conversion_key)}"
+            self.origins.pending(item)
             parts = (item.confirmed, item.returned)
             if min(parts) < 0 or sum(parts) > item.amount:
                 self.say(f"{name} was {item.amount} points, confirmed and returned are {parts}")
@@ -165,6 +175,7 @@ class _Check:
             seen.add(target.conversion_key)
             targets += target.points if target.standing else 0
             self._standing(target)
+            self.origins.target(target)
             self._sums(target)
             if target.points and conversion.pin.rule_version == NO_ID:
                 self.say(f"conversion {id_text(target.conversion_key)} has points but no rule")

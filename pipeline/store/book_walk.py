@@ -7,13 +7,13 @@ of booking that never go back.
 
 from __future__ import annotations
 
-from collections import defaultdict
+from collections import Counter, defaultdict
 from dataclasses import dataclass, field
 from typing import Any
 
 from sqlalchemy import Connection, Select, select
 
-from pipeline.ledger.accounts import member_accounts
+from pipeline.ledger.accounts import EntryKind, member_accounts
 from pipeline.ledger.terms import period_of
 from pipeline.ledger.transfers import (
     CONVERSION,
@@ -45,6 +45,13 @@ class Folds:
     )
     redeemed: dict[bytes, int] = field(default_factory=lambda: defaultdict(int))
     spendable: dict[int, int] = field(default_factory=lambda: defaultdict(int))  # by transfer
+    rulebook_of: dict[int, bytes] = field(default_factory=dict)  # by transfer
+    runs: Counter[bytes] = field(default_factory=Counter)  # transfers of each
+    # By conversion, what each transfer said that opened a pending item, in their order: member,
+    # contract, rule, time, rulebook.
+    opened: dict[bytes, list[tuple[bytes, str, bytes, int, bytes]]] = field(
+        default_factory=lambda: defaultdict(list)
+    )
 
 
 def walk_query() -> Select[Any]:
@@ -71,6 +78,11 @@ class Walk:
         self._key, self._programme = key, programme
         versions = tables.rule_versions
         self._rules = {row[0] for row in connection.execute(select(versions.c.version).distinct())}
+        # A book that did a cut or has a rulebook was told of all rules that it booked under.
+        self._imports = bool(self._rules) or any(
+            connection.execute(select(table).limit(1)).first() is not None
+            for table in (tables.rulebooks, tables.cuts)
+        )
         self._sequence, self._link = 0, FIRST_LINK
         self._transfer, self._leg, self._step, self._booked_ns = 0, 0, 0, 0
         self._header: Header | None = None
@@ -143,6 +155,16 @@ class Walk:
         same = before is not None and _cause_of(before) == _cause_of(header)
         self._step = self._step + 1 if same else 0
         self._check_header(header)
+        self._fold_header(number, header)
+
+    def _fold_header(self, number: int, header: Header) -> None:
+        folds = self.folds
+        folds.rulebook_of[number] = header.rulebook_hash
+        folds.runs[header.run_id] += 1
+        if header.kind == EntryKind.EARN_PENDING:
+            rule = (header.contract_version, header.rule_version, header.effective_ns)
+            made = (header.subscriber_id, *rule, header.rulebook_hash)
+            folds.opened[header.conversion_key].append(made)
 
     def _check_header(self, header: Header) -> None:
         say, name = self.problems.append, f"transfer {id_text(header.transfer_id)}"
@@ -154,7 +176,7 @@ class Walk:
             say(f"{name} has no cause")
         if header.rule_version == NO_ID:
             say(f"{name} has no rule version")
-        elif self._rules and header.rule_version not in self._rules:
+        elif self._imports and header.rule_version not in self._rules:
             say(f"{name} was booked under rule version {header.rule_version.hex()}, never imported")
         if header.period != period_of(header.booked_ns, self._programme.timezone):
             say(f"{name} is in period {header.period}, but was booked in another")

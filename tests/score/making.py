@@ -22,6 +22,7 @@ from pipeline.rulebook.model import (
     Policy,
     Programme,
     Rulebook,
+    files_hash,
 )
 
 KEYS = Keys.from_seed("score tests")
@@ -106,9 +107,10 @@ def a_rulebook(
     issue_price: Fraction = Fraction(1, 100),
 ) -> Rulebook:
     partners = tuple(sorted(partners or (a_partner(),), key=lambda p: p.id))
+    files = {"made.toml": f"{partners} {holdout} {issue_price}"}  # no rules can be read from it
     return Rulebook(
-        hash=an_id(f"rulebook {partners} {holdout} {issue_price}"),
-        files={},
+        hash=files_hash(files),
+        files=files,
         programme=Programme(
             id="club",
             title="Club",

@@ -11,8 +11,21 @@ import pytest
 from sqlalchemy import text
 
 from pipeline.model.identifiers import id_text
+from pipeline.rulebook.read import load
 from pipeline.store.book import Book
-from tests.ledger.stories import DAY_NS, EVENT_NS, KEYS, BookDesk, name_id, ns, rulebook, target
+from pipeline.store.book_register import Run
+from tests.ledger.stories import (
+    DAY_NS,
+    EVENT_NS,
+    KEYS,
+    RUN,
+    BookDesk,
+    name_id,
+    ns,
+    rulebook,
+    target,
+)
+from tests.store.test_book_register import a_cut
 
 ANN, BOB = name_id("member", "ann"), name_id("member", "bob")
 LAST_CUT = 6
@@ -137,6 +150,19 @@ DAMAGE = {
         "UPDATE lots SET terms_id = 77 WHERE conversion_key = x'{c_hex}'",
         ["has no terms"],
     ),
+    "when a lot may be spent": (
+        "UPDATE lots SET spendable_from_ns = 1 WHERE conversion_key = x'{c_hex}'",
+        ["may be spent from another time than it was earned at"],
+    ),
+    "a lot's rule": (
+        "UPDATE lots SET rule_version = zeroblob(16) WHERE conversion_key = x'{c_hex}'",
+        ["has another rule_version than conversion {c}"],
+    ),
+    "a lot's contract and time": (
+        "UPDATE lots SET contract_version = 'x', earned_ns = earned_ns + 1,"
+        " spendable_from_ns = earned_ns + 1 WHERE conversion_key = x'{c_hex}'",
+        ["has another contract_version and earned_ns than conversion {c}"],
+    ),
     "a lot is gone": (
         "DELETE FROM lots WHERE conversion_key = x'{c_hex}'",
         ["has moves but does not exist", "conversion {c} should be available with 30 points"],
@@ -148,6 +174,20 @@ DAMAGE = {
     "a pending amount": (
         "UPDATE pending_items SET amount = 21 WHERE conversion_key = x'{b_hex}'",
         ["subscriber {bob} has -1 more points pending", "conversion {b} should be pending with 20"],
+    ),
+    "a pending item's rule": (
+        "UPDATE pending_items SET rule_version = zeroblob(16) WHERE conversion_key = x'{a_hex}'",
+        ["pending item 1 of conversion {a} has another rule_version than the transfer"],
+    ),
+    "a pending item's contract and time": (
+        "UPDATE pending_items SET contract_version = 'x', event_ns = 1"
+        " WHERE conversion_key = x'{e_hex}' AND generation = 2",
+        ["pending item 2 of conversion {e} has another contract_version and event_ns than"],
+    ),
+    "a pending item of no transfer": (
+        "UPDATE pending_items SET generation = 3"
+        " WHERE conversion_key = x'{e_hex}' AND generation = 2",
+        ["pending item 3 of conversion {e} was opened by no transfer"],
     ),
     "confirmed more than pending": (
         "UPDATE pending_items SET confirmed = 41 WHERE conversion_key = x'{a_hex}'",
@@ -255,10 +295,101 @@ def test_a_rewritten_chain_needs_the_key(book: Book) -> None:
 def test_rules_must_have_been_imported(book: Book) -> None:
     """Once a rulebook is there, nothing may have been booked under a rule that is in none."""
     book.import_rulebook(rulebook())
-    found = book.audit()
+    *found, last = book.audit()
     rule = name_id("rule", "r1").hex()
     assert found
     assert all(f"rule version {rule}, never imported" in sentence for sentence in found)
+    assert last.startswith(f"rulebook {id_text(name_id('rulebook', 'r1'))}, which ")
+    assert last.endswith("transfers name, was never imported")
+
+
+@pytest.fixture
+def rated() -> Iterator[Book]:
+    """A book as a job leaves it: rules imported, its run and its cut written down."""
+    rules = load(None)
+    desk = BookDesk(book=rules)
+    desk.book.import_rulebook(rules)
+    desk.book.put_run(Run(RUN, "accrue", "tests", rules.hash, 1, 2, "done"))
+    rule = rules.partners[0].accruals[0].version
+    words = {"rule_version": rule, "rulebook_hash": rules.hash}
+    targets = [target("a", 40, "pending"), target("c", 30, "available")]
+    desk.post([found._replace(**words) for found in targets])
+    desk.order("o2", "bob", 40, EVENT_NS, 1)
+    desk.book.finish_cut(a_cut(1), RUN)
+    yield desk.book
+    desk.book.close()
+
+
+RATED_DAMAGE = {
+    "prices": (
+        "UPDATE terms SET issue_price = '1/7', settlement_price = '1/9'",
+        ["terms number 1 are not those of rulebook {rules}: issue_price '1/7', not '1/100', "
+         "settlement_price '1/9', not '1/"],
+    ),
+    "terms of nobody": (
+        "INSERT INTO terms SELECT 2, programme, commodity, source, campaign, region, 'x',"
+        " issue_price, settlement_price, expiry_policy FROM terms",
+        ["terms number 2 are those of no rulebook"],
+    ),
+    "terms are gone": (
+        "DELETE FROM terms",
+        ["rulebook {rules} has terms number 1, which are none", "has no terms"],
+    ),
+    "a lot's terms": (
+        "UPDATE lots SET terms_id = 2",
+        ["has terms number 2, its rulebook has number 1"],
+    ),
+    "a pending item's terms": (
+        "UPDATE pending_items SET terms_id = 2",
+        ["pending item 1 of conversion {a} has terms number 2, its rulebook has number 1"],
+    ),
+    "runs": (
+        "DELETE FROM runs",
+        ["run {run} is gone, it made 2 transfers", "run {run} is gone, it made 1 orders",
+         "run {run} is gone, it made 1 cuts"],
+    ),
+    "a run's rulebook": (
+        "UPDATE runs SET rulebook_hash = x'{a_hex}'",
+        ["rulebook {a}, which run {run} names, was never imported"],
+    ),
+    "rule versions": (
+        "DELETE FROM rule_versions",
+        ["(programme ", "(accrual ", "of rulebook {rules} is gone", "never imported"],
+    ),
+    "a rule version's place": (
+        "UPDATE rule_versions SET line = line + 1 WHERE kind = 'policy'",
+        ["(policy default) is not as rulebook {rules} has it"],
+    ),
+    "rulebooks": (
+        "DELETE FROM rulebooks",
+        ["rulebook {rules}, which 2 transfers name, was never imported",
+         "rulebook {rules}, which run {run} names, was never imported"],
+    ),
+    "a rulebook's text": (
+        "UPDATE rulebooks SET text = '{{}}'",
+        ["the text of rulebook {rules} is not the one of that hash"],
+    ),
+    "a rulebook's text is no text": (
+        "UPDATE rulebooks SET text = '7'",
+        ["the text of rulebook {rules} is not the one of that hash"],
+    ),
+}  # fmt: skip
+
+
+def test_a_book_that_was_told_its_rules_is_sound(rated: Book) -> None:
+    assert rated.audit() == []
+
+
+@pytest.mark.parametrize(("damage", "said"), RATED_DAMAGE.values(), ids=RATED_DAMAGE)
+def test_what_differs_from_its_rules_and_runs_is_named(
+    rated: Book, damage: str, said: list[str]
+) -> None:
+    words = names() | {"run": id_text(RUN), "rules": id_text(load(None).hash)}
+    with rated._write() as connection:
+        assert connection.exec_driver_sql(damage.format(**words)).rowcount
+    found = rated.audit()
+    for wanted in (sentence.format(**words) for sentence in said):
+        assert any(wanted in sentence for sentence in found), (wanted, found)
 
 
 def test_a_login_that_does_not_open_is_named(book: Book) -> None:
