@@ -151,7 +151,10 @@ def explain(identifier: str | None, state: Path, as_json: bool, **question: Any)
 )
 @JSON
 def whatif(case: Path, rules: Path, as_json: bool) -> None:
-    """The same input under other rules: who, how much, and by which rule line. Writes nothing."""
+    """The same input under other rules: who, how much, and by which rule line. Writes nothing.
+
+    Where several keys changed, up to 32 more replays find out which made the difference.
+    """
     from pipeline.run.whatif import whatif_command
 
     sys.exit(guarded(lambda: whatif_command(case, rules, as_json)))

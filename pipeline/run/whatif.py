@@ -297,7 +297,7 @@ def show(found: Comparison, width: int | None = None) -> str:
     sums: list[str] = []  # columns of money stay in one line, wide as it may be
     changed: list[str] = []
     if found.conversions:
-        lines += ["", f"{'':<36}{'points':>9} {'receivable':>10} {'cost':>9} {'margin':>9}"]
+        sums += ["", f"{'':<36}{'points':>9} {'receivable':>10} {'cost':>9} {'margin':>9}"]
         for name in ("partner", "subscriber"):
             for who, amounts in found.by(name).items():
                 sums += _sum_lines(who or "(nobody)", amounts, width)

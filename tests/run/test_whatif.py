@@ -168,6 +168,8 @@ def test_money_is_never_cut_off():
         line.startswith(f"{partner} ") and "987654321.01" in line
         for line in show(found).splitlines()
     )
+    narrow = [line.split() for line in show(found, 40).splitlines()]
+    assert ["points", "receivable", "cost", "margin"] in narrow  # stands above its columns
 
 
 WIDE = [
