@@ -194,7 +194,7 @@ def test_who_asks_matters(state):
         "SELECT v.subscriber_id AS id, v.first_at AS at FROM visits v ORDER BY v.first_at LIMIT 1",
     )
     links = missing(state, "x", "--subscriber", row["id"], "--at", row["at"][:19].replace(" ", "T"))
-    assert [link["what"] for link in links][:2] == ["basis", "broken"]
+    assert [link["what"] for link in links][:4] == ["basis", "message", "unread", "broken"]
     assert links[-1]["what"] == "visit"
 
 
