@@ -68,7 +68,7 @@ def test_an_order_after_the_last_cut_waits(world):
     spend(world)
     world.order("late", 1)
     world.make_cut(61)
-    world.store.project(world.journal, an_id("run"))
+    world.store.project(world.journal)
     assert answered(asked(world))[-1]["answer"] == "waiting"
 
 
