@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -73,6 +74,7 @@ def test_kernel_equals_naive(given_sessions, given_facts):
     assert as_dicts(batch, World(POLICY).directory) == wanted
 
 
+@pytest.mark.slow
 @given(sessions(), facts(), st.lists(st.integers(0, 24), max_size=6), st.booleans())
 def test_cut_anywhere(given_sessions, given_facts, cuts, restart):
     whole = run(POLICY, given_facts, given_sessions, [], limits=Limits())
@@ -82,6 +84,7 @@ def test_cut_anywhere(given_sessions, given_facts, cuts, restart):
     assert same(run(POLICY, given_facts, given_sessions, single), whole)
 
 
+@pytest.mark.slow
 @given(sessions(), facts(), st.integers(0, 24))
 def test_facts_that_run_ahead_change_nothing(given_sessions, given_facts, ahead):
     """All facts before all sessions, or each just in time."""

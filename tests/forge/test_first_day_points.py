@@ -59,6 +59,7 @@ def balances(entries: list[dict[str, str]], names: dict[str, str], cut: int) -> 
     return found
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", POINTS)
 def test_points_after_each_cut(
     entries: list[dict[str, str]], names: dict[str, str], name: str

@@ -322,6 +322,7 @@ def test_the_logic_equals_the_ledger_of_coins(made: list[tuple]) -> None:
     run_both(PureDesk(rulebook(timezone="UTC")), made)
 
 
+@pytest.mark.slow
 @given(requests())
 def test_the_book_equals_the_ledger_of_coins(made: list[tuple]) -> None:
     desk = BookDesk(book=rulebook(timezone="UTC"))

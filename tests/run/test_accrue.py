@@ -41,6 +41,7 @@ def world(new_store, tmp_path):
 # One conversion over its life
 
 
+@pytest.mark.slow
 def test_what_is_approved_is_held_and_comes_due_without_a_word(world):
     world.arrive()
     world.buy()
@@ -55,6 +56,7 @@ def test_what_is_approved_is_held_and_comes_due_without_a_word(world):
     assert compare_with_book(world.store, world.book) == []
 
 
+@pytest.mark.slow
 def test_amended_declined_and_approved_again(world):
     world.arrive()
     world.buy()

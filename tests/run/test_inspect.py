@@ -152,6 +152,7 @@ def test_what_was_found_before_the_reading_failed_is_printed(
     assert out.getvalue().count("a.example") == 4
 
 
+@pytest.mark.slow
 def test_a_named_pipe_is_printed_as_it_comes(tmp_path):
     path, fifo = write(tmp_path / "c.pcap", [frames.tcp(frames.get("a.example"))]), tmp_path / "f"
     os.mkfifo(fifo)
@@ -327,6 +328,7 @@ def hosts(process: subprocess.Popen, count: int) -> list[object]:
     return [json.loads(line)["host"] for line in lines]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("contain", [bytes, as_pcapng])
 def test_standard_input_is_printed_as_it_comes(capture, contain):
     raw = contain(capture.read_bytes())
@@ -339,6 +341,7 @@ def test_standard_input_is_printed_as_it_comes(capture, contain):
     assert (process.returncode, out, err) == (0, b"", b"")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("pack", [gzip.compress, zstandard.compress])
 def test_standard_input_may_be_compressed(capture, pack):
     raw = capture.read_bytes()
@@ -347,6 +350,7 @@ def test_standard_input_may_be_compressed(capture, pack):
     assert (found, err) == (["shop.example", "news.example", "tls.example"], b"")
 
 
+@pytest.mark.slow
 def test_an_interrupt_ends_standard_input_like_its_end(capture):
     process = inspecting("--format", "table")
     packer = zlib.compressobj(wbits=31)
@@ -362,6 +366,7 @@ def test_an_interrupt_ends_standard_input_like_its_end(capture):
     assert out.endswith(b"5 packets, 3 flows, sessions: 2 http, 1 tls\n")
 
 
+@pytest.mark.slow
 def test_standard_input_that_is_no_capture_is_called_by_its_name(capture):
     for raw, code, word in ((b"hello", 1, b"not a capture"), (b"", 1, b"not a capture")):
         process = inspecting()

@@ -64,6 +64,7 @@ def test_answers_told_from_the_store_are_those_of_the_book(world):
     ]
 
 
+@pytest.mark.slow
 def test_an_order_after_the_last_cut_waits(world):
     spend(world)
     world.order("late", 1)
@@ -72,6 +73,7 @@ def test_an_order_after_the_last_cut_waits(world):
     assert answered(asked(world))[-1]["answer"] == "waiting"
 
 
+@pytest.mark.slow
 def test_a_job_run_again_changes_no_answer(world):
     told = spend(world)
     world.accrue(world.make_cut(61))
@@ -79,6 +81,7 @@ def test_a_job_run_again_changes_no_answer(world):
     assert order_counts(asked(world)) == told
 
 
+@pytest.mark.slow
 def test_explain_says_what_each_message_of_a_command_came_to(world):
     spend(world)
     chain = explain_id(asked(world), id_text(an_id("a")))

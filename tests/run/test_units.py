@@ -97,6 +97,7 @@ def wrong_columns(folder):
     (folder / "purchases.tsv").write_text("# mirrorpoint purchases v1\nevent_ns\tpartnr\n1\tx\n")
 
 
+@pytest.mark.slow
 def test_a_file_with_a_wrong_column_line_is_left_alone_and_the_others_are_not(world, capsys):
     people(world.drop)
     capture(world.drop, "one.pcap", 100)
@@ -323,6 +324,7 @@ def test_a_cut_made_during_a_unit_outlives_a_crash_of_the_unit(world):
     assert len(set(world.column("clicks", "click_id"))) == 2
 
 
+@pytest.mark.slow
 def test_commands_of_others_may_stand_between_the_orders_of_a_unit(world):
     people(world.drop)
     world.ingest()
@@ -373,6 +375,7 @@ def test_a_unit_whose_files_are_gone_says_what_to_do_and_can_be_given_up(world, 
     assert world.units.open_unit is None
 
 
+@pytest.mark.slow
 def test_text_files_of_a_unit_that_was_given_up_are_read_again(world):
     people(world.drop)
     world.ingest()
@@ -390,6 +393,7 @@ def test_text_files_of_a_unit_that_was_given_up_are_read_again(world):
     assert world.column("purchases", "parked") == [ParkReason.NONE, ParkReason.DUPLICATE]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("files", [[], ["one.pcap"]])
 def test_a_unit_that_reads_differently_is_refused(world, files):
     opened(world)
@@ -400,6 +404,7 @@ def test_a_unit_that_reads_differently_is_refused(world, files):
         world.serve()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("killed", [False, True], ids=["running on", "started again"])
 def test_packets_that_come_again_decide_nothing_again(world, killed, capsys):
     """Not even under rules by which they would have been decided otherwise."""
@@ -438,6 +443,7 @@ def told(world):
     return {stream: world.column(stream, name) for stream, name in columns.items()}
 
 
+@pytest.mark.slow
 def test_a_unit_with_repeats_that_was_killed_is_completed(world):
     people(world.drop)
     capture(world.drop, "one.pcap", 100)

@@ -261,6 +261,7 @@ def names() -> dict[str, str]:
     return made
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("damage", "said"), DAMAGE.values(), ids=DAMAGE)
 def test_damage_is_named(book: Book, damage: str, said: list[str]) -> None:
     with book._write() as connection:

@@ -338,6 +338,7 @@ def outcomes(story: Filled, *rows: dict) -> None:
     story.store.deliver_conversions(batch, rows[0]["fold"], an_id("run"))
 
 
+@pytest.mark.slow
 def test_what_is_held_comes_due_once(story):
     story.add("purchases", {"conversion_key": "held"})
     outcomes(story, {"conversion_key": "held", "fold": 3})

@@ -245,6 +245,7 @@ def every_file(folder: Path) -> list[Path]:
     return sorted(p for p in folder.rglob("*") if p.is_file() and p.name != "lock")
 
 
+@pytest.mark.slow
 @settings(max_examples=300)
 @given(data=st.data())
 def test_one_flipped_bit_anywhere_is_noticed(sound, data):

@@ -144,6 +144,7 @@ CHANGED = [
 ]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("column", "change", "said"), CHANGED)
 def test_rows_that_are_not_the_journals_are_an_error_that_names_the_segment(
     store, journal, column, change, said
