@@ -45,11 +45,34 @@ class Decided:
 
     def part(self, visits: VisitBatch, tally: Tally) -> tuple[VisitBatch, VisitBatch]:
         """Of these versions those that are to be written, and of them those to be decided now."""
-        was_decided, due = self._are_known(visits.visit_id), is_due(visits)
-        written, decided = np.ones(len(visits), np.bool_), np.zeros(len(visits), np.bool_)
+        due, names = is_due(visits), visits.visit_id.tolist()
+        recent = np.fromiter(map(self._recent.__contains__, names), np.bool_, len(names))
+        known = self._are_known(visits.visit_id) | recent
+        opened = visits.trigger == VisitTrigger.OPENED
+        telling = np.flatnonzero(opened | due)
+        told = {names[row] for row in telling.tolist()}
+        # Where nothing comes again, and no id is told of twice, rows do not depend on each other.
+        if self._repeats or (opened & known).any() or len(told) < len(telling):
+            written, decided = self._part_in_turn(visits, names, known, due)
+        else:
+            written, decided = np.ones(len(names), np.bool_), due & ~known
+            self._recent.update(names[row] for row in np.flatnonzero(decided).tolist())
+        if len(self._recent) > RECENT_MAX:
+            self.remember(ids(self._recent))
+            self._recent.clear()
+        tally.add(STAGE, f"skip:{Skip.VISIT_AGAIN.name.lower()}", int(np.count_nonzero(~written)))
+        if written.all():
+            return visits, visits.take(decided)
+        return visits.take(written), visits.take(decided)
+
+    def _part_in_turn(
+        self, visits: VisitBatch, names: list[bytes], was_known: np.ndarray, due: np.ndarray
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """Which rows are written, and which decided, one after the other."""
+        written, decided = np.ones(len(names), np.bool_), np.zeros(len(names), np.bool_)
         triggers = visits.trigger.tolist()
-        for row, visit_id in enumerate(visits.visit_id.tolist()):
-            known = was_decided[row] or visit_id in self._recent
+        for row, visit_id in enumerate(names):
+            known = was_known[row] or visit_id in self._recent
             if known and triggers[row] == VisitTrigger.OPENED:
                 self._repeats.add(visit_id)
             if visit_id in self._repeats:
@@ -59,13 +82,7 @@ class Decided:
             elif due[row] and not known:
                 decided[row] = True
                 self._recent.add(visit_id)
-        if len(self._recent) > RECENT_MAX:
-            self.remember(ids(self._recent))
-            self._recent.clear()
-        tally.add(STAGE, f"skip:{Skip.VISIT_AGAIN.name.lower()}", int(np.count_nonzero(~written)))
-        if written.all():
-            return visits, visits.take(decided)
-        return visits.take(written), visits.take(decided)
+        return written, decided
 
     def snapshot(self) -> dict[str, np.ndarray]:
         """The open repeats, as an ID column; what was decided stands in the journal."""
@@ -80,8 +97,11 @@ class Decided:
         """Which of these ids are in the sorted array (bool)."""
         asked, known = id_words(visit_id), self._known
         found = np.zeros(len(asked), np.bool_)
+        if not len(known):
+            return found
         at = np.searchsorted(known[:, 0], asked[:, 0])
-        for row in np.flatnonzero(at < len(known)).tolist():
+        first = known[np.minimum(at, len(known) - 1), 0]
+        for row in np.flatnonzero(first == asked[:, 0]).tolist():
             place = int(at[row])
             while place < len(known) and known[place, 0] == asked[row, 0]:
                 found[row] |= bool(known[place, 1] == asked[row, 1])
