@@ -20,22 +20,9 @@ from pipeline.store.sink import SinkError
 from tests.need import REPOSITORY
 from tests.run.accruing import HOLD_DAYS, RULES, World, told_at
 from tests.score.making import DAY_NS, NOON, a_contract, a_partner, a_rulebook, an_accrual
-from tests.store.stores import making_stores
 
 FEW = settings(max_examples=min(10, settings.default.max_examples))
 HELD = HOLD_DAYS + 1
-
-
-@pytest.fixture(scope="module")
-def new_store():
-    yield from making_stores()
-
-
-@pytest.fixture
-def world(new_store, tmp_path):
-    found = World(tmp_path, new_store())
-    yield found
-    found.close()
 
 
 # One conversion over its life

@@ -11,23 +11,10 @@ from pipeline.run.accrue import AccrualReport
 from pipeline.run.explain import explain_id
 from pipeline.run.order_answers import answered, order_counts
 from pipeline.run.requests import answer
-from tests.run.accruing import HOLD_DAYS, World
+from tests.run.accruing import HOLD_DAYS
 from tests.score.making import KEYS, an_id
-from tests.store.stores import making_stores
 
 HELD = HOLD_DAYS + 1
-
-
-@pytest.fixture(scope="module")
-def new_store():
-    yield from making_stores()
-
-
-@pytest.fixture
-def world(new_store, tmp_path):
-    found = World(tmp_path, new_store())
-    yield found
-    found.close()
 
 
 def asked(world):
