@@ -1,8 +1,8 @@
 """The descent: from a layer of a packet through whatever is wrapped in it, to the last payload.
 
 The subscriber is the innermost client, so the addresses of the innermost IP header count. IP,
-Ethernet and PPP headers may stand in each other sixteen deep; what goes beyond is a fault, so that
-no packet takes long.
+Ethernet, PPP and NSH headers may stand in each other sixteen deep; what goes beyond is a fault, so
+that no packet takes long.
 
 A tunnel over UDP is believed once an IP header behind it holds, or a frame that is no IP but known.
 If instead what is behind contradicts itself, the datagram was a plain one to a tunnel's port. Where
@@ -20,6 +20,7 @@ from pipeline.classify.layers_kernels import (
     AT_EXTENSION,
     AT_IP,
     AT_MPLS,
+    AT_NSH,
     AT_PPP,
     GOOD,
     NESTING_TOO_DEEP,
@@ -33,6 +34,7 @@ from pipeline.classify.layers_kernels import (
     open_extensions,
     open_ip,
     open_mpls,
+    open_nsh,
     open_ppp,
     read_transport,
 )
@@ -56,7 +58,7 @@ def descend(data, at, stop, whole, layer, kind, depth, head):
     verdict = I64(GOOD)
     while verdict == GOOD:
         stop = min(stop, whole)
-        if layer == AT_IP or layer == AT_ETHERNET or layer == AT_PPP:
+        if layer == AT_IP or layer == AT_ETHERNET or layer == AT_PPP or layer == AT_NSH:
             depth += 1
             if depth > NESTING_MAX:
                 verdict = I64(NESTING_TOO_DEEP)
@@ -69,6 +71,8 @@ def descend(data, at, stop, whole, layer, kind, depth, head):
             verdict, layer, at, kind, whole = open_ppp(data, at, stop, whole)
         elif layer == AT_MPLS:
             verdict, layer, at, kind, whole = open_mpls(data, at, stop, whole)
+        elif layer == AT_NSH:
+            verdict, layer, at, kind, whole = open_nsh(data, at, stop, whole)
         elif layer == AT_IP:
             verdict, layer, at, kind, whole = open_ip(data, at, stop, whole, kind, head)
             if verdict == GOOD or verdict == PIECE:

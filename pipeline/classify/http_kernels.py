@@ -284,7 +284,27 @@ def _rules_out_document(data, at, name_stop, start, stop):
 
 @routine
 def _read_length(data, start, stop, head):
-    """Note a Content-Length; no number, or another than before, cannot be believed."""
+    """Note a Content-Length, or the same several times (RFC 9110, 8.6); no number, or another than
+    before, cannot be believed.
+    """
+    at = start
+    while True:
+        comma = at
+        while comma < stop and data[comma] != 44:
+            comma += 1
+        _note_length(data, at, comma, head)
+        if comma == stop:
+            return
+        at = comma + 1
+
+
+@routine
+def _note_length(data, start, stop, head):
+    """Note one length, with spaces around it."""
+    while start < stop and (data[start] == 32 or data[start] == 9):
+        start += 1
+    while stop > start and (data[stop - 1] == 32 or data[stop - 1] == 9):
+        stop -= 1
     value = I64(0)
     good = 0 < stop - start <= LENGTH_DIGITS_MAX
     for at in range(start, stop if good else start):

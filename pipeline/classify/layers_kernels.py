@@ -1,12 +1,14 @@
 """One layer at a time: what a link, an ethertype, PPP, MPLS, IP or a transport header leads to.
 
-What is read, in network order (IEEE 802.3, 802.1Q, 802.2; RFC 791, 1661, 2516, 3032, 4385, 4448,
-8200, 9293, 768; the link types as libpcap's registry lays them out):
+What is read, in network order (IEEE 802.3, 802.1Q, 802.1BR, 802.2; RFC 791, 1661, 2516, 3032, 4385,
+4448, 8200, 8300, 9293, 768; the link types as libpcap's registry lays them out):
 
     Ethernet   12 ethertype or 802.3 length, after it tags of 4 bytes, or LLC/SNAP (AA AA 03, OUI 0)
+                and tags of ports (802.1BR, 8 bytes; its forerunner, 6) and of Cisco's groups (8)
     PPP         FF 03 or nothing, then a protocol of two bytes, or of one, which is then odd
     PPPoE       0 version and type 0x11, 1 code 0, 2 session, 4 length of what follows
     MPLS        labels of 4 bytes up to the one with the bottom bit; what follows has no type
+    NSH         0 version (C000), O bit (2000) and length in words (003F), 3 what follows
     IPv4        0 version and header length in words, 2 total length, 4 identification, 6 flags and
                 fragment offset, 9 protocol, 12 source, 16 destination
     IPv6        4 payload length, 6 next header, 8 source, 24 destination, 40 extension headers
@@ -61,7 +63,7 @@ NOT_IP = int(Skip.NOT_IP)
 GOOD, SKIPPED, PIECE = 0, 1000, 2000
 
 # What may come next. AT_EXTENSION is what an IPv6 header, or an authentication header, leads to.
-AT_ETHERNET, AT_ETHERTYPE, AT_PPP, AT_MPLS, AT_IP, AT_EXTENSION, AT_PROTOCOL = range(7)
+AT_ETHERNET, AT_ETHERTYPE, AT_PPP, AT_MPLS, AT_IP, AT_EXTENSION, AT_PROTOCOL, AT_NSH = range(8)
 
 HEADER = np.dtype(
     [
@@ -100,6 +102,18 @@ def is_tag(ethertype):
 
 
 @primitive
+def _tag_bytes(ethertype):
+    """How many bytes the tag that this ethertype announces takes, the next ethertype among them; 0
+    if it announces none.
+    """
+    if is_tag(ethertype):
+        return 4
+    if ethertype == 0x8926:  # VN-Tag
+        return 6
+    return 8 if ethertype == 0x893F or ethertype == 0x8909 else 0  # E-TAG; Cisco metadata
+
+
+@primitive
 def _is_passed_over(ethertype):
     """Is this ethertype known, and carries no IP?"""
     return (
@@ -126,10 +140,12 @@ def is_known(ethertype):
     return (
         ethertype == 0x0800
         or ethertype == 0x86DD
-        or is_tag(ethertype)
+        or _tag_bytes(ethertype) > 0
         or ethertype == 0x8847
         or ethertype == 0x8848
         or ethertype == 0x8864
+        or ethertype == 0x88E7
+        or ethertype == 0x894F
         or _is_passed_over(ethertype)
     )
 
@@ -249,14 +265,16 @@ def open_ethernet(data, at, stop, whole):
 def open_ethertype(data, at, stop, whole, ethertype, head):
     """What an ethertype announces, after any tags, which are added to the row's realm."""
     tags = 0
-    while is_tag(ethertype):
+    while _tag_bytes(ethertype) > 0:
+        size = _tag_bytes(ethertype)
         if tags == TAGS_MAX:
             return NESTING_TOO_DEEP, AT_IP, at, 0, whole
-        if at + 4 > stop:
+        if at + size > stop:
             return PACKET_TRUNCATED, AT_IP, at, 0, whole
-        head.realm = add_tag(I64(head.realm), be16(data, at))
-        ethertype = be16(data, at + 2)
-        at += 4
+        if size == 4:
+            head.realm = add_tag(I64(head.realm), be16(data, at))
+        at += size
+        ethertype = be16(data, at - 2)
         tags += 1
     if ethertype < 0x0600:  # a length: IEEE 802.2
         if at + 8 > stop or be32(data, at) != 0xAAAA0300 or be16(data, at + 4) != 0:
@@ -275,10 +293,40 @@ def open_ethertype(data, at, stop, whole, ethertype, head):
         return GOOD, AT_ETHERNET, at, 0, whole
     if ethertype == 0x880B:
         return GOOD, AT_PPP, at, 0, whole
+    if ethertype == 0x894F:
+        return GOOD, AT_NSH, at, 0, whole
     if ethertype == 0x88E7:  # a customer's frame behind a provider's (802.1ah): flags and a number
         return GOOD, AT_ETHERNET, at + 4, 0, whole
     passed_over = ethertype < 0x0600 or _is_passed_over(ethertype)
     return SKIPPED + NOT_IP if passed_over else ETHERTYPE_UNKNOWN, AT_IP, at, 0, whole
+
+
+@routine
+def open_nsh(data, at, stop, whole):
+    """The header of a chain of services (RFC 8300)."""
+    if at + 8 > stop:
+        return PACKET_TRUNCATED, AT_ETHERTYPE, at, 0, whole
+    first, kind = be16(data, at), carried_by(I64(data[at + 3]))
+    length = (first & 63) * 4
+    if first & 0xC000 != 0 or length < 8 or kind == 0:
+        return ENCAPSULATION_UNKNOWN, AT_ETHERTYPE, at, 0, whole
+    if first & 0x2000 != 0:  # the network's own messages
+        return SKIPPED + NOT_IP, AT_ETHERTYPE, at, 0, whole
+    return GOOD, AT_ETHERTYPE, at + length, kind, whole
+
+
+@primitive
+def carried_by(number):
+    """What follows NSH and VXLAN-GPE, by the number in them, as an ethertype; 0 if nobody knows."""
+    if number == 1:
+        return 0x0800
+    if number == 2:
+        return 0x86DD
+    if number == 3:
+        return 0x6558
+    if number == 4:
+        return 0x894F
+    return 0x8847 if number == 5 else 0
 
 
 @routine

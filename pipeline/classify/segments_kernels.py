@@ -28,6 +28,7 @@ from pipeline.classify.held_kernels import (
 )
 from pipeline.classify.http_kernels import starts_head
 from pipeline.classify.layers_kernels import UDP
+from pipeline.classify.proxy_kernels import is_signed
 from pipeline.classify.state_kernels import (
     AT_CHUNK,
     AT_FRAME,
@@ -99,6 +100,8 @@ def _starts_unit(data, start, stop):
         return False
     if data[start] == tls.HANDSHAKE:
         return tls.starts_hello(data, start, stop)
+    if is_signed(data, start, stop):
+        return True
     if not 65 <= data[start] <= 90 or not starts_head(data, start, stop):
         return False
     for at in range(start, stop):

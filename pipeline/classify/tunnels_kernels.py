@@ -1,7 +1,8 @@
 """Tunnels: what IP protocols and UDP ports carry that has headers of its own.
 
-In network order (RFC 2784, 2890, 2637; 3931, 2661; 7348, 8926; 3378; 3GPP TS 29.281; ERSPAN as in
-draft-foschiano-erspan; EoIP and TZSP as their makers' and Wireshark's sources have them):
+In network order (RFC 2784, 2890, 2637; 3931, 2661; 7348, 8926; 3378; 4380; 7510, 8086; 9300; 3GPP
+TS 29.281; VXLAN-GPE as in draft-ietf-nvo3-vxlan-gpe, ERSPAN in draft-foschiano-erspan; EoIP and
+TZSP as their makers' and Wireshark's sources have them):
 
     GRE         0 flags (C 8000, routing 4000, key 2000, S 1000), version in the lowest three bits,
                 2 ethertype; then check sum, key and sequence number, 4 bytes each, if flagged
@@ -15,9 +16,14 @@ draft-foschiano-erspan; EoIP and TZSP as their makers' and Wireshark's sources h
     L2TPv3      IP 115: 0 session; UDP 1701: flags, version 3, 4 session; then a cookie of 0, 4 or
                 8 bytes and perhaps 4 of a sublayer, of which nothing in the packet tells
     VXLAN       UDP 4789 and 8472: 0 flags with bit 08; 8 bytes; Ethernet
+    VXLAN-GPE   UDP 4790: 0 flags (version 30, I 08, P 04, O 01), 3 what follows if P; 8 bytes
     Geneve      UDP 6081: 0 version 0 and words of options, 2 ethertype; 8 bytes and options
     GTP-U       UDP 2152: 0 version 1 in 30 to 37, 1 message FF, 2 length behind the first 8 bytes;
                 4 bytes more if any of E, S, PN; if E a chain of extensions; IP
+    LISP        UDP 4341: 8 bytes; IP
+    Teredo      UDP 3544: perhaps 0001, 2 length of a name, 3 of a proof, both, and 9 bytes; perhaps
+                0000 and 6 bytes more; IPv6
+    in UDP      GRE in 4754, MPLS in 6635
     TZSP        UDP 37008: 0 version 1, 1 kind, 2 protocol 1 (Ethernet), then tags up to one of 1
 
 A tunnel over UDP is known by a port of either side and by its header. What is behind it must hold
@@ -39,9 +45,11 @@ from pipeline.classify.layers_kernels import (
     ENCAPSULATION_UNKNOWN,
     EXTENSIONS_MAX,
     GOOD,
+    LABELS_MAX,
     NOT_IP,
     PACKET_TRUNCATED,
     SKIPPED,
+    carried_by,
     is_tag,
 )
 from pipeline.kernels.bytes import be16, be32
@@ -52,6 +60,7 @@ I64 = np.int64
 PROTOCOL_UNKNOWN = int(Fault.PROTOCOL_UNKNOWN)
 NOT_TCP_OR_UDP = int(Skip.NOT_TCP_OR_UDP)
 VXLAN, VXLAN_LINUX, GENEVE, GTP_U, L2TP, TZSP = 4789, 8472, 6081, 2152, 1701, 37008
+VXLAN_GPE, LISP, TEREDO, GRE_IN_UDP, MPLS_IN_UDP = 4790, 4341, 3544, 4754, 6635
 TZSP_TAGS_MAX = 32
 PADDED_BYTES_MAX = 46  # of an Ethernet frame's payload: what is shorter is filled up
 COOKIES_MAX = 12  # the longest cookie, and a sublayer
@@ -67,6 +76,11 @@ def could_tunnel(port):
         or port == L2TP
         or port == VXLAN_LINUX
         or port == TZSP
+        or port == VXLAN_GPE
+        or port == LISP
+        or port == TEREDO
+        or port == GRE_IN_UDP
+        or port == MPLS_IN_UDP
     )
 
 
@@ -190,6 +204,18 @@ def _open_tunnel(data, at, stop, whole, port):
         return _open_gtp(data, at, stop, whole)
     if port == L2TP:
         return _open_l2tp(data, at, stop, whole)
+    if port == VXLAN_GPE:
+        kind = I64(0x6558) if first & 4 == 0 else I64(carried_by(I64(data[at + 3])))
+        return AT_ETHERTYPE if first & 0x39 == 8 and kind > 0 else -1, at + 8, kind, whole
+    if port == LISP:
+        return _open_ip_behind(data, at + 8, stop, whole)
+    if port == TEREDO:
+        return _open_teredo(data, at, stop, whole)
+    if port == MPLS_IN_UDP:
+        return AT_MPLS if _are_labels(data, at, stop) else -1, at, 0, whole
+    if port == GRE_IN_UDP:
+        verdict, layer, inner, kind, end = _open_gre(data, at, stop, whole)
+        return layer if verdict == GOOD else -1, inner, kind, end
     if port == TZSP and first == 1 and data[at + 1] <= 1 and be16(data, at + 2) == 1:
         return _open_tzsp(data, at + 4, stop, whole)
     return -1, at, 0, whole
@@ -243,6 +269,37 @@ def _open_l2tp(data, at, stop, whole):
         inner += 2 + be16(data, inner)
     holds = inner < min(stop, end) and end <= whole
     return AT_PPP if holds else -1, inner, 0, end
+
+
+@routine
+def _are_labels(data, at, stop):
+    """Does a stack of labels stand here, and behind it IP or a control word?"""
+    for _ in range(LABELS_MAX):
+        at += 4
+        if at + 1 > stop:
+            return False
+        if data[at - 2] & 1:
+            version = I64(data[at]) >> 4
+            return version == 4 or version == 6 or version == 0
+    return False
+
+
+@routine
+def _open_ip_behind(data, at, stop, whole):
+    """An IP header, by its first half byte."""
+    version = I64(data[at]) >> 4 if at + 1 <= stop else I64(0)
+    return AT_IP if version == 4 or version == 6 else -1, at, version, whole
+
+
+@routine
+def _open_teredo(data, at, stop, whole):
+    """IPv6 behind what a Teredo server and its clients tell each other (8 bytes are there)."""
+    if be16(data, at) == 1:
+        at += 13 + I64(data[at + 2]) + I64(data[at + 3])
+    if at + 2 <= stop and be16(data, at) == 0:
+        at += 8
+    holds = at + 1 <= stop and I64(data[at]) >> 4 == 6
+    return AT_IP if holds else -1, at, 6, whole
 
 
 @routine

@@ -12,6 +12,7 @@ import numpy as np
 
 from pipeline.classify import http2_kernels as http2
 from pipeline.classify import http_kernels as http
+from pipeline.classify import proxy_kernels as proxy
 from pipeline.classify import tls_kernels as tls
 from pipeline.classify.answers_kernels import NAME_BYTES, find_answer
 from pipeline.classify.flows_kernels import give_name
@@ -106,6 +107,13 @@ def take_unit(track, flow, data, start, stop):
         return _take_frame(track, flow, data, start, stop)
     if data[start] == tls.HANDSHAKE:
         return _take_hello(track, flow, data, start, stop)
+    if flow.state == NEW:
+        after = proxy.after_proxy(data, start, stop)
+        if after == proxy.UNFINISHED:
+            return NOT_YET, start
+        if after != proxy.NO_PROXY:
+            track.desk.now.skip = PASSED
+            return WHOLE, after
     if http2.starts_preface(data, start, stop):
         return _take_preface(track, flow, start, stop)
     return _take_head(track, flow, data, start, stop)

@@ -121,7 +121,9 @@ def segments(draw) -> bytes:
         head = struct.pack(">HHIIBBHHH", 1, 2, 3, 4, (5 + len(options) // 4) << 4, 24, 5, 0, 0)
         protocol, inner = 6, head + options + payload
     else:
-        port = draw(st.sampled_from([2, 2, 2, 4789, 2152, 1701, 6081, 37008]))
+        port = draw(
+            st.sampled_from([2, 2, 4789, 2152, 1701, 6081, 37008, 4790, 4341, 3544, 4754, 6635])
+        )
         protocol, inner = 17, struct.pack(">HHHH", 1, port, 8 + len(payload), 0) + payload
     for _ in range(draw(st.integers(0, 3))):
         kind = draw(st.sampled_from([0, 43, 60, 44, 51, 135, 139, 140]))
@@ -252,7 +254,7 @@ def test_other_links_are_a_named_fault(link_type):
 
 
 def test_what_is_no_tunnel_is_a_plain_datagram():
-    for port in (4789, 8472, 6081, 2152, 1701, 37008):
+    for port in (4789, 8472, 6081, 2152, 1701, 37008, 4790, 4341, 3544, 4754, 6635):
         for payload in (b"", b"\x08", b"hello, this is no tunnel at all", b"\x08" + b"\x11" * 60):
             frame = tagged(
                 WRAPPINGS["gtp"][2](b"")[:20]

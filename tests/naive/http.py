@@ -120,9 +120,10 @@ def _read_fields(head: Head, fields: list[list[bytes]]) -> None:
         elif name == b"upgrade":
             head.upgrades = True
         elif name == b"content-length":
-            good = re.fullmatch(rb"[0-9]{1,15}", value)
-            number = int(value) if good else -2
-            head.length = number if head.length in (None, number) else -2
+            for one in value.split(b","):
+                good = re.fullmatch(rb"[ \t]*([0-9]{1,15})[ \t]*", one)
+                number = int(good[1]) if good else -2
+                head.length = number if head.length in (None, number) else -2
         elif name == b"transfer-encoding":
             if b"chunked" in value.lower():
                 head.chunked = True

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from pipeline.classify.stage import Limits
 from pipeline.model.faults import Fault, Skip
 from tests.naive import http, tls
+from tests.naive.proxy import is_signed
 
 End = tuple[str, int]
 
@@ -172,6 +173,8 @@ def starts_unit(raw: bytes) -> bool:
         return False
     if raw[0] == 0x16:
         return tls.starts_hello(raw)
+    if is_signed(raw):
+        return True
     return raw[:1].isupper() and http.starts_head(raw) and b" " in raw
 
 

@@ -9,6 +9,7 @@ from pipeline.model.faults import Fault, Skip
 from tests.naive.headers import TAGS, Bytes, Found, Rejected, Walk
 
 Inside = Callable[[], Found]
+CARRIED = {1: 0x0800, 2: 0x86DD, 3: 0x6558, 4: 0x894F, 5: 0x8847}  # by NSH and VXLAN-GPE
 
 
 def gre(walk: Walk, packet: Bytes) -> Found:
@@ -65,7 +66,10 @@ def l2tp_over_ip(walk: Walk, packet: Bytes) -> Found:
 
 def open_datagram(walk: Walk, payload: Bytes, ports: tuple[int, int]) -> Inside | None:
     """What is inside a datagram, if a port and a header say that it is a tunnel."""
-    openers = {4789: vxlan, 8472: vxlan, 6081: geneve, 2152: gtp, 1701: l2tp, 37008: tzsp}
+    openers = {
+        4789: vxlan, 8472: vxlan, 6081: geneve, 2152: gtp, 1701: l2tp, 37008: tzsp, 4790: vxlan_gpe,
+        4341: lisp, 3544: teredo, 6635: mpls_in_udp, 4754: gre_in_udp,
+    }  # fmt: skip
     for port in reversed(ports):
         if port in openers and len(payload.raw) >= 8:
             try:
@@ -80,6 +84,44 @@ def open_datagram(walk: Walk, payload: Bytes, ports: tuple[int, int]) -> Inside 
 def vxlan(walk: Walk, payload: Bytes) -> Inside | None:
     """RFC 7348: only the bit that says that there is a network counts."""
     return (lambda: walk.ethernet(payload.after(8))) if payload.raw[0] & 8 else None
+
+
+def vxlan_gpe(walk: Walk, payload: Bytes) -> Inside | None:
+    """draft-ietf-nvo3-vxlan-gpe, 3.1."""
+    flags, _, following = struct.unpack(">BHB", payload.raw[:4])
+    kind = CARRIED.get(following) if flags & 4 else 0x6558
+    if flags & ~6 & 0x3F != 8 or kind is None:
+        return None
+    return lambda: walk.ethertype(kind, payload.after(8))
+
+
+def lisp(walk: Walk, payload: Bytes) -> Inside | None:
+    """RFC 9300, 5.3."""
+    version = payload.raw[8] >> 4
+    return (lambda: walk.network(payload.after(8), version)) if version in (4, 6) else None
+
+
+def teredo(walk: Walk, payload: Bytes) -> Inside | None:
+    """RFC 4380, 5.1.1."""
+    inner = payload
+    if inner.raw[:2] == b"\0\1":
+        inner = inner.after(4 + inner.raw[2] + inner.raw[3] + 9)
+    if inner.raw[:2] == b"\0\0":
+        inner = inner.after(8)
+    return (lambda: walk.network(inner, 6)) if inner.raw[0] >> 4 == 6 else None
+
+
+def mpls_in_udp(walk: Walk, payload: Bytes) -> Inside | None:
+    """RFC 7510, of what tells what it is."""
+    for at in range(0, 64, 4):
+        if payload.raw[at + 2] & 1:
+            return (lambda: walk.mpls(payload)) if payload.raw[at + 4] >> 4 in (0, 4, 6) else None
+    return None
+
+
+def gre_in_udp(walk: Walk, payload: Bytes) -> Inside | None:
+    """RFC 8086."""
+    return lambda: gre(walk, payload)
 
 
 def geneve(walk: Walk, payload: Bytes) -> Inside | None:

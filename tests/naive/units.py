@@ -8,6 +8,7 @@ from pipeline.classify.stage import Limits
 from pipeline.model.faults import Fault, Skip
 from pipeline.model.words import SessionFlag
 from tests.naive import http, http2, tls
+from tests.naive.proxy import after_proxy
 from tests.naive.streams import Flow, Now, Row
 
 WHOLE, NOT_YET, NEVER = "whole", "not yet", "never"
@@ -57,6 +58,11 @@ class NaiveUnits:
             return self._frame(flow, now, raw)
         if raw[0] == 0x16:
             return self._hello(flow, now, raw)
+        if flow.state == "new" and (taken := after_proxy(raw)) is not None:
+            if taken == 0:
+                return NOT_YET, 0
+            now.skip = Skip.PASSED
+            return WHOLE, taken
         if raw.startswith(http2.PREFACE):
             now.skip = Skip.PASSED
             flow.state = "done" if flow.state == "head" else "frame"
