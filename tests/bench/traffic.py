@@ -19,6 +19,7 @@ import argparse
 import itertools
 import json
 import math
+import os
 import sys
 import time
 from collections import Counter
@@ -148,9 +149,13 @@ def write(traffic: Traffic, file: IO[bytes]) -> Truth:
 
 
 def generate(path: Path, traffic: Traffic) -> Truth:
-    """Write the traffic into a file; returns what is in it."""
+    """Write the traffic into a file; returns what is in it. It is on the disk then, so that nobody
+    writes it there while it is read.
+    """
     with open(path, "wb", buffering=0) as file:
-        return write(traffic, file)
+        truth = write(traffic, file)
+        os.fsync(file.fileno())
+    return truth
 
 
 def _write_all(file: IO[bytes], view: memoryview) -> None:
