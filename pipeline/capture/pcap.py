@@ -48,6 +48,7 @@ class PcapFramer:
         link_type = int.from_bytes(head[20:24], order) & LINK_TYPE_MASK
         self._same = np.zeros(rows, np.uint16), np.full(rows, link_type, np.uint16)
         self._ended = np.zeros(4, np.int64)
+        self._strange = 0
 
     def columns(self, rows: int) -> Columns:
         """Room for so many packets; of one interface and link type all of them."""
@@ -74,11 +75,12 @@ class PcapFramer:
             *columns[:4],
             self._ended,
         )
-        return int(self._ended[0]), int(self._ended[1]), int(self._ended[2])
+        how, rows, at, self._strange = self._ended.tolist()
+        return how, rows, at
 
     def faults(self) -> dict[Fault, int]:
         """What was wrong with packets of the last call."""
-        return {Fault.TIME_BAD: int(self._ended[3])}
+        return {Fault.TIME_BAD: self._strange} if self._strange else {}
 
     def inside(self) -> bool:
         """Is something begun of which no byte is left? A record is given out whole."""

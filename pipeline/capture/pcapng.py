@@ -90,10 +90,13 @@ class PcapngFramer:
             self._counts,
             *columns,
         )
-        return int(self._state[HOW]), int(self._state[ROWS]), int(self._state[AT])
+        how, rows, at = self._state[[HOW, ROWS, AT]].tolist()
+        return how, rows, at
 
     def faults(self) -> dict[Fault, int]:
         """What was wrong with packets and interfaces of the last call."""
+        if not self._counts.any():
+            return {}
         return {fault: int(self._counts[place]) for fault, place in FAULTS.items()}
 
     def inside(self) -> bool:

@@ -8,9 +8,9 @@ stands in pcap.py, pcapng.py and unpack.py; besides:
     FILE_NOT_RECOGNISED  it is no capture, and none is inside
     COMPRESSION_NESTED   something compressed is inside something compressed
 
-Blocks of 1 MiB cost least: of smaller ones there are more, and larger ones leave the second-level
-cache of whoever walks their packets. Once a file turns out to be long, its bytes are read and cut
-into packets by a thread (`ahead.py`), and what stands in `_data` is that thread's from then on.
+Blocks of 2 MiB cost least: of smaller ones there are more, each with calls of its own, and larger
+ones leave the caches. Once a file turns out to be long, its bytes are read and cut into packets by
+a thread (`ahead.py`), and what stands in `_data` is that thread's from then on.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ from pipeline.model.faults import Fault
 from pipeline.model.tally import Tally
 
 STAGE = "capture"
-BLOCK_BYTES = 1 << 20
+BLOCK_BYTES = 1 << 21
 HEAD_BYTES = 1 << 12  # read first, to see what it is: a page, so that blocks begin where pages do
 ROOM_BYTES = CAPTURED_LENGTH_MAX + max(RECORD_HEADER_BYTES_MAX, PACKET_HEAD_BYTES)
 

@@ -37,6 +37,7 @@ from pipeline.kernels.bytes import be16
 from pipeline.kernels.compile import LINE_BYTES, fetch, kernel, primitive, routine
 
 I64 = np.int64
+AHEAD = 16  # packets whose headers are on their way from memory
 NOT_PLAIN = 255  # in `fault`, between the two passes
 
 
@@ -98,6 +99,13 @@ def _walk_any(data, at, stop, whole, link_type, head):
     return verdict
 
 
+@primitive
+def _ask_for(data, at):
+    """A packet's headers, before they are needed."""
+    fetch(data, at)
+    fetch(data, at + LINE_BYTES)
+
+
 @kernel
 def walk_headers(data, offset, captured, wire, link_type, stripped_vlan, heads):
     """Walk every packet of a batch; each row gets a fault, a skip, or a payload's place and length.
@@ -106,13 +114,14 @@ def walk_headers(data, offset, captured, wire, link_type, stripped_vlan, heads):
     stripped is the outermost of the realm. Gives the number of fragments, which are yet to be put
     together.
 
-    Touches 146 bytes a packet: 14 % of the memory's bandwidth.
+    Touches 146 bytes a packet: 16 % of the memory's bandwidth.
     """
     others = 0
+    for i in range(min(AHEAD, len(offset))):
+        _ask_for(data, offset[i])
     for i in range(len(offset)):
-        fetch(data, offset[i])
-        fetch(data, offset[i] + LINE_BYTES)
-    for i in range(len(offset)):
+        if i + AHEAD < len(offset):
+            _ask_for(data, offset[i + AHEAD])
         head = heads[i]
         _clear(head)
         at = offset[i]

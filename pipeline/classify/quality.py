@@ -55,8 +55,6 @@ class MirrorQuality:
         self, batch: PacketBatch, heads: np.ndarray, fingerprint: np.ndarray, side: np.ndarray
     ) -> None:
         """Take the packets of a batch with their headers, and the flow table's columns of them."""
-        truncated = np.count_nonzero(batch.captured_length < batch.wire_length)
-        self._sums["truncated"] += truncated
         start = 0
         while True:
             start = watch_packets(
@@ -64,6 +62,8 @@ class MirrorQuality:
                 self._sums,
                 self._capacity,
                 heads,
+                batch.captured_length,
+                batch.wire_length,
                 batch.time_ns,
                 fingerprint,
                 side,

@@ -136,19 +136,23 @@ def _fill(hole, sums, sequence, stop):
 
 @kernel
 def watch_packets(
-    flows, halves, shown, sums, capacity, heads, time_ns, fingerprint, side, start
+    flows, halves, shown, sums, capacity, heads, captured, wire, time_ns, fingerprint, side, start
 ):  # fmt: skip
     """Watch packets `start...` of a batch; returns the one to go on with once `thin_out` has made
     room.
 
     `flows` are WATCHED, a power of two and more than `capacity`, `halves` HALFs, `shown` SHOWNs,
     `sums` one SUMS. `heads` are HEADERs; those with a fault or skip are only counted where the
-    capture cut them off. `fingerprint` (uint64) and `side` (bool) are those of the flow table.
+    capture cut them off. `fingerprint` (uint64) and `side` (bool) are those of the flow table, the
+    other columns the packets' own.
 
-    Touches 16 bytes a packet: 6 % of the memory's bandwidth.
+    Touches 24 bytes a packet: 10 % of the memory's bandwidth.
     """
     sums = sums[0]
+    truncated = I64(0)
     for i in range(start, len(time_ns)):
+        cut = I64(captured[i] < wire[i])
+        truncated += cut
         # The fingerprint of a row with a fault or skip is another's; few rows are drawn at all.
         if not _is_drawn(fingerprint[i], sums.rate):
             continue
@@ -158,12 +162,14 @@ def watch_packets(
             flow = flows[at]
             if flow.fingerprint == U64(0):
                 if sums.flows >= capacity:
+                    sums.truncated += truncated - cut
                     return i
                 sums.flows += 1
                 flow.fingerprint = fingerprint[i]
                 flow.packets = flow.sides = 0
                 halves[2 * at].begun = halves[2 * at + 1].begun = 0
             _watch(flow, halves, shown, sums, at, head, time_ns[i], side[i])
+    sums.truncated += truncated
     return len(time_ns)
 
 

@@ -82,7 +82,7 @@ KERNELS = (
         C + "stage", "track_packets", lambda a, r: int(r - a[21]),
         _each(LINE + 8 + 4 + 5 + 9 + SLOT.itemsize + HELLO_BYTES),
     ),
-    Kernel(C + "quality", "watch_packets", lambda a, r: int(r - a[9]), _each(8 + 8)),
+    Kernel(C + "quality", "watch_packets", lambda a, r: int(r - a[11]), _each(8 + 8 + 8)),
     Kernel(C + "quality", "thin_out", lambda a, _: len(a[0]), _each(24)),
     Kernel(C + "stage", "copy_flows", lambda a, _: len(a[0]), lambda a, rows: rows * (64 + 64) + len(a[1]) * 24),
     Kernel(C + "stage", "forget_flows", lambda a, _: len(a[0]), _each(SLOT.itemsize)),
