@@ -250,18 +250,20 @@ def _read_field(data, at, stop, head):
 
 @routine
 def choose_host(data, head):
-    """The host of the head just read: its Host, or else the authority of its target.
+    """The host of the head just read: the authority of an absolute target, which no Host changes
+    (RFC 9112, 3.2.2), or else its Host. What CONNECT asks for is often an address whose name only
+    its Host tells, so there it is the other way round.
 
     What `clean_host` says of it, where it starts and stops, and whether the head names two.
     """
-    kind, start, stop = clean_host(data, head.host_at, head.host_stop)
-    other, other_start, other_stop = clean_host(data, head.authority_at, head.authority_stop)
+    named, named_start, named_stop = clean_host(data, head.host_at, head.host_stop)
+    asked, asked_start, asked_stop = clean_host(data, head.authority_at, head.authority_stop)
     differ = head.disagrees == 1
-    if kind == HOST_NONE:
-        return other, other_start, other_stop, differ
-    if other != HOST_NONE and not same_text(data, start, stop, other_start, other_stop):
-        differ = True
-    return kind, start, stop, differ
+    if named != HOST_NONE and asked != HOST_NONE:
+        differ = differ or not same_text(data, named_start, named_stop, asked_start, asked_stop)
+    if asked == HOST_NONE or (head.method == IS_CONNECT and named != HOST_NONE):
+        return named, named_start, named_stop, differ
+    return asked, asked_start, asked_stop, differ
 
 
 @routine

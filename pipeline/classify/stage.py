@@ -18,7 +18,7 @@ from pipeline.classify import state_kernels as state
 from pipeline.classify.answers_kernels import ANSWER, NAME_BYTES, WAYS
 from pipeline.classify.flows_kernels import copy_flows
 from pipeline.classify.fragments import Fragments
-from pipeline.classify.gate_kernels import pass_gate
+from pipeline.classify.gate_kernels import own_prefixes, pass_gate
 from pipeline.classify.headers import walk
 from pipeline.classify.http2 import open_blocks
 from pipeline.classify.layers_kernels import HEADER
@@ -149,8 +149,7 @@ class Classify:
         self._circle = None if parse_for is ParseFor.EVERYONE else circle
         self._parse_for = int(parse_for)
         self._limits = limits
-        self._prefixes = np.array([p[:2] for p in subscriber_prefixes], np.uint64).reshape(-1, 2)
-        self._lengths = np.array([p[2] for p in subscriber_prefixes], np.int64)
+        self._own = own_prefixes(subscriber_prefixes)
         self._cipher = CipherDesk(native)
         self._key = words_of(keys.address)
         self._track = _allocate(limits, self._key, self._cipher)
@@ -182,8 +181,7 @@ class Classify:
             pass_gate(
                 *self._circle.arrays,
                 self._parse_for,
-                self._prefixes,
-                self._lengths,
+                self._own,
                 heads,
                 batch.time_ns,
                 scratch.near,
@@ -197,8 +195,7 @@ class Classify:
                 int(self._counts["watermark_ns"]),
                 self._circle,
                 self._parse_for,
-                self._prefixes,
-                self._lengths,
+                self._own,
                 scratch.subscriber,
                 scratch.basis,
             )

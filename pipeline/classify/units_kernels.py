@@ -253,7 +253,7 @@ def _take_head(track, flow, data, start, stop):
 
 @routine
 def _name_of_head(track, flow, data):
-    """Write the row of the head just read, under its Host or else the authority of its target."""
+    """Write the row of the head just read, under its host (see `choose_host`)."""
     head = track.desk.head
     kind, start, stop, differ = http.choose_host(data, head)
     flags = DOCUMENT if head.document == 1 else 0

@@ -34,7 +34,7 @@ NOBODY = -1
 CONSENTED, LISTED = int(Basis.CONSENTED), int(Basis.LISTED)
 EVERYONE = 3
 NEAR_BYTES = 1 << 13
-WIDE4, WIDE6 = 120, 48  # a prefix of fewer bits is near everything
+NEAR_LENGTH4, NEAR_LENGTH6, NEAR_BITS = 120, 56, 16  # a bit for each /24 and /56, by its last bits
 
 # Where an index may be none, 1 + the index is stored and 0 is none: zeroed memory is empty memory.
 PREFIX = np.dtype(
@@ -61,8 +61,7 @@ class CircleArrays(NamedTuple):
     key: np.ndarray  # uint64 (2,)
     lengths4: np.ndarray  # int64: prefix lengths in use for IPv4, longest first
     lengths6: np.ndarray
-    near4: np.ndarray  # uint8: a bit for each /24 that may hold a prefix, see `_near`
-    near6: np.ndarray  # the same for each /48
+    near: np.ndarray  # uint8: a bit for each /24, then each /56, that may hold a prefix: `_near`
     prefixes: np.ndarray  # PREFIX, a power of two
     facts: np.ndarray  # FACT
     standings: np.ndarray  # STANDING, by subscriber
@@ -87,33 +86,31 @@ def mask_low(length):
 
 @primitive
 def _near(hi, lo, v4):
-    """The bit of an address: by the last 16 bits of its /24, or of its /48."""
-    return (lo >> U64(8)) & U64(0xFFFF) if v4 else (hi >> U64(16)) & U64(0xFFFF)
+    """The bit of an address: by the last 16 bits of its /24, or of its /56 behind those."""
+    bits = lo >> U64(8) if v4 else hi >> U64(8)
+    return (bits & U64(0xFFFF)) + (U64(0) if v4 else U64(8 * NEAR_BYTES))
 
 
 @primitive
-def _mark_near(near, bit, wide):
-    """A prefix is there, or one so wide that it may be anywhere."""
-    if wide:
-        for i in range(len(near)):
-            near[i] = 0xFF
-    else:
-        at = I64(bit >> U64(3))
-        near[at] = I64(near[at]) | (1 << I64(bit & U64(7)))
+def _mark_near(near, hi, lo, length):
+    """A prefix is there: in one /24 or /56, or in as many as it is wide."""
+    v4 = _is_v4(hi, lo)
+    wider = (NEAR_LENGTH4 if v4 else NEAR_LENGTH6) - length
+    first = I64(_near(hi, lo, v4))
+    for bit in range(first, first + (1 << min(max(wider, 0), NEAR_BITS))):
+        near[bit >> 3] = I64(near[bit >> 3]) | (1 << (bit & 7))
 
 
 @primitive
 def _is_v4(hi, lo):
-    return hi == U64(0) and (lo >> U64(32)) == U64(0xFFFF)
+    return (hi | ((lo >> U64(32)) ^ U64(0xFFFF))) == U64(0)
 
 
 @primitive
 def is_near(circle, hi, lo):
     """May a prefix around this address be there?"""
-    v4 = _is_v4(hi, lo)
-    bit = _near(hi, lo, v4)
-    near = circle.near4 if v4 else circle.near6
-    return (I64(near[I64(bit >> U64(3))]) >> I64(bit & U64(7))) & 1 == 1
+    bit = _near(hi, lo, _is_v4(hi, lo))
+    return (I64(circle.near[I64(bit >> U64(3))]) >> I64(bit & U64(7))) & 1 == 1
 
 
 @primitive
@@ -233,9 +230,7 @@ def add_bindings(circle, first_fact, hi, lo, length, holder, event_ns, received_
         if prefix.newest == 0:
             prefix.hi, prefix.lo, prefix.bits = high, low, bits
             taken += 1
-            v4 = _is_v4(high, low)
-            wide = bits < WIDE4 if v4 else bits < WIDE6
-            _mark_near(circle.near4 if v4 else circle.near6, _near(high, low, v4), wide)
+            _mark_near(circle.near, high, low, bits)
         prefix.newest = _chain(facts, prefix.newest, fact)
         newest = facts[prefix.newest - 1]
         prefix.since_ns = max(newest.event_ns, newest.received_ns)
@@ -297,8 +292,7 @@ class Circle:
             key,
             np.zeros(0, np.int64),
             np.zeros(0, np.int64),
-            np.zeros(NEAR_BYTES, np.uint8),
-            np.zeros(NEAR_BYTES, np.uint8),
+            np.zeros(2 * NEAR_BYTES, np.uint8),
             records(PREFIX, capacity),
             records(FACT, capacity),
             records(STANDING, capacity),

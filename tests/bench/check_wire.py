@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import argparse
 import functools
+import json
 import os
 import statistics
 import subprocess
@@ -122,7 +123,8 @@ class Check:
 
     def two(self) -> Iterator[Point]:
         """Two processes on a core each, beside one process on one core, over the same packets: half
-        of the larger file's, so that all of them and both halves are in memory at once.
+        of the larger file's, so that all of them and both halves are in memory at once. Of each
+        what it says itself of its reading: a start takes as long however many there are.
         """
         packets = self.large // 2
         with tempfile.TemporaryDirectory(prefix="mirrorpoint-wire-") as folder:
@@ -140,24 +142,30 @@ class Check:
                 alone = _inspect_on([(path, cores[0])])
                 together = _inspect_on(list(zip(halves, cores, strict=False)))
                 times.append((alone, together))
-        alone = statistics.median(pair[0] for pair in times)
-        ratio = statistics.median(one / two for one, two in times)
-        reached = f"{ratio:.2f} times ({packets / alone / 1e6:.2f} M/s whole on one core)"
-        yield Point("two processes", f">= {TIMES_ALONE} times one", reached, ratio >= TIMES_ALONE)
+        reading, whole = (
+            statistics.median(one[which] / two[which] for one, two in times) for which in (0, 1)
+        )
+        rate = packets / statistics.median(one[0] for one, _ in times) / 1e6
+        reached = f"{reading:.2f} times ({rate:.2f} M/s on one core; with the starts {whole:.2f})"
+        good = reading >= TIMES_ALONE
+        yield Point("two processes", f">= {TIMES_ALONE} times one", reached, good)
 
 
-def _inspect_on(captures: list[tuple[Path, int]]) -> float:
-    """Seconds until `inspect` is done with each capture, in a process of its own on that core."""
+def _inspect_on(captures: list[tuple[Path, int]]) -> tuple[float, float]:
+    """Seconds until `inspect` is done with each capture, in a process of its own on that core: what
+    the slowest says of its reading, and of all by the clock.
+    """
     began = time.perf_counter()
     running = []
     for path, core in captures:
-        command = [*wire.command_line(), "inspect", str(path), "--format", "count"]
+        command = [*wire.command_line(), "inspect", str(path), "--format", "count", "--json"]
         pin = functools.partial(os.sched_setaffinity, 0, {core})
-        running.append(subprocess.Popen(command, stdout=subprocess.DEVNULL, preexec_fn=pin))
-    codes = [process.wait() for process in running]
+        running.append(subprocess.Popen(command, stdout=subprocess.PIPE, preexec_fn=pin))
+    printed = [process.communicate()[0] for process in running]
+    codes = [process.returncode for process in running]
     if any(codes):
         raise FellShort(f"inspect ended with {max(codes)}")
-    return time.perf_counter() - began
+    return max(json.loads(text)["seconds"] for text in printed), time.perf_counter() - began
 
 
 def _corpus() -> Path:

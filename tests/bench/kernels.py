@@ -77,7 +77,7 @@ KERNELS = (
     Kernel("pipeline.capture.pcap", "frame_pcap", lambda a, _: int(a[-1][1]), _each(16 + 24)),
     Kernel("pipeline.capture.pcapng", "frame_pcapng", lambda a, _: int(a[4][ROWS]), _each(32 + 28)),
     Kernel(C + "headers", "walk_headers", lambda a, _: len(a[1]), _each(22 + 60 + LINE)),
-    Kernel(C + "stage", "pass_gate", lambda a, _: len(a[13]), _each(LINE + 8 + 5 + 1)),
+    Kernel(C + "stage", "pass_gate", lambda a, _: len(a[11]), _each(LINE + 8 + 5 + 1)),
     Kernel(
         C + "stage", "track_packets", lambda a, r: int(r - a[21]),
         _each(LINE + 8 + 4 + 5 + 9 + SLOT.itemsize + HELLO_BYTES),

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from pipeline.classify import fragments_kernels
 from pipeline.classify.fragments import Fragments
-from pipeline.classify.gate_kernels import pass_gate
+from pipeline.classify.gate_kernels import own_prefixes, pass_gate
 from pipeline.classify.headers import walk
 from pipeline.classify.stage import Classify, Limits
 from pipeline.kernels.circle import Circle
@@ -30,7 +30,7 @@ from tests.naive.fragments import NaiveFragments
 from tests.naive.headers import Fragment, Header, walk_headers
 
 pytestmark = pytest.mark.filterwarnings("ignore:overflow encountered")  # without JIT
-NO_PREFIXES = np.zeros((0, 2), np.uint64), np.zeros(0, np.int64)
+NO_PREFIXES = own_prefixes(())
 WHO = {MEMBER: 0, "192.0.2.2": Skip.OUTSIDE, REFUSER: Skip.OUTSIDE}
 Timed = tuple[int, bytes]
 
@@ -49,7 +49,7 @@ class Rig:
         heads, _ = walk(batch)
         rows = len(batch)
         subscriber, basis = np.full(rows, -1, np.int32), np.zeros(rows, np.uint8)
-        gate = (int(ParseFor.CONSENTED), *NO_PREFIXES)
+        gate = (int(ParseFor.CONSENTED), NO_PREFIXES)
         if self.circle:
             near = np.zeros(len(batch), np.int64)
             pass_gate(*self.circle.arrays, *gate, heads, batch.time_ns, near, subscriber, basis)

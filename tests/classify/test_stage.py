@@ -260,7 +260,7 @@ def test_what_is_inside_a_tunnel_begins_anew():
     ]
 
 
-def test_the_host_is_that_of_its_header_else_of_its_target():
+def test_the_host_is_that_of_its_target_else_of_its_header():
     raws = talk(
         b"GET http://user@Absolute.example:8080/x HTTP/1.1\r\n\r\n",
         b"GET http://other.example/ HTTP/1.1\r\nHost: header.example.:80\r\n\r\n",
@@ -270,8 +270,12 @@ def test_the_host_is_that_of_its_header_else_of_its_target():
     )
     assert [(h, SessionFlag.UNRELIABLE in f) for _, h, f in named(raws)] == [
         ("absolute.example", False),
-        ("header.example", True),
+        ("other.example", True),
         ("2001:db8::1", False),
+    ]
+    proxied = talk(b"CONNECT 192.0.2.7:443 HTTP/1.1\r\nHost: header.example:443\r\n\r\n")
+    assert [(h, SessionFlag.UNRELIABLE in f) for _, h, f in named(proxied)] == [
+        ("header.example", True)
     ]
     rows = rows_of(fast(timed(raws), Limits())[2])
     assert rows[0].target == b"http://user@Absolute.example:8080/x"

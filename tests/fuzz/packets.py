@@ -174,7 +174,8 @@ def host_seeds() -> list[bytes]:
     ]  # fmt: skip
 
 
-TAGS = tuple(struct.pack(">H", kind) for kind in (0x8100, 0x88A8, 0x8847, 0x8864, 0x6558, 0x22EB))
+KINDS = (0x8100, 0x88A8, 0x893F, 0x8847, 0x8864, 0x6558, 0x22EB, 0x894F)
+TAGS = tuple(struct.pack(">H", kind) for kind in KINDS)
 HTTP_WORDS = (
     b"GET ", b" HTTP/1.1\r\n", b"\r\n\r\n", b"Host: ", b"Content-Length: ", b"Transfer-Encoding: chunked",
     b"Accept: text/html", b"Referer: ", b"Sec-Fetch-Dest: ", b"X-Moz: prefetch", b"http://", b"CONNECT ", b"\n ",

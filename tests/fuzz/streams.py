@@ -75,6 +75,9 @@ def step(said: bytes, place: int = 0x100, *, kind: int = 0, how: int = 0, wait: 
     return out
 
 
+PROXY_LINE, PROXY_SIGNED = b"PROXY TCP4 1 2 3 4\r\n", bytes.fromhex("0d0a0d0a000d0a515549540a")
+
+
 def stage_seeds() -> list[bytes]:
     """Hellos and heads, whole, halved, swapped, overlapping, behind a gap, in several flows."""
     secure, plain = frames.client_hello("shop.example"), frames.get("news.example")
@@ -92,6 +95,8 @@ def stage_seeds() -> list[bytes]:
         b"\6" + b"".join(step(plain[:20], how=flow << 4) for flow in range(4)) * 2,
         b"\1" + step(datagram, kind=6) + step(frames.tcp(plain), kind=7) + step(b"220 hi", kind=5),
         b"\0" + step(b"HTTP/1.1 200 OK\r\n", kind=5) + step(frames.server_hello()) + step(plain),
+        b"\2" + began + step(PROXY_LINE + secure[:9]) + step(secure[9:], 0x100 + len(PROXY_LINE) + 9),
+        b"\1" + step(PROXY_SIGNED + b"\x21\x11\0\2ab" + plain),
     ]  # fmt: skip
 
 
@@ -195,7 +200,10 @@ def google_seeds() -> list[bytes]:
     return [*found, bytes([len(CLEAR)]) + quic.google(b"Q043", quic.stream(messages[0]))]
 
 
-STREAM_WORDS = (b"\x16\3\1", b"GET / HTTP/1.1\r\n", b"Host: a.example\r\n\r\n", b"\x14\3\3\0\1\1")
+STREAM_WORDS = (
+    b"\x16\3\1", b"GET / HTTP/1.1\r\n", b"Host: a.example\r\n\r\n", b"\x14\3\3\0\1\1", PROXY_LINE,
+    PROXY_SIGNED, b"Content-Length: 3, 3\r\n",
+)  # fmt: skip
 STREAMS = (
     Target("stage", check_stage, stage_seeds, 1200, STREAM_WORDS, 400),
     Target(

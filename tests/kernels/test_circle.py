@@ -36,12 +36,10 @@ BASIS = st.lists(st.tuples(st.integers(0, 3), st.integers(1, 4), TIMES, TIMES), 
 
 @kernel
 def holders(
-    key, lengths4, lengths6, near4, near6, prefixes, facts, standings, basis_facts,
+    key, lengths4, lengths6, near, prefixes, facts, standings, basis_facts,
     hi, lo, t, known, out,
 ):  # fmt: skip
-    circle = CircleArrays(
-        key, lengths4, lengths6, near4, near6, prefixes, facts, standings, basis_facts
-    )
+    circle = CircleArrays(key, lengths4, lengths6, near, prefixes, facts, standings, basis_facts)
     for i in range(len(hi)):
         out[i] = holder_at(circle, hi[i], lo[i], t[i], known[i])
 
@@ -132,3 +130,24 @@ def test_what_was_not_known_yet_does_not_count(known_ns, holder):
     address = (0, 0xFFFF_C000_0201)
     circle.bind(binding_batch([((*address, 128), 1, 0, 0), ((*address, 128), 2, 3, 5)]))
     assert ask(circle, [(address, 4, known_ns)]) == [holder]
+
+
+@pytest.mark.parametrize("length", [96, 97, 100, 103, 104, 105, 111, 112, 119, 120, 121, 127, 128])
+def test_a_prefix_of_any_width_holds_its_first_address_and_its_last(length):
+    holds_both_ends(0xFFFF_CB00_71FF, length)
+
+
+@pytest.mark.parametrize("length", [0, 1, 16, 39, 40, 41, 47, 48, 55, 56, 57, 63, 64, 65, 128])
+def test_a_prefix_of_ipv6_does_too(length):
+    holds_both_ends((V6 + 0xABCD) << 64 | 0x1234_5678_9ABC_DEF0, length)
+
+
+def holds_both_ends(address: int, length: int) -> None:
+    size = 1 << 128 - length
+    first = address // size * size
+    circle = Circle(KEY)
+    circle.bind(binding_batch([((first >> 64, first % (1 << 64), length), 7, 0, 0)]))
+    places = [first, address, first + size // 2, first + size - 1]
+    outside = [p for p in (first - 1, first + size) if 0 <= p < 1 << 128]
+    asked = [((p >> 64, p % (1 << 64)), 1, 1) for p in (*places, *outside)]
+    assert ask(circle, asked) == [7] * len(places) + [-1] * len(outside)
