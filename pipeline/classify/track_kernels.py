@@ -234,7 +234,10 @@ def _know_client(flow, from_server, side):
 
 @primitive
 def _hash_row(track, head, directed, fingerprint, side, i):
-    """Fingerprint and direction of a row, if it is to be looked at; its slot is asked for."""
+    """Fingerprint and direction of a row, if it is to be looked at; its slot is asked for. Of
+    others the fingerprint is 0.
+    """
+    fingerprint[i] = U64(0)
     if head.fault == 0 and head.skip == 0:
         slots, limits, transport = track.slots, track.desk.limits, head.transport
         key0, key1 = limits.key0, limits.key1
@@ -298,7 +301,8 @@ def track_packets(
     The first arguments are those of Track (handed over one by one: a tuple costs a third of a
     millisecond a call). `heads` are HEADERs, their payloads in `data` or, of packets put together
     from fragments, in `joined`; `subscriber` (int32) and `basis` (uint8) the gate's; `fingerprint`
-    (uint64) and `side` (bool) scratch. With `directed` a flow is one direction.
+    (uint64, 0 of a row with a fault or skip) and `side` (bool) are written. With `directed` a flow
+    is one direction.
 
     Touches 214 bytes a packet: 7 % of the memory's bandwidth.
     """
@@ -307,11 +311,14 @@ def track_packets(
         answers, told,
     )  # fmt: skip
     tallied, counts, now = track.desk.tallied, track.desk.counts, track.desk.now
+    wire_bytes = I64(0)
     idle_ns, capacity = track.desk.limits.idle_ns, track.desk.limits.flows
     for i in range(start, min(start + AHEAD, len(time_ns))):
         _hash_row(track, heads[i], directed, fingerprint, side, i)
     room = _has_room(track)
-    for i in range(start, len(time_ns)):
+    for i in range(len(time_ns)):  # from 0: then no index can be negative, and none is checked
+        if i < start:
+            continue
         if i + AHEAD < len(time_ns):
             _hash_row(track, heads[i + AHEAD], directed, fingerprint, side, i + AHEAD)
         if time_ns[i] > counts.watermark_ns:
@@ -320,9 +327,10 @@ def track_packets(
             _give_up_due(track, counts.watermark_ns)
             room = _has_room(track)
         if not room:
+            tallied[SUMS, SUM_BYTES] += wire_bytes
             return i
         tallied[SUMS, SUM_PACKETS] += 1
-        tallied[SUMS, SUM_BYTES] += I64(wire_length[i])
+        wire_bytes += I64(wire_length[i])
         head = heads[i]
         if head.fault != 0:
             tallied[ROW_FAULTS, head.fault] += 1
@@ -339,7 +347,7 @@ def track_packets(
         if slots[at].fingerprint == U64(0):
             if counts.flows * 2 >= len(slots) and counts.flows < capacity:
                 tallied[SUMS, SUM_PACKETS] -= 1
-                tallied[SUMS, SUM_BYTES] -= I64(wire_length[i])
+                tallied[SUMS, SUM_BYTES] += wire_bytes - I64(wire_length[i])
                 return i
             at = _new_flow(track, fingerprint[i], transport, subscriber[i], time_ns[i])
         elif is_idle(counts, slots[at], idle_ns) or slots[at].subscriber != subscriber[i]:
@@ -366,6 +374,7 @@ def track_packets(
             now.time_ns, now.number, now.basis = time_ns[i], first_number + i, I64(basis[i])
             _take_payload(track, flow, head, data, joined, side[i])
             room = _has_room(track)
+    tallied[SUMS, SUM_BYTES] += wire_bytes
     return len(time_ns)
 
 

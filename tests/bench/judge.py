@@ -38,7 +38,7 @@ def fast(
     rate = figure.rate if rate is None else rate
     busy = ", the machine was busy" if figure.disturbed else ""
     reached = f"{rate / 1e6:.2f} M/s{beside}{busy}"
-    return Point(what, f">= {asked / 1e6:.0f} M/s", reached, rate >= asked)
+    return Point(what, f">= {asked / 1e6:g} M/s", reached, rate >= asked)
 
 
 def points_of(name: str, work: Callable[[], Iterator[Point]]) -> Iterator[Point]:

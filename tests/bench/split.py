@@ -5,6 +5,7 @@ A flow is whole in one of the halves, so together they hold the sessions of the 
 
 from __future__ import annotations
 
+import os
 from contextlib import ExitStack
 from pathlib import Path
 
@@ -36,4 +37,7 @@ def split(path: Path, folder: Path) -> tuple[Path, Path]:
                 columns = packets.data, packets.offset, packets.captured_length
                 used = copy_half(*columns, RECORD_HEADER_BYTES, heads, number, out)
                 file.write(out[:used].data)
+        for file in files:  # on the disk, so that nobody writes them there while they are read
+            file.flush()
+            os.fsync(file.fileno())
     return halves
