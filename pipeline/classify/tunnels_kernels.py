@@ -213,8 +213,10 @@ def _open_tunnel(data, at, stop, whole, port):
         return _open_teredo(data, at, stop, whole)
     if port == MPLS_IN_UDP:
         return AT_MPLS if _are_labels(data, at, stop) else -1, at, 0, whole
-    if port == GRE_IN_UDP:
+    if port == GRE_IN_UDP and be16(data, at) & 7 == 0:
         verdict, layer, inner, kind, end = _open_gre(data, at, stop, whole)
+        if verdict == PACKET_TRUNCATED:  # which a frame at the end is too
+            return AT_ETHERNET, stop, 0, whole
         return layer if verdict == GOOD else -1, inner, kind, end
     if port == TZSP and first == 1 and data[at + 1] <= 1 and be16(data, at + 2) == 1:
         return _open_tzsp(data, at + 4, stop, whole)

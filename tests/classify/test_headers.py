@@ -267,6 +267,16 @@ def test_what_is_no_tunnel_is_a_plain_datagram():
             assert (row.transport, row.target_port, row.payload) == ("udp", port, payload)
 
 
+def test_gre_that_a_datagram_was_cut_in_is_cut_and_no_plain_datagram():
+    frame = tagged(WRAPPINGS["gre in udp"][2](frames.tcp(b"x")[14:]))
+    for version, there, found in ((0, 10, True), (0, 11, True), (1, 10, False)):
+        raw = bytearray(frame)
+        raw[42:44] = bytes([0x37, version])
+        (row,) = walked([bytes(raw[: 42 + there])], [len(raw)])
+        assert (row == Fault.PACKET_TRUNCATED) is found
+        assert walk_headers(bytes(raw[: 42 + there]), len(raw), 1) == row
+
+
 def test_a_tunnel_is_known_by_the_port_of_either_side():
     packet = frames.tcp(b"x")[14:]
     frame = bytearray(tagged(WRAPPINGS["gtp"][2](packet)))

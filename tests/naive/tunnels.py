@@ -121,7 +121,7 @@ def mpls_in_udp(walk: Walk, payload: Bytes) -> Inside | None:
 
 def gre_in_udp(walk: Walk, payload: Bytes) -> Inside | None:
     """RFC 8086."""
-    return lambda: gre(walk, payload)
+    return (lambda: gre(walk, payload)) if payload.raw[1] & 7 == 0 else None
 
 
 def geneve(walk: Walk, payload: Bytes) -> Inside | None:
