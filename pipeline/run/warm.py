@@ -107,15 +107,15 @@ def _grow_tables() -> None:
 def _join_fragments() -> None:
     """Call the kernels that only captures with fragments of IP packets need, with no packets."""
     from pipeline.classify.fragments import Fragments
+    from pipeline.classify.gate_kernels import own_prefixes
     from pipeline.classify.layers_kernels import HEADER
     from pipeline.model.batches import PacketBatch
 
-    key, nobody = np.zeros(2, np.uint64), np.zeros(0, np.int64)
+    key = np.zeros(2, np.uint64)
     subscriber, basis = np.zeros(0, np.int32), np.zeros(0, np.uint8)
     packets = PacketBatch.empty(source="", source_id=0, first_packet=1, data=np.zeros(0, np.uint8))
-    fragments, prefixes = Fragments(1, 1, 1, key), np.zeros((0, 2), np.uint64)
-    heads = records(HEADER, 0)
-    fragments.join(packets, heads, 0, None, 0, prefixes, nobody, subscriber, basis)
+    fragments, heads = Fragments(1, 1, 1, key), records(HEADER, 0)
+    fragments.join(packets, heads, 0, None, 0, own_prefixes(()), subscriber, basis)
     fragments.advance(0)
     fragments.forget(basis)
 
