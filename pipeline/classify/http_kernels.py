@@ -16,7 +16,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from pipeline.classify.names_kernels import HOST_NONE, clean_host
+from pipeline.classify.names_kernels import HOST_INVALID, HOST_NONE, clean_host
 from pipeline.classify.tls_kernels import BAD, NEVER, NOT_YET, WHOLE
 from pipeline.kernels.bytes import holds_letters, is_digit, lower, same_letters, same_text
 from pipeline.kernels.compile import primitive, routine
@@ -252,7 +252,7 @@ def _read_field(data, at, stop, head):
 def choose_host(data, head):
     """The host of the head just read: the authority of an absolute target, which no Host changes
     (RFC 9112, 3.2.2), or else its Host. What CONNECT asks for is often an address whose name only
-    its Host tells, so there it is the other way round.
+    its Host tells, so there it is the other way round, as where the authority is no host.
 
     What `clean_host` says of it, where it starts and stops, and whether the head names two.
     """
@@ -261,7 +261,8 @@ def choose_host(data, head):
     differ = head.disagrees == 1
     if named != HOST_NONE and asked != HOST_NONE:
         differ = differ or not same_text(data, named_start, named_stop, asked_start, asked_stop)
-    if asked == HOST_NONE or (head.method == IS_CONNECT and named != HOST_NONE):
+    other_way = head.method == IS_CONNECT or asked == HOST_INVALID
+    if asked == HOST_NONE or (other_way and named != HOST_NONE):
         return named, named_start, named_stop, differ
     return asked, asked_start, asked_stop, differ
 

@@ -26,8 +26,9 @@ TZSP as their makers' and Wireshark's sources have them):
     in UDP      GRE in 4754, MPLS in 6635
     TZSP        UDP 37008: 0 version 1, 1 kind, 2 protocol 1 (Ethernet), then tags up to one of 1
 
-A tunnel over UDP is known by a port of either side and by its header. What is behind it must hold
-too, or the datagram is a plain one: see `descent_kernels`. Where L2TPv3 leaves the place of its
+A tunnel over UDP is known by a port of either side and by its header; one whose header says little
+(LISP, Teredo, MPLS) also by the lengths of the IP header behind it. What is behind must hold too,
+or the datagram is a plain one: see `descent_kernels`. Where L2TPv3 leaves the place of its
 payload open, it is where an IP header fits to the byte what is left (or Ethernet's least length).
 """
 
@@ -50,6 +51,8 @@ from pipeline.classify.layers_kernels import (
     PACKET_TRUNCATED,
     SKIPPED,
     carried_by,
+    could_be_ip,
+    is_known,
     is_tag,
 )
 from pipeline.kernels.bytes import be16, be32
@@ -212,7 +215,7 @@ def _open_tunnel(data, at, stop, whole, port):
     if port == TEREDO:
         return _open_teredo(data, at, stop, whole)
     if port == MPLS_IN_UDP:
-        return AT_MPLS if _are_labels(data, at, stop) else -1, at, 0, whole
+        return AT_MPLS if _are_labels(data, at, stop, whole) else -1, at, 0, whole
     if port == GRE_IN_UDP and be16(data, at) & 7 == 0:
         verdict, layer, inner, kind, end = _open_gre(data, at, stop, whole)
         if verdict == PACKET_TRUNCATED:  # which a frame at the end is too
@@ -274,23 +277,26 @@ def _open_l2tp(data, at, stop, whole):
 
 
 @routine
-def _are_labels(data, at, stop):
-    """Does a stack of labels stand here, and behind it IP or a control word?"""
+def _are_labels(data, at, stop, whole):
+    """Does a stack of labels stand here, and behind it IP or a control word and a frame?"""
     for _ in range(LABELS_MAX):
         at += 4
         if at + 1 > stop:
             return False
         if data[at - 2] & 1:
             version = I64(data[at]) >> 4
-            return version == 4 or version == 6 or version == 0
+            if version == 0:
+                return at + 18 <= stop and is_known(be16(data, at + 16))
+            return (version == 4 or version == 6) and could_be_ip(data, at, stop, whole)
     return False
 
 
 @routine
 def _open_ip_behind(data, at, stop, whole):
-    """An IP header, by its first half byte."""
+    """An IP header, by its first half byte and its lengths."""
     version = I64(data[at]) >> 4 if at + 1 <= stop else I64(0)
-    return AT_IP if version == 4 or version == 6 else -1, at, version, whole
+    holds = (version == 4 or version == 6) and could_be_ip(data, at, stop, whole)
+    return AT_IP if holds else -1, at, version, whole
 
 
 @routine
@@ -300,7 +306,7 @@ def _open_teredo(data, at, stop, whole):
         at += 13 + I64(data[at + 2]) + I64(data[at + 3])
     if at + 2 <= stop and be16(data, at) == 0:
         at += 8
-    holds = at + 1 <= stop and I64(data[at]) >> 4 == 6
+    holds = at + 1 <= stop and I64(data[at]) >> 4 == 6 and could_be_ip(data, at, stop, whole)
     return AT_IP if holds else -1, at, 6, whole
 
 

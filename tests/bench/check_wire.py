@@ -127,7 +127,7 @@ class Check:
         """Two processes on a core each, beside one process on one core, over the same packets: half
         of the larger file's, so that all of them and both halves are in memory at once. Of each
         what it says itself of its reading: a start takes as long however many there are. Beside it
-        what the cores are worth meanwhile: a machine whose two cores are less is asked for less.
+        what the cores are worth meanwhile: where that is less than two, the figure tells little.
         """
         packets = self.large // 2
         with tempfile.TemporaryDirectory(prefix="mirrorpoint-wire-") as folder:
@@ -150,10 +150,12 @@ class Check:
             statistics.median(one[which] / two[which] for one, two in times) for which in (0, 1)
         )
         rate = packets / statistics.median(one[0] for one, _ in times) / 1e6
-        least = TIMES_ALONE * min(statistics.median(worths) / 2, 1.0)
-        reached = f"{reading:.2f} times ({rate:.2f} M/s on one core; with the starts {whole:.2f})"
-        asked = f">= {least:.2f} times one, of {statistics.median(worths):.2f} that the cores are"
-        yield Point("two processes", asked, reached, reading >= least)
+        reached = (
+            f"{reading:.2f} times ({rate:.2f} M/s on one core; with the starts {whole:.2f}; two "
+            f"loops that share nothing {statistics.median(worths):.2f})"
+        )
+        good = reading >= TIMES_ALONE
+        yield Point("two processes", f">= {TIMES_ALONE} times one", reached, good)
 
 
 def _inspect_on(captures: list[tuple[Path, int]]) -> tuple[float, float]:

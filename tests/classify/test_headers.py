@@ -16,7 +16,7 @@ from pipeline.classify.fragments_kernels import JOINED
 from pipeline.classify.headers import walk
 from pipeline.model.faults import Fault, Skip
 from tests.classify import frames
-from tests.classify.wrappings import FRAME, LINKS, WRAPPINGS, piece, tagged
+from tests.classify.wrappings import FRAME, LINKS, WRAPPINGS, piece, tagged, udp
 from tests.naive.headers import Fragment, Header, walk_headers
 
 LINK_TYPES = (*LINKS, 228, 229, 105, 147)
@@ -265,6 +265,17 @@ def test_what_is_no_tunnel_is_a_plain_datagram():
             (row,) = walked([frame])
             assert isinstance(row, Header), (port, payload, row)
             assert (row.transport, row.target_port, row.payload) == ("udp", port, payload)
+
+
+@pytest.mark.parametrize(("port", "before"), [(4341, bytes(8)), (3544, b""), (6635, b"\0\0\x11\0")])
+@pytest.mark.parametrize("first", [0x45, 0x60])
+def test_behind_a_header_that_says_little_the_lengths_of_ip_have_to_agree(port, before, first):
+    """A QUIC datagram may have any bytes there, and its hello would be lost."""
+    for fill in (b"\x11", b"\xff", b"\x05"):
+        said = before + bytes([first]) + fill * 60
+        (row,) = walked([tagged(udp(port, said))])
+        assert isinstance(row, Header), row
+        assert (row.target_port, row.payload) == (port, said)
 
 
 def test_gre_that_a_datagram_was_cut_in_is_cut_and_no_plain_datagram():

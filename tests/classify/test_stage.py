@@ -264,6 +264,7 @@ def test_the_host_is_that_of_its_target_else_of_its_header():
     raws = talk(
         b"GET http://user@Absolute.example:8080/x HTTP/1.1\r\n\r\n",
         b"GET http://other.example/ HTTP/1.1\r\nHost: header.example.:80\r\n\r\n",
+        b"GET http://a_b!.example/ HTTP/1.1\r\nHost: well.example\r\n\r\n",
         b"GET / HTTP/1.1\r\nHost: [2001:db8::1]:8080\r\n\r\n",
         b"GET / HTTP/1.1\r\n\r\n",
         server_port=12345,
@@ -271,6 +272,7 @@ def test_the_host_is_that_of_its_target_else_of_its_header():
     assert [(h, SessionFlag.UNRELIABLE in f) for _, h, f in named(raws)] == [
         ("absolute.example", False),
         ("other.example", True),
+        ("well.example", True),
         ("2001:db8::1", False),
     ]
     proxied = talk(b"CONNECT 192.0.2.7:443 HTTP/1.1\r\nHost: header.example:443\r\n\r\n")

@@ -6,7 +6,7 @@ import struct
 from collections.abc import Callable
 
 from pipeline.model.faults import Fault, Skip
-from tests.naive.headers import TAGS, Bytes, Found, Rejected, Walk
+from tests.naive.headers import TAGS, Bytes, Found, Rejected, Walk, could_be_ip, is_frame
 
 Inside = Callable[[], Found]
 CARRIED = {1: 0x0800, 2: 0x86DD, 3: 0x6558, 4: 0x894F, 5: 0x8847}  # by NSH and VXLAN-GPE
@@ -97,8 +97,9 @@ def vxlan_gpe(walk: Walk, payload: Bytes) -> Inside | None:
 
 def lisp(walk: Walk, payload: Bytes) -> Inside | None:
     """RFC 9300, 5.3."""
-    version = payload.raw[8] >> 4
-    return (lambda: walk.network(payload.after(8), version)) if version in (4, 6) else None
+    inner, version = payload.after(8), payload.raw[8] >> 4
+    holds = version in (4, 6) and could_be_ip(inner)
+    return (lambda: walk.network(inner, version)) if holds else None
 
 
 def teredo(walk: Walk, payload: Bytes) -> Inside | None:
@@ -108,14 +109,19 @@ def teredo(walk: Walk, payload: Bytes) -> Inside | None:
         inner = inner.after(4 + inner.raw[2] + inner.raw[3] + 9)
     if inner.raw[:2] == b"\0\0":
         inner = inner.after(8)
-    return (lambda: walk.network(inner, 6)) if inner.raw[0] >> 4 == 6 else None
+    holds = inner.raw[0] >> 4 == 6 and could_be_ip(inner)
+    return (lambda: walk.network(inner, 6)) if holds else None
 
 
 def mpls_in_udp(walk: Walk, payload: Bytes) -> Inside | None:
     """RFC 7510, of what tells what it is."""
     for at in range(0, 64, 4):
         if payload.raw[at + 2] & 1:
-            return (lambda: walk.mpls(payload)) if payload.raw[at + 4] >> 4 in (0, 4, 6) else None
+            inner = payload.after(at + 4)
+            kind = inner.raw[0] >> 4
+            holds = kind in (4, 6) and could_be_ip(inner)
+            holds |= kind == 0 and len(inner.raw) >= 18 and is_frame(inner.raw[4:])
+            return (lambda: walk.mpls(payload)) if holds else None
     return None
 
 

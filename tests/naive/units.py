@@ -110,8 +110,10 @@ class NaiveUnits:
             return WHOLE, 0
         if isinstance(head, str):
             return head, 0
-        ways = (head.authority, head.host) if head.method != 7 else (head.host, head.authority)
-        (kind, host), (other, other_host) = map(http.clean_host, ways)
+        kind, host = http.clean_host(head.authority)
+        other, other_host = http.clean_host(head.host)
+        if other != "none" and (head.method == 7 or kind == "invalid"):
+            (kind, host), (other, other_host) = (other, other_host), (kind, host)
         flags = SessionFlag.DOCUMENT if head.document else 0
         if head.hosts_differ or (kind != "none" and other != "none" and host != other_host):
             flags |= SessionFlag.UNRELIABLE
