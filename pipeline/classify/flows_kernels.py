@@ -78,7 +78,7 @@ def clear_flow(names, counts, flow):
     flow.next_sequence = flow.first_sequence = 0
     flow.held = flow.more_names = 0
     flow.subscriber = -1
-    flow.state = flow.bits = flow.tries = flow.names = flow.transport = 0
+    flow.state = flow.bits = flow.tries = flow.names = flow.transport = flow.mark = 0
 
 
 @routine

@@ -13,6 +13,7 @@ from __future__ import annotations
 import numpy as np
 
 from pipeline.classify import tls_kernels as tls
+from pipeline.classify.beginnings_kernels import UNIT_BYTES_MIN, is_from_server, starts_unit
 from pipeline.classify.held_kernels import (
     NO_ROOM,
     NOTHING_NEW,
@@ -28,11 +29,19 @@ from pipeline.classify.held_kernels import (
 )
 from pipeline.classify.http_kernels import starts_head
 from pipeline.classify.layers_kernels import UDP
-from pipeline.classify.proxy_kernels import is_signed
+from pipeline.classify.repeats_kernels import (
+    SAME,
+    compare_piece,
+    head_mark,
+    hello_bytes,
+    remember_tail,
+)
 from pipeline.classify.state_kernels import (
     AT_CHUNK,
     AT_FRAME,
+    AT_HEAD,
     AT_TRAILER,
+    DISPUTED,
     DONE,
     EVENTS,
     HAS_SEQUENCE,
@@ -42,6 +51,7 @@ from pipeline.classify.state_kernels import (
     LOST_ROOM,
     NEW,
     OTHER,
+    REPEATED,
     ROW_SKIPS,
     SUM_NAMED,
     SUMS,
@@ -72,9 +82,7 @@ SEGMENTS_EXHAUSTED, PAYLOAD_CUT = int(Fault.SEGMENTS_EXHAUSTED), int(Fault.PAYLO
 OVERLAP_DISAGREES, STREAM_GAP = int(Fault.OVERLAP_DISAGREES), int(Fault.STREAM_GAP)
 HELD, FLOW_DONE, OTHER_PROTOCOL = int(Skip.HELD), int(Skip.FLOW_DONE), int(Skip.OTHER_PROTOCOL)
 CHANGE_CIPHER_SPEC, CHANGE_CIPHER_SPEC_BYTES = 20, 6
-UNIT_BYTES_MIN = 6  # fewer do not tell a hello or a head from anything else
 SEQUENCE_MASK = 0xFFFFFFFF
-LINE_FEED, HTTP_1 = 10, np.frombuffer(b" HTTP/1.", np.uint8)
 
 
 @routine
@@ -91,58 +99,6 @@ def release(track, flow):
         track.desk.tallied[SUMS, SUM_NAMED] += rows
     else:
         track.desk.tallied[ROW_SKIPS, HELD] += rows
-
-
-@routine
-def _starts_unit(data, start, stop):
-    """Does a segment begin like a hello or a head, with enough bytes to tell?"""
-    if stop - start < UNIT_BYTES_MIN:
-        return False
-    if data[start] == tls.HANDSHAKE:
-        return tls.starts_hello(data, start, stop)
-    if is_signed(data, start, stop):
-        return True
-    if not 65 <= data[start] <= 90 or not starts_head(data, start, stop):
-        return False
-    for at in range(start, stop):
-        if data[at] == 32:
-            return True
-    return False
-
-
-@routine
-def asks(data, start, stop):
-    """Is it a hello, or has it a whole request line of HTTP/1: what no server says?"""
-    if not _starts_unit(data, start, stop):
-        return False
-    if data[start] == tls.HANDSHAKE:
-        return True
-    word = False
-    for at in range(start, stop):
-        if data[at] == LINE_FEED:
-            return word
-        if at + len(HTTP_1) <= stop and data[at] == HTTP_1[0]:
-            same = True
-            for k in range(len(HTTP_1)):
-                same = same and data[at + k] == HTTP_1[k]
-            word = word or same
-    return False
-
-
-@routine
-def _is_from_server(data, start, stop):
-    """Does a segment begin like a server's hello or an HTTP response?"""
-    if stop - start > 5 and data[start] == tls.HANDSHAKE and data[start + 1] == 3:
-        return data[start + 5] == tls.SERVER_HELLO
-    return (
-        stop - start >= 9
-        and data[start] == 72
-        and data[start + 1] == 84
-        and data[start + 2] == 84
-        and data[start + 3] == 80
-        and data[start + 4] == 47
-        and data[start + 8] == 32
-    )
 
 
 @routine
@@ -166,6 +122,11 @@ def take_segment(track, flow, data, place, captured, length, sequence):
         elif flow.state == OTHER or I64(flow.bits) & HAS_SEQUENCE == 0:
             if not _begin_anywhere(track, flow, data, place, place + captured, sequence):
                 return
+        elif _is_disputed(track, flow, data, place, place + captured, sequence):
+            release(track, flow)
+            flow.state = NEW
+            flow.next_sequence = sequence
+            flow.bits = I64(flow.bits) | DISPUTED
         ahead = sequence_difference(sequence, I64(flow.next_sequence))
         if ahead + length <= 0:
             now.skip = PASSED
@@ -189,12 +150,12 @@ def _begin_anywhere(track, flow, data, start, stop, sequence):
     """In a flow without a known place: does this segment begin a unit? Else it counts as a try."""
     if flow.state == NEW:  # the first that is seen of it
         begin_other(flow, True)
-    if flow.state == OTHER and _starts_unit(data, start, stop):
+    if flow.state == OTHER and starts_unit(data, start, stop):
         flow.state = NEW
         flow.next_sequence = sequence
         flow.bits = I64(flow.bits) | HAS_SEQUENCE
         return True
-    from_server = _is_from_server(data, start, stop)
+    from_server = is_from_server(data, start, stop)
     track.desk.now.skip = NOT_A_CLIENT if from_server else OTHER_PROTOCOL
     lose_try(flow)
     return False
@@ -208,13 +169,25 @@ def lose_try(flow):
         flow.state = DONE
 
 
+@primitive
+def _is_disputed(track, flow, data, start, stop, sequence):
+    """Does another head begin in the place of the last one that was read?"""
+    if sequence != I64(flow.first_sequence) or flow.mark == 0:
+        return False
+    if flow.state != AT_HEAD and flow.state != AT_CHUNK and flow.state != AT_TRAILER:
+        return False
+    mark = head_mark(track.desk.limits, data, start, stop)
+    return mark != 0 and mark != I64(flow.mark) and starts_head(data, start, stop)
+
+
 @routine
 def _take_repeat(track, flow, data, start, stop, sequence):
-    """After a hello: another one (after a retry request), the same again, or nothing more to see.
-
-    How many bytes come before the hello that begins here, or -1. The same hello is only read again
-    when it is whole in its segment: half of it would wait for the half that came before.
+    """After a hello: another one (after a retry request, or in its place), the same again, or
+    nothing more to see. How many bytes come before what is to be read, or -1.
     """
+    offset = sequence_difference(sequence, I64(flow.first_sequence))
+    if 0 <= offset < hello_bytes(flow):
+        return _take_its_place(track, flow, data, start, stop, offset)
     before = I64(0)
     if (
         stop - start > CHANGE_CIPHER_SPEC_BYTES
@@ -226,13 +199,6 @@ def _take_repeat(track, flow, data, start, stop, sequence):
         track.desk.now.skip = FLOW_DONE
         lose_try(flow)
         return I64(-1)
-    if sequence == I64(flow.first_sequence):
-        outcome = tls.gather_hello(
-            data, start + before, stop, track.memory, track.desk.limits.unit_bytes, track.desk.hello
-        )
-        if outcome != tls.WHOLE:
-            track.desk.now.skip = PASSED
-            return I64(-1)
     flow.state = NEW
     flow.bits = I64(flow.bits) | HAS_SEQUENCE
     flow.next_sequence = (sequence + before) & SEQUENCE_MASK
@@ -240,11 +206,52 @@ def _take_repeat(track, flow, data, start, stop, sequence):
 
 
 @routine
+def _take_its_place(track, flow, data, start, stop, offset):
+    """A segment in the place of the hello that was read: 0 if it is to be read, else -1.
+
+    One that is whole is read once more. Another piece is held, unless it says what was read: what
+    else belongs to it may come later, and it may have been read to mislead.
+    """
+    limits, hello = track.desk.limits, track.desk.hello
+    remembered = flow.next_sequence
+    again = start == stop or compare_piece(flow, limits, data, start, stop, offset) == SAME
+    whole = offset == 0 and (
+        tls.gather_hello(data, start, stop, track.memory, limits.unit_bytes, hello) == tls.WHOLE
+    )
+    if again and not whole:
+        track.desk.now.skip = PASSED
+        return I64(-1)
+    flow.next_sequence = flow.first_sequence
+    if not whole:
+        if not begin_holding(track, flow):
+            flow.next_sequence = remembered
+            return I64(-1)
+        track.holdings[I64(flow.held) - 1].remembered = remembered
+        flow.bits = I64(flow.bits) | REPEATED
+    flow.state = NEW
+    flow.bits = I64(flow.bits) | HAS_SEQUENCE
+    return I64(0)
+
+
+@routine
+def _go_back(track, flow):
+    """What stood in the place of a hello came to nothing: all is as it was after that."""
+    remembered = track.holdings[I64(flow.held) - 1].remembered
+    release(track, flow)
+    flow.state = HELLO_SEEN
+    flow.next_sequence = remembered
+    flow.bits = I64(flow.bits) & ~REPEATED
+
+
+@routine
 def _after_never(track, flow):
     """What was to be a unit is none: forget the place, and whatever is held."""
-    release(track, flow)
     if track.desk.now.skip == 0:
         track.desk.now.skip = OTHER_PROTOCOL
+    if I64(flow.bits) & REPEATED:
+        _go_back(track, flow)
+        return
+    release(track, flow)
     begin_other(flow, False)
     lose_try(flow)
 
@@ -261,6 +268,9 @@ def _is_hello(flow, first_byte):
 def _too_long(track, flow, first_byte):
     """A unit that does not fit the window is given up."""
     note_fault(track, HELLO_TOO_LONG if _is_hello(flow, first_byte) else HEAD_TOO_LONG)
+    if I64(flow.bits) & REPEATED:
+        _go_back(track, flow)
+        return
     lose_name(track, flow, LOST_ROOM)
     release(track, flow)
     begin_other(flow, True)
@@ -412,7 +422,13 @@ def _take_held_unit(track, flow, h, start, stop):
     now.time_ns, now.number = own_ns, own_number
     if now.named > named:
         holding.named = 1
-    return outcome, after - window
+    after -= window
+    if flow.state == HELLO_SEEN:
+        for k in range(first, first + I64(holding.pieces)):
+            tail = track.pieces[k].start
+            if start < tail < after <= track.pieces[k].stop:
+                remember_tail(flow, limits, track.memory, window + tail, window + after)
+    return outcome, after
 
 
 @routine
@@ -438,6 +454,8 @@ def _drain(track, flow, h):
                 _too_long(track, flow, track.memory[window + start])
                 return
             break
+        if flow.state != NEW:
+            flow.bits = I64(flow.bits) & ~REPEATED
         if flow.state == HELLO_SEEN or flow.state == DONE:
             release(track, flow)
             return
@@ -455,6 +473,9 @@ def _drain(track, flow, h):
 @routine
 def _salvage(track, flow, h):
     """The gap will not close: take the units that begin runs behind it, and release the holding."""
+    if I64(flow.bits) & REPEATED:
+        _go_back(track, flow)
+        return
     holding, pieces = track.holdings[h], track.pieces
     window = window_start(track.desk.limits, h)
     begin_other(flow, True)
@@ -475,7 +496,7 @@ def _salvage(track, flow, h):
         start = after if known else start
         while start < stop and flow.state != HELLO_SEEN and flow.state != DONE:
             if not known:
-                if not _starts_unit(track.memory, window + start, window + stop):
+                if not starts_unit(track.memory, window + start, window + stop):
                     break
                 flow.state = NEW
             outcome, start = _take_held_unit(track, flow, h, start, stop)
@@ -503,6 +524,9 @@ def give_up_holding(track, flow):
         lose_name(track, flow, LOST_GAP)
         _name_held(track, flow, h, QUIC)
         release(track, flow)
+        return
+    if I64(flow.bits) & REPEATED:
+        _go_back(track, flow)
         return
     fault = STREAM_GAP
     limits = track.desk.limits

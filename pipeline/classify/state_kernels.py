@@ -18,16 +18,18 @@ SLOT = np.dtype(
         "names": [
             "fingerprint", "seen_ns", "first_ns", "name", "next_sequence", "first_sequence", "turn",
             "held", "more_names", "subscriber", "state", "bits", "tries", "names", "transport",
+            "mark",
         ],
         "formats": [
             "u8", "i8", "i8", "u8", "u4", "u4", "u4", "i4", "i4", "i4",
-            "u1", "u2", "u1", "u1", "u1",
+            "u1", "u2", "u1", "u1", "u1", "u2",
         ],
         "itemsize": 64,
     }
 )  # fmt: skip
-"""A flow. `fingerprint` 0: empty. `first_sequence` is of its first byte, then of its last hello; of
-UDP a mark of the connection id of that.
+"""A flow. `fingerprint` 0: empty. `first_sequence` is of its first byte, then of its last hello or
+head; of UDP a mark of the connection id of that. What `mark` and, after a hello, `next_sequence`
+remember of that hello or head is in `repeats_kernels.py`.
 """
 
 QUEUED = np.dtype([("fingerprint", "u8"), ("queued_ns", "i8"), ("turn", "u4"), ("pad", "u4")])
@@ -43,10 +45,11 @@ HOLDING = np.dtype(
         ("younger", "i4"),
         ("rows", "i4"), ("pieces", "i4"), ("client_port", "u2"), ("server_port", "u2"),
         ("disagrees", "u1"), ("named", "u1"), ("basis", "u1"), ("pad", "u1"), ("realm", "u4"),
-        ("pad4", "u4"),
+        ("remembered", "u4"),
     ]
 )  # fmt: skip
-"""Held bytes of a flow, from sequence number `origin` on; `rows` packets count as held in it."""
+"""Held bytes of a flow, from sequence number `origin` on; `rows` packets count as held in it. Where
+they stand in the place of a hello that was read, `remembered` is what the flow knew of that."""
 
 PIECE = np.dtype([("start", "i8"), ("stop", "i8"), ("time_ns", "i8"), ("number", "i8")])
 """Bytes `start` up to `stop` of a window, and the packet that brought them."""
@@ -161,6 +164,12 @@ WEAKLY_NAMED = 512  # it got a name from DNS, and gets no other of these
 LOST_GAP, LOST_CUT, LOST_ROOM = 128, 256, 1024
 LOST = LOST_GAP | LOST_CUT | LOST_ROOM
 TUNNEL = 2048  # what its client says is for others than the address it says it to
+REPEATED = 4096  # what is held stands in the place of a hello that was read
+DISPUTED = 8192  # another head stood in the place of one that was read
+ENDED = 16384  # with a FIN or a RST
+# An acknowledgement without data told the place, which is in `next_sequence`; until more is known
+# CLIENT_SIDE says whose.
+PLACE_TOLD = 32768
 
 # Rows of `tallied`: what became of packets, what befell flows and holdings later, and sums.
 ROW_FAULTS, ROW_SKIPS, EVENTS, SUMS = range(4)

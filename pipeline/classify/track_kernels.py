@@ -16,6 +16,7 @@ from __future__ import annotations
 import numpy as np
 
 from pipeline.classify.answers_kernels import take_answer, wipe_answers
+from pipeline.classify.beginnings_kernels import asks, starts_unit
 from pipeline.classify.datagrams_kernels import take_datagram
 from pipeline.classify.flows_kernels import (
     clear_flow,
@@ -30,20 +31,23 @@ from pipeline.classify.flows_kernels import (
 )
 from pipeline.classify.fragments_kernels import JOINED
 from pipeline.classify.gate_kernels import NAME_ANSWER, is_answer
+from pipeline.classify.held_kernels import sequence_difference
 from pipeline.classify.layers_kernels import TCP
-from pipeline.classify.segments_kernels import HELD, asks, expire_oldest, release, take_segment
+from pipeline.classify.segments_kernels import HELD, expire_oldest, release, take_segment
 from pipeline.classify.state_kernels import (
     ALPN_TEXT,
     ANSWERED,
     CLIENT_KNOWN,
     CLIENT_SIDE,
     DONE,
+    ENDED,
     EVENTS,
     HAS_SEQUENCE,
     HELLO_SEEN,
     HOST_TEXT,
     NEW,
     OTHER,
+    PLACE_TOLD,
     REFERER_TEXT,
     ROW_FAULTS,
     ROW_SKIPS,
@@ -63,7 +67,9 @@ from pipeline.model.faults import Fault, Skip
 
 U64 = np.uint64
 I64 = np.int64
-SYN, ACK = 2, 16
+FIN, SYN, RST, ACK = 1, 2, 4, 16
+FLAGS_TOLD = FIN | SYN | RST
+NEAR_BYTES = 1 << 20  # sequence numbers farther from each other are of two connections
 AHEAD = 32  # packets whose slots are on their way from memory
 FLOWS_EXHAUSTED = int(Fault.FLOWS_EXHAUSTED)
 NO_PAYLOAD, FLOW_DONE = int(Skip.NO_PAYLOAD), int(Skip.FLOW_DONE)
@@ -133,24 +139,31 @@ def _begin_again(track, flow, transport, subscriber, time_ns):
     _begin_flow(track, flow, transport, subscriber, time_ns)
 
 
-@routine
-def _shake_hands(track, flow, side, tcp_flags, sequence, acknowledged, time_ns):
-    """A packet with SYN: who is the client, where its bytes begin, and whether the ports are
-    reused.
+@primitive
+def _are_near(a, b):
+    """May two sequence numbers be of one connection?"""
+    return abs(sequence_difference(a, b)) < NEAR_BYTES
 
-    A SYN with another number than the one the flow began with is a new flow (RFC 9293, 3.6.1); the
-    same once more is only that.
+
+@routine
+def _take_flags(track, flow, side, tcp_flags, sequence, acknowledged, time_ns):
+    """A packet with SYN, FIN or RST: who is the client, where its bytes begin, whether the ports
+    are used again, and whether the flow is over.
+
+    A SYN with another number than the one the flow began with is a new flow (RFC 9293, 3.6.1), and
+    so is the answer to one that was not seen; the same once more is only that.
     """
     bits = I64(flow.bits)
-    fresh = flow.state == NEW and bits & (HAS_SEQUENCE | CLIENT_KNOWN) == 0
-    if tcp_flags & ACK:
-        if fresh:
-            flow.bits = HAS_SEQUENCE | CLIENT_KNOWN | (0 if side else CLIENT_SIDE)
-            flow.next_sequence = flow.first_sequence = acknowledged
+    if tcp_flags & SYN == 0:
+        flow.bits = bits | ENDED
         return
-    first = (sequence + 1) & 0xFFFFFFFF
-    mine = CLIENT_SIDE if side else 0
+    fresh = flow.state == NEW and bits & (HAS_SEQUENCE | CLIENT_KNOWN) == 0
+    answers = tcp_flags & ACK != 0
+    first = acknowledged if answers else (sequence + 1) & 0xFFFFFFFF
+    mine = CLIENT_SIDE if side != answers else 0
     if not fresh:
+        if answers and _are_near(first, I64(flow.first_sequence)):
+            return
         same_side = bits & (CLIENT_KNOWN | CLIENT_SIDE) == CLIENT_KNOWN | mine
         if same_side and I64(flow.first_sequence) == first:
             return
@@ -158,6 +171,48 @@ def _shake_hands(track, flow, side, tcp_flags, sequence, acknowledged, time_ns):
         flow.seen_ns = track.desk.counts.watermark_ns
     flow.bits = HAS_SEQUENCE | CLIENT_KNOWN | mine
     flow.next_sequence = flow.first_sequence = first
+
+
+@primitive
+def _is_another(flow, head, data, joined):
+    """Does another connection speak on the ports of this one, which is over?"""
+    sequence = I64(head.sequence)
+    if I64(flow.bits) & HAS_SEQUENCE and flow.state != HELLO_SEEN:
+        if _are_near(sequence, I64(flow.next_sequence)):
+            return False
+    if _are_near(sequence, I64(flow.first_sequence)):
+        return False
+    at, captured = I64(head.payload_at), min(I64(head.payload_captured), PAYLOAD_TAKEN_MAX)
+    if at < JOINED:
+        return asks(data, at, at + captured)
+    return asks(joined, at - JOINED, at - JOINED + captured)
+
+
+@primitive
+def _learn_place(flow, head, side):
+    """Keep where the bytes begin that are to come behind an acknowledgement without any: the last
+    of a handshake may be the first that is seen of a flow.
+    """
+    bits = I64(flow.bits)
+    plain = head.tcp_flags & (FLAGS_TOLD | ACK) == ACK
+    if flow.transport == TCP and plain and bits & (HAS_SEQUENCE | CLIENT_KNOWN) == 0:
+        flow.next_sequence = head.sequence
+        flow.bits = (bits & ~CLIENT_SIDE) | PLACE_TOLD | (CLIENT_SIDE if side else 0)
+
+
+@primitive
+def _use_place(track, flow, data, at, captured, sequence, side):
+    """Is this segment ahead of the place that was told, and begins nothing by itself? Then it waits
+    for what is before it; else that place told nothing.
+    """
+    bits = I64(flow.bits)
+    ahead = sequence_difference(sequence, I64(flow.next_sequence))
+    waits = 0 < ahead < track.desk.limits.unit_bytes and (bits & CLIENT_SIDE != 0) == side
+    if waits and not starts_unit(data, at, at + captured):
+        flow.first_sequence = flow.next_sequence
+        flow.bits = bits | HAS_SEQUENCE
+    else:
+        flow.bits = bits & ~(PLACE_TOLD | CLIENT_SIDE)
 
 
 @primitive
@@ -192,6 +247,8 @@ def _take_bytes(track, flow, head, data, at, captured, length, side):
     """Hand on what is at `data[at:]`: a segment, or a datagram."""
     if flow.transport == TCP:
         sequence = (I64(head.sequence) + (1 if head.tcp_flags & SYN else 0)) & 0xFFFFFFFF
+        if I64(flow.bits) & (PLACE_TOLD | HAS_SEQUENCE) == PLACE_TOLD:
+            _use_place(track, flow, data, at, captured, sequence, side)
         take_segment(track, flow, data, at, captured, length, sequence)
         _know_client(flow, track.desk.now.skip == NOT_A_CLIENT, side)
     else:
@@ -226,10 +283,12 @@ def _know_client(flow, from_server, side):
     """Note whether it was the client who sent a segment, if that can be told."""
     bits = I64(flow.bits)
     if bits & CLIENT_KNOWN == 0:
+        told = bits & HAS_SEQUENCE and not (bits & PLACE_TOLD and flow.state == NEW)
         if from_server:
-            flow.bits = bits | CLIENT_KNOWN | ANSWERED | (0 if side else CLIENT_SIDE)
-        elif bits & HAS_SEQUENCE or flow.state == HELLO_SEEN:
-            flow.bits = bits | CLIENT_KNOWN | (CLIENT_SIDE if side else 0)
+            bits = (bits & ~CLIENT_SIDE) | CLIENT_KNOWN | ANSWERED | (0 if side else CLIENT_SIDE)
+        elif told or flow.state == HELLO_SEEN:
+            bits = (bits & ~CLIENT_SIDE) | CLIENT_KNOWN | (CLIENT_SIDE if side else 0)
+        flow.bits = bits
 
 
 @primitive
@@ -354,23 +413,30 @@ def track_packets(
             _begin_again(track, slots[at], transport, subscriber[i], time_ns[i])
         flow = slots[at]
         flow.seen_ns = counts.watermark_ns
-        if transport == TCP and head.tcp_flags & SYN:
-            _shake_hands(
+        ended = I64(flow.bits) & ENDED != 0
+        if transport == TCP and head.tcp_flags & FLAGS_TOLD:
+            _take_flags(
                 track, flow, side[i], head.tcp_flags, I64(head.sequence),
                 I64(head.acknowledged), time_ns[i],
             )  # fmt: skip
         bits = I64(flow.bits)
+        another = ended and head.payload_length > 0 and _is_another(flow, head, data, joined)
         if head.payload_length == 0:
             tallied[ROW_SKIPS, NO_PAYLOAD] += 1
+            if flow.state == NEW:
+                _learn_place(flow, head, side[i])
         elif (
             bits & CLIENT_KNOWN
             and (bits & CLIENT_SIDE != 0) != side[i]
             and not _turns_round(flow, head, data, joined)
         ):
             tallied[ROW_SKIPS, NOT_A_CLIENT] += 1
-        elif flow.state == DONE:
+        elif flow.state == DONE and not another:
             tallied[ROW_SKIPS, FLOW_DONE] += 1
         else:
+            if another:
+                _begin_again(track, flow, transport, subscriber[i], time_ns[i])
+                flow.seen_ns = counts.watermark_ns
             now.time_ns, now.number, now.basis = time_ns[i], first_number + i, I64(basis[i])
             _take_payload(track, flow, head, data, joined, side[i])
             room = _has_room(track)

@@ -24,11 +24,13 @@ from pipeline.classify.names_kernels import (
     is_outer_name,
     name_hash,
 )
+from pipeline.classify.repeats_kernels import head_mark, remember_hello
 from pipeline.classify.state_kernels import (
     AT_CHUNK,
     AT_FRAME,
     AT_HEAD,
     AT_TRAILER,
+    DISPUTED,
     DONE,
     EVENTS,
     HAS_SEQUENCE,
@@ -41,6 +43,8 @@ from pipeline.classify.state_kernels import (
     MIDSTREAM,
     NEW,
     OTHER,
+    PLACE_TOLD,
+    REPEATED,
     SUM_HIDDEN,
     SUM_LOST_CUT,
     SUM_LOST_GAP,
@@ -92,7 +96,7 @@ def begin_other(flow, lost):
     `lost` says that some of what came before was not seen.
     """
     flow.state = OTHER if flow.tries > 0 else DONE
-    bits = I64(flow.bits) & ~HAS_SEQUENCE
+    bits = I64(flow.bits) & ~(HAS_SEQUENCE | PLACE_TOLD)
     flow.bits = bits | MIDSTREAM if lost else bits
 
 
@@ -140,6 +144,7 @@ def _take_hello(track, flow, data, start, stop):
     flow.first_sequence = now.sequence
     flow.state = HELLO_SEEN
     flow.tries = track.desk.limits.repeats
+    remember_hello(flow, track.desk.limits, data, start, hello.records_stop)
     if hello.in_scratch == 1:
         name_of_hello(track, flow, track.memory, TLS, again)
     else:
@@ -185,7 +190,7 @@ def lose_name(track, flow, why):
     """Count a flow whose name was lost, to a gap, to what the capture cut off, or for want of room,
     until it has one after all; once, and for the first reason.
     """
-    if flow.names == 0 and I64(flow.bits) & LOST == 0:
+    if flow.names == 0 and I64(flow.bits) & (LOST | REPEATED) == 0:
         flow.bits = I64(flow.bits) | why
         _count_lost(track, why, 1)
 
@@ -227,7 +232,7 @@ def name_weakly(track, flow, protocol, again):
 
 @routine
 def _take_head(track, flow, data, start, stop):
-    head = track.desk.head
+    head, now = track.desk.head, track.desk.now
     outcome = http.read_head(data, start, stop, head)
     if outcome == NEVER and flow.state == AT_HEAD and I64(flow.bits) & UPGRADES:
         return _end_upgraded(track, flow, start)
@@ -235,6 +240,8 @@ def _take_head(track, flow, data, start, stop):
         return outcome, start
     _name_of_head(track, flow, data)
     after = head.stop
+    flow.first_sequence = now.sequence
+    flow.mark = head_mark(track.desk.limits, data, start, head.stop)
     flow.state = AT_HEAD
     flow.bits = (I64(flow.bits) & ~UPGRADES) | (UPGRADES if head.upgrades == 1 else 0)
     flow.tries = track.desk.limits.tries
@@ -350,6 +357,8 @@ def _write_block(track, flow, data, start):
     counts, marks = track.desk.counts, track.desk.now.marks
     if I64(flow.bits) & MIDSTREAM:
         marks |= FLAG_MIDSTREAM
+    if I64(flow.bits) & (REPEATED | DISPUTED):
+        marks |= UNRELIABLE
     _find_name(track, flow)
     row = track.rows[counts.rows]
     _fill_row(track, flow, row, HTTP, marks)
@@ -399,10 +408,11 @@ def _begin_row(track, flow, data, start, stop, protocol, flags, again):
         now.skip = PASSED
         return False
     flags |= now.marks
+    doubts = REPEATED | DISPUTED if protocol == HTTP else HELLO_NAMED
     if seen:
         flags |= REPEAT
-    elif protocol != HTTP and I64(flow.bits) & HELLO_NAMED and flags & WEAK == 0:
-        flags |= UNRELIABLE  # two hellos of one flow name two hosts
+    elif flags & WEAK == 0 and I64(flow.bits) & doubts:
+        flags |= UNRELIABLE  # two names of one flow
     if I64(flow.bits) & MIDSTREAM:
         flags |= FLAG_MIDSTREAM
     if flags & WEAK == 0:

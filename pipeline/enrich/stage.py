@@ -18,8 +18,10 @@ overrides it. What was passed of trackers counts for a visit when it lay in the 
 before its first session.
 
 A visit is ambiguous when, by all facts known at some moment while it was open, the address of one
-of its sessions changed hands within the guard time, or was not the subscriber's at all; and when
-what one of its sessions said its name was cannot be relied upon.
+of its sessions changed hands within the guard time, or was not the subscriber's at all; when what
+one of its sessions said its name was cannot be relied upon; and when the flow that opened it, or
+that showed its document, says something later that cannot be, whatever name that has: what it said
+first may have been said to mislead.
 
 What leaves this module has no host, no target and no referer: a partner, a class, the name of a
 mark.
@@ -193,7 +195,9 @@ class Enrich:
         skips[Skip.UNBOUND] = np.count_nonzero(~bound)
         skips[Skip.NAME_OF_NOBODY] = np.count_nonzero(bound & ~weak & ~hidden & (code == NOBODY))
         skips[Skip.PARTNER_NOT_LIVE] = np.count_nonzero(bound & draft)
-        kept = np.flatnonzero(bound & (code != NOBODY) & ~draft)
+        code[draft] = NOBODY
+        doubtful = batch.flags & np.uint32(SessionFlag.UNRELIABLE) != 0
+        kept = np.flatnonzero(bound & ((code != NOBODY) | doubtful))
         rows = len(kept)
         code, protocol = code[kept], batch.protocol[kept]
         mark = np.empty(rows, np.int32)

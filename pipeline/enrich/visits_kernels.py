@@ -97,9 +97,10 @@ FIRST_TRACKER = -2
 
 
 class Sessions(NamedTuple):
-    """Sessions of somebody with a partner or a tracker, without their names."""
+    """Sessions of somebody with a partner or a tracker, without their names; and those of nobody
+    that tell that their flow cannot be relied upon."""
 
-    code: np.ndarray  # int32: a partner's number, or FIRST_TRACKER - number of the class
+    code: np.ndarray  # int32: a partner's number, FIRST_TRACKER - number of the class, or NOBODY
     mark: np.ndarray  # int32, or -1
     referred: np.ndarray  # uint8
     subscriber: np.ndarray  # int32
@@ -428,6 +429,44 @@ def _visit(v, circle, s, i, terms, out):
     return joins
 
 
+@primitive
+def _is_doubted(v, s, i, visit):
+    """Does the flow of this session cast doubt on the visit, which it opened?"""
+    rows, fixed = v.rows, s.fixed
+    flow_0, flow_1 = fixed[i, FLOW_0 - SOURCE], fixed[i, FLOW_1 - SOURCE]
+    opened = rows[visit, FLOW_0] == flow_0 and rows[visit, FLOW_1] == flow_1
+    shown = rows[visit, DOCUMENT_FLOW_0] == flow_0 and rows[visit, DOCUMENT_FLOW_1] == flow_1
+    return rows[visit, AMBIGUOUS] == 0 and (opened or (rows[visit, DOCUMENTS] > 0 and shown))
+
+
+@primitive
+def _count_doubted(v, s, i):
+    """How many visits a session casts doubt on."""
+    found, visit = 0, np.int64(v.visit_head[s.subscriber[i]])
+    while visit >= 0:
+        found += _is_doubted(v, s, i, visit)
+        visit = v.rows[visit, NEXT]
+    return found
+
+
+@routine
+def _doubt(v, s, i, out):
+    """Mark what a flow opened that now says something that cannot be relied upon. False: no room,
+    and to be called again, which marks nothing twice.
+    """
+    needed = _count_doubted(v, s, i)
+    room = len(out) - v.counts[COUNT_OUT] >= needed
+    v.counts[COUNT_NEEDED] = 0 if room else needed
+    subscriber = np.int64(s.subscriber[i])
+    visit = next_opened(v, subscriber, np.int64(-1)) if room and needed > 0 else np.int64(-1)
+    while visit >= 0:
+        if _is_doubted(v, s, i, visit):
+            v.rows[visit, AMBIGUOUS] = 1
+            write(v, visit, MARKED, out)
+        visit = next_opened(v, subscriber, v.rows[visit, OPENED_AS])
+    return room
+
+
 @kernel
 def fold(v, circle, s, facts, until_ns, terms, flipped, skips, out):
     """Take the sessions from COUNT_ROW on, then let time pass until `until_ns`.
@@ -452,10 +491,12 @@ def fold(v, circle, s, facts, until_ns, terms, flipped, skips, out):
             room = _pass_time(v, circle, facts, now_ns, terms, flipped, out)
         if room:
             counts[COUNT_WATERMARK] = now_ns
-            if i < rows and code[i] <= FIRST_TRACKER:
+            if i < rows and (s.flags[i] & np.uint32(IS_UNRELIABLE)) != 0:
+                room = _doubt(v, s, i, out)
+            if room and i < rows and code[i] <= FIRST_TRACKER:
                 room = _tracker(v, s, i, terms, out)
                 skips[SKIP_TRACKER] += room
-            elif i < rows:
+            elif room and i < rows and code[i] >= 0:
                 room = counts[COUNT_OUT] < len(out)
                 counts[COUNT_NEEDED] = 0 if room else 1
                 if room:

@@ -140,9 +140,14 @@ def alpn(*names: bytes) -> bytes:
     return extension(16, vector(2, b"".join(vector(1, n) for n in names)))
 
 
-def hello_body(extensions: Sequence[bytes] | None, session: bytes = bytes(32)) -> bytes:
+RANDOM = bytes(range(32))
+
+
+def hello_body(
+    extensions: Sequence[bytes] | None, session: bytes = bytes(32), random: bytes = RANDOM
+) -> bytes:
     """The body of a client hello; no extensions at all where None."""
-    body = b"\x03\x03" + bytes(range(32)) + vector(1, session)
+    body = b"\x03\x03" + random + vector(1, session)
     body += vector(2, bytes.fromhex("1a1a130113021303")) + vector(1, b"\0")
     return body if extensions is None else body + vector(2, b"".join(extensions))
 
@@ -163,6 +168,7 @@ def client_hello(
     protocols: Sequence[bytes] = (b"h2", b"http/1.1"),
     padding: int = 0,
     sizes: Sequence[int] = (),
+    random: bytes = RANDOM,
 ) -> bytes:
     """A client hello in TLS records."""
     extensions = [extension(0x2A2A, b""), extension(51, bytes(padding))]
@@ -170,7 +176,7 @@ def client_hello(
         extensions.append(server_name(name.encode() if isinstance(name, str) else name))
     if protocols:
         extensions.append(alpn(*protocols))
-    return records(b"\x01" + vector(3, hello_body(extensions)), sizes)
+    return records(b"\x01" + vector(3, hello_body(extensions, random=random)), sizes)
 
 
 def server_hello() -> bytes:

@@ -19,7 +19,7 @@ from pipeline.model.stage import END_OF_TIME
 from pipeline.model.tally import Tally
 from pipeline.model.words import ParseFor, Protocol
 from tests.classify import frames
-from tests.classify.frames import ACK, SYN, Packet
+from tests.classify.frames import ACK, FIN, RST, SYN, Packet
 from tests.naive.flows import NaiveClassify
 from tests.naive.headers import walk_headers
 from tests.naive.streams import Row
@@ -121,6 +121,7 @@ UNITS = st.one_of(
         st.sampled_from(["shop.example", "news.example", None, "192.0.2.1", b"a b"]),
         padding=st.sampled_from([0, 0, 60, 400]),
         sizes=st.lists(st.integers(1, 90), max_size=3),
+        random=st.sampled_from([frames.RANDOM, frames.RANDOM[::-1]]),
     ),
     st.builds(frames.get, st.sampled_from(["shop.example", "News.Example:80", "", "a b"]), st.sampled_from(["/", "/x.js"])),
     st.builds(
@@ -183,12 +184,17 @@ def conversations(draw) -> list[tuple[int, bytes]]:
         message = frames.dns_message(name, addresses)
         resolver = "2001:db8::53" if ":" in ends.get("client", "") else "203.0.113.53"
         out.append(frames.dns_answer(message, ends.get("client", frames.CLIENT), resolver))
-    begin = draw(st.sampled_from(["syn", "syn", "syn", "syn-ack", "nothing"]))
+    begin = draw(st.sampled_from(["syn", "syn", "syn", "syn-ack", "ack", "nothing"]))
     if begin == "syn":
         out.append(frames.tcp(seq=isn - 1, flags=SYN, **ends))
-    if begin != "nothing":
+    if begin.startswith("syn"):
         out.append(frames.tcp(seq=7, ack=isn, flags=SYN | ACK, up=False, **ends))
-    for position, raw in draw(segments()):
+    if begin == "ack":
+        out.append(frames.tcp(seq=isn, ack=8, flags=ACK, up=draw(st.booleans()), **ends))
+    stream = draw(segments())
+    if draw(st.integers(0, 2)) == 0:  # another in its place
+        stream = [*draw(segments()), *stream]
+    for position, raw in stream:
         tags = draw(st.sampled_from([(), (), (7,), (7, 8)]))  # no part of what tells flows apart
         out.append(frames.tcp(raw, seq=isn + position, tags=tags, **ends))
         if draw(st.integers(0, 4)) == 0:
@@ -203,6 +209,11 @@ def conversations(draw) -> list[tuple[int, bytes]]:
                 )
             )
             out.append(frames.tcp(answer, seq=8, ack=isn, up=False, **ends))
+        if draw(st.integers(0, 9)) == 0:  # the ports are used again
+            out.append(frames.tcp(flags=draw(st.sampled_from([FIN | ACK, RST])), **ends))
+            isn = draw(st.sampled_from([isn, isn + 5000, isn + 2**21, isn - 2**30])) & 0xFFFFFFFF
+            if draw(st.integers(0, 2)) == 0:
+                out.append(frames.tcp(seq=7, ack=isn, flags=SYN | ACK, up=False, **ends))
     if draw(st.integers(0, 9)) == 0:
         out.append(frames.udp(draw(st.sampled_from([b"x", b"\xc0\0\0\0\1" + bytes(9)]))))
     steps = st.sampled_from(

@@ -80,7 +80,7 @@ def session_batch(sessions: list[Session]) -> SessionBatch:
         server_hi=column((s.packet for s in sessions), np.uint64),
         server_lo=np.full(count, 2**64 - 1, np.uint64),
         server_port=np.full(count, 443, np.uint16),
-        flow_id=ids(s.packet.to_bytes(16, "little") for s in sessions),
+        flow_id=ids(s.flow_number.to_bytes(16, "little") for s in sessions),
         subscriber=column((s.subscriber for s in sessions), np.int32),
         basis=column((s.basis for s in sessions), np.uint8),
         method=np.ones(count, np.uint8),

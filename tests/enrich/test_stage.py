@@ -207,6 +207,29 @@ def test_a_name_that_cannot_be_relied_upon_makes_its_visit_ambiguous():
     ]
 
 
+@pytest.mark.parametrize("owner", [None, ("tracker", "affiliate")])
+def test_whatever_a_flow_named_first_is_in_doubt_when_its_second_name_is(owner):
+    """Whoever the second name is of; but nothing that another flow opened."""
+    opened = tls(1000, flow=5), tls(1001, owner=("partner", "bolt-mobile"), flow=6)
+    rows = story(*opened, tls(1002, owner=owner, flow=5, unreliable=True), tls(1003))
+    assert [(row["trigger"], row["visit"]) for row in rows[:3]] == [
+        (VisitTrigger.OPENED, 0), (VisitTrigger.OPENED, 1), (VisitTrigger.MARKED, 0),
+    ]  # fmt: skip
+    assert [row["ambiguous"] for row in rows[-2:]] == [False, True]  # closed in this order
+    rows = story(*opened, tls(1002, owner=owner, flow=5))
+    assert MARKED not in triggers(rows)
+    assert not any(row["ambiguous"] for row in rows)
+
+
+def test_a_document_of_a_doubtful_flow_is_in_doubt():
+    rows = story(
+        tls(1000, flow=5),
+        tls(1001, protocol=Protocol.HTTP, document=True, flow=6),
+        tls(1002, owner=None, protocol=Protocol.HTTP, flow=6, unreliable=True),
+    )
+    assert triggers(rows) == [OPENED, VisitTrigger.DOCUMENT, MARKED, CLOSED]
+
+
 def test_ones_own_binding_makes_nothing_ambiguous():
     assert not story(tls(1000), facts=[*HOME, Fact(ANN, 0, 1001, 1001)])[-1]["ambiguous"]
 

@@ -46,6 +46,7 @@ def sessions(draw) -> list[Session]:
                 unreliable=draw(st.sampled_from([False] * 7 + [True])),
                 basis=draw(st.integers(1, 2)),
                 packet=number + 1,
+                flow=draw(st.sampled_from([0, 0, 1, 2])),
             )
         )
     return found

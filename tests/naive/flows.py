@@ -13,7 +13,7 @@ from collections.abc import Iterable
 from pipeline.classify.stage import Limits
 from pipeline.model.faults import Fault, Skip
 from pipeline.model.words import SessionFlag
-from tests.naive import tls
+from tests.naive import http, tls
 from tests.naive.datagrams import Datagram
 from tests.naive.dns import read_answer
 from tests.naive.headers import Header
@@ -32,7 +32,8 @@ from tests.naive.units import NEVER, NOT_YET, WHOLE, NaiveUnits
 
 MASK = 0xFFFFFFFF
 PAYLOAD_TAKEN_MAX = 65536
-SYN, ACK = 2, 16
+FIN, SYN, RST, ACK = 1, 2, 4, 16
+NEAR_BYTES = 1 << 20
 
 
 def forget(owners: list[int], gone: set[int]) -> list[int]:
@@ -107,28 +108,57 @@ class NaiveClassify(NaiveUnits):
         elif self._is_idle(flow):
             self._begin_again(flow, time_ns)
         flow.seen_ns = self.watermark_ns
+        ended = flow.ended
         if header.transport == "tcp" and header.tcp_flags & SYN:
             self._shake_hands(flow, header, source, target, time_ns)
+        elif header.transport == "tcp" and header.tcp_flags & (FIN | RST):
+            flow.ended = True
         if header.payload_length == 0:
             self.skips[Skip.NO_PAYLOAD] += 1
+            plain = header.transport == "tcp" and header.tcp_flags & (FIN | SYN | RST | ACK) == ACK
+            if plain and flow.state == "new" and flow.place is None and flow.client is None:
+                flow.told = header.sequence, source
         elif flow.client not in (None, source) and not self._turns_round(flow, header):
             self.skips[Skip.NOT_A_CLIENT] += 1
-        elif flow.state == "done":
+        elif flow.state == "done" and not (ended and self._is_another(flow, header)):
             self.skips[Skip.FLOW_DONE] += 1
         else:
+            if ended and self._is_another(flow, header):
+                self._begin_again(flow, time_ns)
             now = Now(time_ns, number, self.watermark_ns, source, target, realm=header.realm)
             sequence = (header.sequence + bool(header.tcp_flags & SYN)) & MASK
             taken = header.payload[:PAYLOAD_TAKEN_MAX]
             if header.transport == "udp":
                 Datagram(self, flow, now, taken, header.payload_length).take()
             else:
+                self._use_place(flow, taken, sequence, source)
                 self._segment(flow, now, taken, header.payload_length, sequence)
             if header.transport == "tcp" and flow.client is None:
+                guessed = flow.told is not None and flow.state == "new"
                 if now.skip == Skip.NOT_A_CLIENT:
                     flow.client, flow.answered = target, True
-                elif flow.place is not None or flow.state == "hello":
+                elif (flow.place is not None and not guessed) or flow.state == "hello":
                     flow.client = source
             self._count(now)
+
+    def _use_place(self, flow: Flow, raw: bytes, sequence: int, source: End) -> None:
+        """Does a segment wait for what is before it, by the place that was told?"""
+        if flow.told is None or flow.place is not None:
+            return
+        place, whose = flow.told
+        ahead = distance(sequence, place)
+        if 0 < ahead < self.limits.unit_bytes and source == whose and not starts_unit(raw):
+            flow.place = flow.first_sequence = place
+        else:
+            flow.told = None
+
+    def _is_another(self, flow: Flow, header: Header) -> bool:
+        """Does another connection speak on the ports of one that is over?"""
+        places = [flow.first_sequence or 0]
+        if flow.place is not None and flow.state != "hello":
+            places.append(flow.place)
+        far = all(abs(distance(header.sequence, place)) >= NEAR_BYTES for place in places)
+        return far and asks(header.payload[:PAYLOAD_TAKEN_MAX])
 
     def _turns_round(self, flow: Flow, header: Header) -> bool:
         """Does the one who was taken for the server ask, and nobody has before?"""
@@ -195,17 +225,19 @@ class NaiveClassify(NaiveUnits):
         self, flow: Flow, header: Header, source: End, target: End, time_ns: int
     ) -> None:
         fresh = flow.state == "new" and flow.place is None and flow.client is None
+        known = flow.first_sequence or 0
         if header.tcp_flags & ACK:
-            if fresh:
-                flow.client = target
-                flow.place = flow.first_sequence = header.acknowledged
-            return
-        first = (header.sequence + 1) & MASK
+            client, first = target, header.acknowledged
+            same = abs(distance(first, known)) < NEAR_BYTES
+        else:
+            client, first = source, (header.sequence + 1) & MASK
+            same = flow.client == client and known == first
         if not fresh:
-            if flow.client == source and (flow.first_sequence or 0) == first:
+            if same or (flow.client == client and known == first):
                 return
             self._begin_again(flow, time_ns)
-        flow.client, flow.place, flow.first_sequence = source, first, first
+        flow.client, flow.place, flow.first_sequence = client, first, first
+        flow.told, flow.ended = None, False
 
     # Segments.
 
@@ -222,6 +254,9 @@ class NaiveClassify(NaiveUnits):
             flow, now, raw, sequence
         ):
             return
+        elif self._is_disputed(flow, raw, sequence):
+            self._release(flow)
+            flow.state, flow.place, flow.disputed = "new", sequence, True
         assert flow.place is not None
         ahead = distance(sequence, flow.place)
         if ahead + length <= 0:
@@ -260,27 +295,70 @@ class NaiveClassify(NaiveUnits):
 
     def _other(self, flow: Flow, lost: bool) -> None:
         flow.state = "other" if flow.tries else "done"
-        flow.place = None
+        flow.place = flow.told = None
         flow.midstream |= lost
 
+    def _is_disputed(self, flow: Flow, raw: bytes, sequence: int) -> bool:
+        """Does another head begin in the place of the last one that was read?"""
+        if sequence != (flow.first_sequence or 0) or flow.state not in ("head", "chunk", "trailer"):
+            return False
+        front = http.front_of_head(raw)
+        same = front is None or front == http.front_of_head(flow.sent)
+        return bool(flow.sent) and not same and http.starts_head(raw)
+
     def _repeat(self, flow: Flow, now: Now, raw: bytes, sequence: int) -> int | None:
+        offset = distance(sequence, flow.first_sequence or 0)
+        known = len(flow.sent) if len(flow.sent) > 43 else 0
+        if 0 <= offset < known:
+            return self._its_place(flow, now, raw, offset)
         before = 6 if raw[:2] == b"\x14\x03" and len(raw) > 6 else 0
         hello = raw[before:]
         if len(hello) < 6 or not tls.starts_hello(hello):
             now.skip = Skip.FLOW_DONE
             self._lose_try(flow)
             return None
-        if sequence == (flow.first_sequence or 0) and isinstance(
-            tls.gather_hello(hello, self.limits.unit_bytes), str
-        ):
-            now.skip = Skip.PASSED
-            return None
         flow.state, flow.place = "new", (sequence + before) & MASK
         return before
 
-    def _never(self, flow: Flow, now: Now) -> None:
+    def _its_place(self, flow: Flow, now: Now, raw: bytes, offset: int) -> int | None:
+        """A segment in the place of the hello that was read: is it another one's?"""
+        whole = not offset and not isinstance(tls.gather_hello(raw, self.limits.unit_bytes), str)
+        if not whole and self._says_again(flow, raw, offset):
+            now.skip = Skip.PASSED
+            return None
+        flow.place = flow.first_sequence or 0
+        if not whole:
+            if not self._begin_holding(flow, now):
+                return None
+            assert flow.holding
+            flow.holding.remembered, flow.repeated = (flow.sent, flow.tail), True
+        flow.state = "new"
+        return 0
+
+    @staticmethod
+    def _says_again(flow: Flow, raw: bytes, offset: int) -> bool:
+        """Does a piece say only what was read before?"""
+        stop = offset + len(raw)
+        if not raw:
+            return True
+        if offset <= 11 and stop >= 43:
+            return raw[11 - offset : 43 - offset] == flow.sent[11:43]
+        tail = raw[: len(flow.sent) - offset]
+        return offset >= 43 and stop >= len(flow.sent) and tail == flow.tail
+
+    def _go_back(self, flow: Flow) -> None:
+        """What stood in the place of a hello came to nothing."""
+        assert flow.holding
+        flow.sent, flow.tail = flow.holding.remembered
         self._release(flow)
+        flow.state, flow.repeated = "hello", False
+
+    def _never(self, flow: Flow, now: Now) -> None:
         now.skip = now.skip or Skip.OTHER_PROTOCOL
+        if flow.repeated:
+            self._go_back(flow)
+            return
+        self._release(flow)
         self._other(flow, lost=False)
         self._lose_try(flow)
 
@@ -290,6 +368,9 @@ class NaiveClassify(NaiveUnits):
     def _too_long(self, flow: Flow, now: Now, raw: bytes) -> None:
         hello = self._is_hello(flow, raw)
         self._fault(now, Fault.HELLO_TOO_LONG if hello else Fault.HEAD_TOO_LONG)
+        if flow.repeated:
+            self._go_back(flow)
+            return
         self._lose(flow, "room")
         self._release(flow)
         self._other(flow, lost=True)
@@ -386,6 +467,11 @@ class NaiveClassify(NaiveUnits):
         now.flags = 0
         now.time_ns, now.number = own
         holding.named |= now.named > named
+        end = start + after
+        if flow.state == "hello":
+            last = next(p for p in holding.pieces if p.start < end <= p.stop)
+            if last.start > start:
+                flow.tail = last.raw[: end - last.start]
         return outcome, after
 
     def _drain(self, flow: Flow, now: Now) -> None:
@@ -400,6 +486,8 @@ class NaiveClassify(NaiveUnits):
                 if len(front) >= self.limits.unit_bytes:
                     self._too_long(flow, now, front)
                 return
+            if flow.state != "new":
+                flow.repeated = False
             if flow.state in ("hello", "done"):
                 self._release(flow)
                 return
@@ -415,6 +503,9 @@ class NaiveClassify(NaiveUnits):
     def _salvage(self, flow: Flow, now: Now) -> None:
         holding = flow.holding
         assert holding
+        if flow.repeated:
+            self._go_back(flow)
+            return
         self._other(flow, lost=True)
         over = ("hello", "done")
         place: int | None = None  # where the next unit begins
@@ -448,6 +539,9 @@ class NaiveClassify(NaiveUnits):
 
     def _give_up(self, flow: Flow, now: Now) -> None:
         assert flow.holding
+        if flow.repeated:
+            self._go_back(flow)
+            return
         front = flow.holding.front()
         if flow.transport == "udp":
             self.faults[Fault.HELLO_INCOMPLETE] += 1

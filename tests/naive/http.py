@@ -57,6 +57,15 @@ def starts_head(raw: bytes) -> bool:
     )
 
 
+def front_of_head(raw: bytes) -> bytes | None:
+    """The first 64 bytes of a head, or all of a shorter one; None while they are not there."""
+    letters = len(raw) - len(raw.lstrip(b"\r\n"))
+    end = re.compile(rb"\n\r?\n").search(raw, letters)
+    if end and end.end() <= 64:
+        return raw[: end.end()]
+    return raw[:64] if len(raw) >= 64 else None
+
+
 def read_head(raw: bytes) -> Head | str:
     """The head that starts `raw`, or NOT_YET or NEVER."""
     if not starts_head(raw):

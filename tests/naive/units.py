@@ -29,7 +29,7 @@ class NaiveUnits:
     lost: Counter[str]
 
     def _lose(self, flow: Flow, why: str) -> None:
-        if not flow.names and not flow.lost:
+        if not flow.names and not flow.lost and not flow.repeated:
             flow.lost = why
             self.lost[why] += 1
 
@@ -87,6 +87,7 @@ class NaiveUnits:
         again = flow.hello_named and now.sequence == (flow.first_sequence or 0)
         flow.first_sequence, flow.state, flow.tries = now.sequence, "hello", self.limits.repeats
         body, stop = gathered
+        flow.sent, flow.tail = raw[:stop], None
         hello = tls.read_hello(body)
         if hello is None:
             self._fault(now, Fault.HELLO_BAD)
@@ -126,6 +127,7 @@ class NaiveUnits:
         elif row := self._row(flow, now, "http", host, flags, again=False):
             row.method, row.target, row.referer = head.method, head.target, head.referer
         flow.state, flow.tries, flow.upgrades = "head", self.limits.tries, head.upgrades
+        flow.first_sequence, flow.sent = now.sequence, raw[: head.size]
         after = head.size
         if head.method == 7:
             flow.state, flow.tunnel = "new", True
@@ -171,6 +173,7 @@ class NaiveUnits:
             return WHOLE, stop
         flags = now.flags | (SessionFlag.DOCUMENT if request.document else 0)
         flags |= SessionFlag.UNRELIABLE if request.hosts_differ else 0
+        flags |= SessionFlag.UNRELIABLE if flow.repeated or flow.disputed else 0
         flags |= SessionFlag.MIDSTREAM if flow.midstream else 0
         flags |= SessionFlag.REPEAT if ("http", request.host) == (*flow.names, None)[0] else 0
         self.rows.append(
@@ -218,9 +221,10 @@ class NaiveUnits:
             now.skip = Skip.PASSED
             return None
         flags |= now.flags
+        doubted = flow.repeated or flow.disputed if protocol == "http" else flow.hello_named
         if seen:
             flags |= SessionFlag.REPEAT
-        elif flow.hello_named and protocol != "http" and not flags & SessionFlag.WEAK:
+        elif doubted and not flags & SessionFlag.WEAK:
             flags |= SessionFlag.UNRELIABLE
         if flow.midstream:
             flags |= SessionFlag.MIDSTREAM

@@ -28,6 +28,11 @@ class Session:
     weak: bool = False
     basis: int = 2
     packet: int = 0
+    flow: int = 0  # 0: one of its own
+
+    @property
+    def flow_number(self) -> int:
+        return self.flow or self.packet
 
 
 @dataclass
@@ -96,7 +101,23 @@ class Folder:
     def push(self, session: Session) -> None:
         self.pass_time(max(session.watermark_ns, self.watermark))
         self.watermark = max(session.watermark_ns, self.watermark)
-        if session.owner is None or session.subscriber < 0 or session.owner[0] == "draft":
+        if session.subscriber < 0:
+            return
+        if session.unreliable:
+            self.doubt(session)
+        self.take(session)
+
+    def doubt(self, session: Session) -> None:
+        """What the flow of this session opened, or showed the document of, is in doubt."""
+        for visit in self.open:
+            told = [s.flow_number for s in (visit.opener, visit.document) if s]
+            own = visit.subscriber == session.subscriber and session.flow_number in told
+            if own and not visit.ambiguous:
+                visit.ambiguous = True
+                self.write(visit, VisitTrigger.MARKED)
+
+    def take(self, session: Session) -> None:
+        if session.owner is None or session.owner[0] == "draft":
             return
         kind, name = session.owner
         if kind == "tracker":
