@@ -4,12 +4,9 @@ place?
 Who wants to mislead whoever watches a connection sends a hello of its own making first, one that
 never gets to the server, and then the true one in its place: with the same sequence numbers, often
 in small pieces, and the last of them first. So a flow remembers, in 48 bits, how long its hello was
-and two keyed marks: of the client's random, and of the segment that brought its end. A piece that
-has neither right is held, and read as a part of another hello; one that has is no news. Of a head
-there is room for one mark only, of its first bytes.
-
-    hello       11 random, up to 43 (RFC 8446, 4.1.2, behind two headers)
-    head        its first 64 bytes, or all of it where it is shorter
+and keyed marks of the segments that brought its front and its end, where it came in several. A
+piece that is neither is held, and read as a part of another hello; one that is, is no news. Of a
+head there is room for one mark only: of its first 64 bytes, or of all where it is shorter.
 """
 
 from __future__ import annotations
@@ -22,13 +19,9 @@ from pipeline.kernels.hashing import mix64
 
 U64 = np.uint64
 I64 = np.int64
-RANDOM_AT, RANDOM_STOP, HEAD_BYTES = 11, 43, 64
-HELLO_BYTES_MAX = 0xFFFF
+HEAD_BYTES, HELLO_BYTES_MAX = 64, 0xFFFF
 ODD = np.uint64(0x9E3779B97F4A7C15)
 LINE_FEED, CARRIAGE_RETURN = 10, 13
-
-# What a piece of a hello says: nothing new; that it is of another one; nothing for certain.
-SAME, DIFFERENT, UNTOLD = 0, 1, 2
 
 
 @routine
@@ -46,13 +39,17 @@ def _mark(limits, data, start, stop):
     return max(I64(mix64((found ^ rest) * ODD ^ limits.key1) & U64(0xFFFF)), 1)
 
 
+@primitive
+def remember_hello(flow, length):
+    """Note how long a hello is that was read, as yet of one segment."""
+    flow.mark = 0
+    flow.next_sequence = length if length <= HELLO_BYTES_MAX else 0
+
+
 @routine
-def remember_hello(flow, limits, data, start, stop):
-    """Note how a hello looks that was read from `data[start:stop]`, of one segment."""
-    flow.mark = flow.next_sequence = 0
-    if RANDOM_STOP < stop - start <= HELLO_BYTES_MAX:
-        flow.mark = _mark(limits, data, start + RANDOM_AT, start + RANDOM_STOP)
-        flow.next_sequence = stop - start
+def remember_front(flow, limits, data, start, stop):
+    """Note that the front of the hello came in a segment of its own, from `data[start:stop]`."""
+    flow.mark = _mark(limits, data, start, stop)
 
 
 @routine
@@ -69,17 +66,16 @@ def hello_bytes(flow):
 
 
 @routine
-def compare_piece(flow, limits, data, start, stop, offset):
-    """What `data[start:stop]` says that came at `offset` of the place of the hello."""
-    if offset <= RANDOM_AT and offset + stop - start >= RANDOM_STOP:
-        random_at = start + RANDOM_AT - offset
-        found = _mark(limits, data, random_at, random_at + RANDOM_STOP - RANDOM_AT)
-        return SAME if found == I64(flow.mark) else DIFFERENT
+def is_same_piece(flow, limits, data, start, stop, offset):
+    """Is `data[start:stop]`, at `offset` of the hello's place, the segment that brought its front,
+    or its end?
+    """
     left = hello_bytes(flow) - offset
-    if offset < RANDOM_STOP or stop - start < left:
-        return UNTOLD
-    tail = I64(flow.next_sequence) >> 16
-    return SAME if tail == _mark(limits, data, start, start + left) else DIFFERENT
+    if offset == 0:
+        return stop - start < left and _mark(limits, data, start, stop) == I64(flow.mark)
+    if stop - start < left:
+        return False
+    return _mark(limits, data, start, start + left) == I64(flow.next_sequence) >> 16
 
 
 @routine

@@ -30,10 +30,10 @@ from pipeline.classify.held_kernels import (
 from pipeline.classify.http_kernels import starts_head
 from pipeline.classify.layers_kernels import UDP
 from pipeline.classify.repeats_kernels import (
-    SAME,
-    compare_piece,
     head_mark,
     hello_bytes,
+    is_same_piece,
+    remember_front,
     remember_tail,
 )
 from pipeline.classify.state_kernels import (
@@ -152,7 +152,7 @@ def _begin_anywhere(track, flow, data, start, stop, sequence):
         begin_other(flow, True)
     if flow.state == OTHER and starts_unit(data, start, stop):
         flow.state = NEW
-        flow.next_sequence = sequence
+        flow.next_sequence = flow.first_sequence = sequence
         flow.bits = I64(flow.bits) | HAS_SEQUENCE
         return True
     from_server = is_from_server(data, start, stop)
@@ -186,8 +186,9 @@ def _take_repeat(track, flow, data, start, stop, sequence):
     nothing more to see. How many bytes come before what is to be read, or -1.
     """
     offset = sequence_difference(sequence, I64(flow.first_sequence))
-    if 0 <= offset < hello_bytes(flow):
-        return _take_its_place(track, flow, data, start, stop, offset)
+    before = max(-offset, I64(0))
+    if offset < hello_bytes(flow) and before < stop - start:
+        return _take_its_place(track, flow, data, start + before, stop, offset + before, before)
     before = I64(0)
     if (
         stop - start > CHANGE_CIPHER_SPEC_BYTES
@@ -206,19 +207,19 @@ def _take_repeat(track, flow, data, start, stop, sequence):
 
 
 @routine
-def _take_its_place(track, flow, data, start, stop, offset):
-    """A segment in the place of the hello that was read: 0 if it is to be read, else -1.
+def _take_its_place(track, flow, data, start, stop, offset, before):
+    """What a segment has in the place of the hello that was read, behind `before` other bytes: that
+    many if it is to be read, else -1.
 
-    One that is whole is read once more. Another piece is held, unless it says what was read: what
-    else belongs to it may come later, and it may have been read to mislead.
+    One that is whole is read once more. Another piece is held, unless it brought that hello: what
+    else belongs to it may come later, and the one that was read may have been sent to mislead.
     """
     limits, hello = track.desk.limits, track.desk.hello
     remembered = flow.next_sequence
-    again = start == stop or compare_piece(flow, limits, data, start, stop, offset) == SAME
     whole = offset == 0 and (
         tls.gather_hello(data, start, stop, track.memory, limits.unit_bytes, hello) == tls.WHOLE
     )
-    if again and not whole:
+    if not whole and is_same_piece(flow, limits, data, start, stop, offset):
         track.desk.now.skip = PASSED
         return I64(-1)
     flow.next_sequence = flow.first_sequence
@@ -230,7 +231,7 @@ def _take_its_place(track, flow, data, start, stop, offset):
         flow.bits = I64(flow.bits) | REPEATED
     flow.state = NEW
     flow.bits = I64(flow.bits) | HAS_SEQUENCE
-    return I64(0)
+    return before
 
 
 @routine
@@ -425,9 +426,11 @@ def _take_held_unit(track, flow, h, start, stop):
     after -= window
     if flow.state == HELLO_SEEN:
         for k in range(first, first + I64(holding.pieces)):
-            tail = track.pieces[k].start
-            if start < tail < after <= track.pieces[k].stop:
-                remember_tail(flow, limits, track.memory, window + tail, window + after)
+            begins, ends = track.pieces[k].start, track.pieces[k].stop
+            if begins <= start < ends < after:
+                remember_front(flow, limits, track.memory, window + start, window + ends)
+            if start < begins < after <= ends:
+                remember_tail(flow, limits, track.memory, window + begins, window + after)
     return outcome, after
 
 

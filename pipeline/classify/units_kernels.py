@@ -144,7 +144,7 @@ def _take_hello(track, flow, data, start, stop):
     flow.first_sequence = now.sequence
     flow.state = HELLO_SEEN
     flow.tries = track.desk.limits.repeats
-    remember_hello(flow, track.desk.limits, data, start, hello.records_stop)
+    remember_hello(flow, hello.records_stop - start)
     if hello.in_scratch == 1:
         name_of_hello(track, flow, track.memory, TLS, again)
     else:
@@ -243,7 +243,8 @@ def _take_head(track, flow, data, start, stop):
     flow.first_sequence = now.sequence
     flow.mark = head_mark(track.desk.limits, data, start, head.stop)
     flow.state = AT_HEAD
-    flow.bits = (I64(flow.bits) & ~UPGRADES) | (UPGRADES if head.upgrades == 1 else 0)
+    bits = I64(flow.bits) & ~(UPGRADES | REPEATED)
+    flow.bits = bits | (UPGRADES if head.upgrades == 1 else 0)
     flow.tries = track.desk.limits.tries
     if head.method == http.IS_CONNECT:
         flow.state = NEW  # what is inside the tunnel begins anew

@@ -13,7 +13,11 @@ from tests.classify.frames import ACK, FIN, RST, SYN
 from tests.classify.test_stage import HELLO, ISN, NOTHING, named, talk, timed
 from tests.classify.test_track import fast
 
-DECOY = frames.client_hello("decoy.example", padding=200, random=bytes(32))
+DECOYS = [
+    frames.client_hello("decoy.example", padding=200, random=bytes(32)),
+    frames.client_hello("decoy.example", padding=199),  # made of the true one
+]
+DECOY = DECOYS[0]
 TRUE = frames.client_hello("shop.example", padding=200)
 BOTH = [
     ("tls", "decoy.example", NOTHING),
@@ -30,9 +34,13 @@ def pieces(raw: bytes, *cuts: int) -> list[tuple[int, bytes]]:
 @pytest.mark.parametrize("cuts", [(1,), (2,), (5, 9), (11,), (30,), (43,), (100,), (100, 200)])
 @pytest.mark.parametrize("last_first", [False, True])
 @pytest.mark.parametrize("syn", [True, False])
-def test_a_hello_in_pieces_in_the_place_of_another_is_read(cuts, last_first, syn):
+@pytest.mark.parametrize("decoy", DECOYS)
+@pytest.mark.parametrize("decoy_cuts", [(), (90,)])
+def test_a_hello_in_pieces_in_the_place_of_another_is_read(
+    cuts, last_first, syn, decoy, decoy_cuts
+):
     true = pieces(TRUE, *cuts)
-    raws = talk((0, DECOY), *(true[::-1] if last_first else true), syn=syn)
+    raws = talk(*pieces(decoy, *decoy_cuts), *(true[::-1] if last_first else true), syn=syn)
     flags = NOTHING if syn else MIDSTREAM
     assert named(raws) == [(protocol, host, f | flags) for protocol, host, f in BOTH]
 
@@ -44,10 +52,19 @@ def test_so_it_is_when_it_is_longer_or_shorter(length, last_first):
     assert named(talk((0, DECOY), *(true[::-1] if last_first else true))) == BOTH
 
 
-@pytest.mark.parametrize("cuts", [(), (100,), (30,), (2, 60, 200)])
-def test_the_same_hello_in_pieces_is_nothing_new(cuts):
-    raws = talk((0, TRUE), *pieces(TRUE, *cuts))
-    assert named(raws) == [("tls", "shop.example", NOTHING)]
+@pytest.mark.parametrize("cuts", [(), (100,), (30,), (9, 60, 200)])
+@pytest.mark.parametrize("again", [(), (100,), (30,), (9, 60, 200)])
+@pytest.mark.parametrize("retried", [False, True])
+def test_the_same_hello_in_pieces_is_nothing_new(cuts, again, retried):
+    """Also where it is the second, behind a retry request, with another record before it."""
+    raws = talk(HELLO) if retried else []
+    at, before = (len(HELLO), b"\x14\x03\x03\x00\x01\x01") if retried else (0, b"")
+    for ends in (cuts, again):
+        (_, first), *others = pieces(TRUE, *ends)
+        segments = [(at + len(before) + place, raw) for place, raw in others]
+        raws += talk((at, before + first), *segments, syn=raws == [])
+    named_again = [("tls", "shop.example", SessionFlag.REPEAT)] if retried else []
+    assert named(raws) == [("tls", "shop.example", NOTHING), *named_again]
     _, words, _ = fast(timed(raws), Limits())
     assert not any(word.startswith("fault:") for word in words)
 
@@ -71,6 +88,9 @@ def test_what_stands_in_the_place_of_a_hello_may_be_no_hello():
     assert named(talk((0, DECOY), (0, b"\x16\x03\x01\x00\x05\x02" + bytes(60)))) == BOTH[:1]
     raws = talk((0, DECOY), (0, frames.get("shop.example")))
     assert named(raws)[1] == ("http", "shop.example", DOCUMENT | SessionFlag.UNRELIABLE)
+    connect = b"CONNECT shop.example:443 HTTP/1.1\r\n\r\n"
+    raws = talk((0, DECOY), (0, connect + b"HTTP/1.1 200 OK\r\n\r\n"), (67, b"200 OK"), (67, b"x"))
+    assert named(raws)[1] == ("http", "shop.example", SessionFlag.UNRELIABLE)
 
 
 def test_a_hello_without_a_name_leaves_the_next_one_in_peace():

@@ -282,7 +282,7 @@ class NaiveClassify(NaiveUnits):
         if flow.state == "new":
             self._other(flow, lost=True)
         if flow.state == "other" and starts_unit(raw):
-            flow.state, flow.place = "new", sequence
+            flow.state, flow.place, flow.first_sequence = "new", sequence, sequence
             return True
         now.skip = Skip.NOT_A_CLIENT if is_from_server(raw) else Skip.OTHER_PROTOCOL
         self._lose_try(flow)
@@ -308,9 +308,10 @@ class NaiveClassify(NaiveUnits):
 
     def _repeat(self, flow: Flow, now: Now, raw: bytes, sequence: int) -> int | None:
         offset = distance(sequence, flow.first_sequence or 0)
-        known = len(flow.sent) if len(flow.sent) > 43 else 0
-        if 0 <= offset < known:
-            return self._its_place(flow, now, raw, offset)
+        before = max(-offset, 0)
+        if offset < len(flow.sent) <= 0xFFFF and before < len(raw):
+            again = self._its_place(flow, now, raw[before:], offset + before)
+            return None if again else before
         before = 6 if raw[:2] == b"\x14\x03" and len(raw) > 6 else 0
         hello = raw[before:]
         if len(hello) < 6 or not tls.starts_hello(hello):
@@ -320,36 +321,28 @@ class NaiveClassify(NaiveUnits):
         flow.state, flow.place = "new", (sequence + before) & MASK
         return before
 
-    def _its_place(self, flow: Flow, now: Now, raw: bytes, offset: int) -> int | None:
-        """A segment in the place of the hello that was read: is it another one's?"""
+    def _its_place(self, flow: Flow, now: Now, raw: bytes, offset: int) -> bool:
+        """Is a piece in the place of the hello that was read no news, or one too many?"""
         whole = not offset and not isinstance(tls.gather_hello(raw, self.limits.unit_bytes), str)
-        if not whole and self._says_again(flow, raw, offset):
+        left = flow.sent[offset:]
+        if offset == 0:
+            same = len(raw) < len(left) and raw == flow.front
+        else:
+            same = len(raw) >= len(left) and raw[: len(left)] == flow.tail
+        if same and not whole:
             now.skip = Skip.PASSED
-            return None
-        flow.place = flow.first_sequence or 0
+            return True
+        place, flow.place = flow.place, flow.first_sequence or 0
         if not whole:
             if not self._begin_holding(flow, now):
-                return None
-            assert flow.holding
-            flow.holding.remembered, flow.repeated = (flow.sent, flow.tail), True
+                flow.place = place
+                return True
+            flow.repeated = True
         flow.state = "new"
-        return 0
-
-    @staticmethod
-    def _says_again(flow: Flow, raw: bytes, offset: int) -> bool:
-        """Does a piece say only what was read before?"""
-        stop = offset + len(raw)
-        if not raw:
-            return True
-        if offset <= 11 and stop >= 43:
-            return raw[11 - offset : 43 - offset] == flow.sent[11:43]
-        tail = raw[: len(flow.sent) - offset]
-        return offset >= 43 and stop >= len(flow.sent) and tail == flow.tail
+        return False
 
     def _go_back(self, flow: Flow) -> None:
         """What stood in the place of a hello came to nothing."""
-        assert flow.holding
-        flow.sent, flow.tail = flow.holding.remembered
         self._release(flow)
         flow.state, flow.repeated = "hello", False
 
@@ -470,6 +463,8 @@ class NaiveClassify(NaiveUnits):
         end = start + after
         if flow.state == "hello":
             last = next(p for p in holding.pieces if p.start < end <= p.stop)
+            if piece.stop < end:
+                flow.front = piece.raw[start - piece.start :]
             if last.start > start:
                 flow.tail = last.raw[: end - last.start]
         return outcome, after

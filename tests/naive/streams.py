@@ -65,7 +65,6 @@ class Holding:
     rows: int = 0
     seal: tuple[str, bytes] | None = None  # QUIC: salt and connection id of the keys
     realm: tuple[int, ...] = ()
-    remembered: tuple[bytes, bytes | None] = b"", None  # of the hello in whose place it stands
 
     def add(self, raw: bytes, position: int, now: Now, limits: Limits) -> str:
         """Fill gaps, the first of two overlapping segments wins: stored, nothing new, or no room."""
@@ -147,7 +146,8 @@ class Flow:
     upgrades: bool = False  # the last request asked for another protocol
     tunnel: bool = False  # the address it goes to is a proxy's
     sent: bytes = b""  # the last hello or head, as it came
-    tail: bytes | None = None  # the end of that hello, where it came in a segment of its own
+    front: bytes | None = None  # of that hello, where it came in a segment of its own
+    tail: bytes | None = None  # likewise its end
     repeated: bool = False  # what is held stands in the place of a hello that was read
     disputed: bool = False  # another head stood in the place of one
     ended: bool = False  # by a FIN or a RST

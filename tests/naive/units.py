@@ -87,7 +87,7 @@ class NaiveUnits:
         again = flow.hello_named and now.sequence == (flow.first_sequence or 0)
         flow.first_sequence, flow.state, flow.tries = now.sequence, "hello", self.limits.repeats
         body, stop = gathered
-        flow.sent, flow.tail = raw[:stop], None
+        flow.sent, flow.front, flow.tail = raw[:stop], None, None
         hello = tls.read_hello(body)
         if hello is None:
             self._fault(now, Fault.HELLO_BAD)
@@ -127,7 +127,7 @@ class NaiveUnits:
         elif row := self._row(flow, now, "http", host, flags, again=False):
             row.method, row.target, row.referer = head.method, head.target, head.referer
         flow.state, flow.tries, flow.upgrades = "head", self.limits.tries, head.upgrades
-        flow.first_sequence, flow.sent = now.sequence, raw[: head.size]
+        flow.first_sequence, flow.sent, flow.repeated = now.sequence, raw[: head.size], False
         after = head.size
         if head.method == 7:
             flow.state, flow.tunnel = "new", True
