@@ -28,6 +28,9 @@ NAMES_A_FLOW_MAX = 32
 LOOKED_AT_MAX = 2
 TURN_MASK = 0xFFFFFFFF
 
+# What `give_name` says.
+ADDED, KNOWN, NO_ROOM_FOR_IT = 0, 1, 2
+
 
 @primitive
 def end_hash(key0, key1, hi, lo, port, transport):
@@ -179,29 +182,31 @@ def enter_flow(slots, queue, counts, fingerprint):
 
 @routine
 def give_name(names, counts, flow, name):
-    """Note that a flow gave this name (a hash); had it given it before?
+    """Note that a flow gave this name (a hash): ADDED, KNOWN where it had given it before.
 
-    Beyond 32 names of one flow, or when the pool is empty, a further name is not remembered.
+    Beyond 32 names of one flow, or when the pool is empty, a further name is not remembered, and
+    whenever it comes it is as good as new: NO_ROOM_FOR_IT.
     """
     if flow.names == 0:
         flow.name = name
         flow.names = 1
-        return False
+        return ADDED
     if flow.name == name:
-        return True
+        return KNOWN
     more = I64(flow.more_names)
     while more > 0:
         if names[more - 1].name == name:
-            return True
+            return KNOWN
         more = I64(names[more - 1].next)
     free = counts.free_name
-    if free > 0 and flow.names < NAMES_A_FLOW_MAX:
-        counts.free_name = I64(names[free - 1].next)
-        names[free - 1].name = name
-        names[free - 1].next = flow.more_names
-        flow.more_names = free
-        flow.names += 1
-    return False
+    if free == 0 or flow.names == NAMES_A_FLOW_MAX:
+        return NO_ROOM_FOR_IT
+    counts.free_name = I64(names[free - 1].next)
+    names[free - 1].name = name
+    names[free - 1].next = flow.more_names
+    flow.more_names = free
+    flow.names += 1
+    return ADDED
 
 
 @kernel

@@ -145,4 +145,4 @@ def read_request(data, key0, key1, found):
     kind, start, stop, differ = http.choose_host(data, head)
     head.host_at, head.host_stop = start, stop
     head.disagrees = 1 if differ else 0
-    return kind, name_hash(key0 + U64(HTTP), key1, data, start, stop)
+    return kind, name_hash(key0, key1, HTTP, data, start, stop)

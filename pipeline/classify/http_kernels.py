@@ -42,6 +42,7 @@ UPGRADE = _word("upgrade")
 SEC_PURPOSE, X_MOZ = _word("sec-purpose"), _word("x-moz")
 SEC_FETCH_DEST, X_REQUESTED_WITH = _word("sec-fetch-dest"), _word("x-requested-with")
 CONTENT_LENGTH, TRANSFER_ENCODING = _word("content-length"), _word("transfer-encoding")
+IDENTITY = _word("identity")
 CHUNKED_WORD, TEXT_HTML, A_DOCUMENT = _word("chunked"), _word("text/html"), _word("document")
 PREFETCH, PRERENDER, HTTP_1 = _word("prefetch"), _word("prerender"), _word(" http/1.")
 METHODS = {m: _word(m.name.lower()) for m in Method if m not in (Method.NONE, Method.OTHER)}
@@ -222,10 +223,13 @@ def _read_field(data, at, stop, head):
         stop -= 1
     length = name_stop - at
     if length == 4 and same_letters(data, at, name_stop, HOST):
-        if head.host_at == 0:
+        known, known_start, known_stop = clean_host(data, head.host_at, head.host_stop)
+        if head.host_at == 0 or known == HOST_NONE:
             head.host_at, head.host_stop = start, stop
             return True
-        if not same_text(data, start, stop, head.host_at, head.host_stop):
+        other, other_start, other_stop = clean_host(data, start, stop)
+        same = same_text(data, other_start, other_stop, known_start, known_stop)
+        if other != HOST_NONE and not same:
             head.disagrees = 1
     elif length == 6 and same_letters(data, at, name_stop, ACCEPT):
         if holds_letters(data, start, stop, TEXT_HTML):
@@ -241,7 +245,7 @@ def _read_field(data, at, stop, head):
     elif length == 17 and same_letters(data, at, name_stop, TRANSFER_ENCODING):
         if holds_letters(data, start, stop, CHUNKED_WORD):
             head.chunked = 1
-        else:
+        elif not same_letters(data, start, stop, IDENTITY):  # is none (RFC 2616, 3.6)
             head.body_length = BAD_LENGTH
     elif _rules_out_document(data, at, name_stop, start, stop):
         head.not_document = 1

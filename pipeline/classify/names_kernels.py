@@ -135,9 +135,11 @@ def _is_ipv6(data, start, stop):
 
 
 @routine
-def name_hash(key0, key1, data, start, stop):
-    """A keyed 64-bit hash of a name in lower case, never 0, the same within a process."""
-    found = key0
+def name_hash(key0, key1, protocol, data, start, stop):
+    """A keyed 64-bit hash of a name that a protocol gives, in lower case, never 0, the same within
+    a process.
+    """
+    found = mix64(key0 + U64(protocol))
     for at in range(start, stop):
         found = (found ^ U64(lower(I64(data[at])))) * FNV_PRIME
     return mix64(found ^ key1) | U64(1)

@@ -16,7 +16,7 @@ from __future__ import annotations
 import numpy as np
 
 from pipeline.classify.answers_kernels import take_answer, wipe_answers
-from pipeline.classify.beginnings_kernels import asks, starts_unit
+from pipeline.classify.beginnings_kernels import asks, may_start_unit, starts_unit
 from pipeline.classify.datagrams_kernels import take_datagram
 from pipeline.classify.flows_kernels import (
     clear_flow,
@@ -203,12 +203,14 @@ def _learn_place(flow, head, side):
 @primitive
 def _use_place(track, flow, data, at, captured, sequence, side):
     """Is this segment ahead of the place that was told, and begins nothing by itself? Then it waits
-    for what is before it; else that place told nothing.
+    for what is before it. One at that place that is too short to tell waits for the next; else the
+    place told nothing.
     """
     bits = I64(flow.bits)
     ahead = sequence_difference(sequence, I64(flow.next_sequence))
-    waits = 0 < ahead < track.desk.limits.unit_bytes and (bits & CLIENT_SIDE != 0) == side
-    if waits and not starts_unit(data, at, at + captured):
+    waits = 0 < ahead < track.desk.limits.unit_bytes and not starts_unit(data, at, at + captured)
+    waits = waits or (ahead == 0 and may_start_unit(data, at, at + captured))
+    if waits and (bits & CLIENT_SIDE != 0) == side:
         flow.first_sequence = flow.next_sequence
         flow.bits = bits | HAS_SEQUENCE
     else:

@@ -15,7 +15,7 @@ from pipeline.classify import http_kernels as http
 from pipeline.classify import proxy_kernels as proxy
 from pipeline.classify import tls_kernels as tls
 from pipeline.classify.answers_kernels import NAME_BYTES, find_answer
-from pipeline.classify.flows_kernels import give_name
+from pipeline.classify.flows_kernels import KNOWN, NO_ROOM_FOR_IT, give_name
 from pipeline.classify.names_kernels import (
     HOST_INVALID,
     HOST_NONE,
@@ -72,6 +72,7 @@ BODY_BYTES_MAX = 1 << 30  # a longer one would outrun what sequence numbers tell
 HELLO_BAD, HELLO_TOO_LONG = int(Fault.HELLO_BAD), int(Fault.HELLO_TOO_LONG)
 SNI_BAD, HOST_BAD, HEAD_BAD = int(Fault.SNI_BAD), int(Fault.HOST_BAD), int(Fault.HEAD_BAD)
 HEAD_TOO_LONG, HEADS_EXHAUSTED = int(Fault.HEAD_TOO_LONG), int(Fault.HEADS_EXHAUSTED)
+NAMES_EXHAUSTED = int(Fault.NAMES_EXHAUSTED)
 NO_NAME, NOT_A_CLIENT, PASSED = int(Skip.NO_NAME), int(Skip.NOT_A_CLIENT), int(Skip.PASSED)
 HTTP, TLS, QUIC = int(Protocol.HTTP), int(Protocol.TLS), int(Protocol.QUIC)
 DOCUMENT, REPEAT = int(SessionFlag.DOCUMENT), int(SessionFlag.REPEAT)
@@ -176,6 +177,7 @@ def name_row(track, flow, data, protocol, again):
         name_weakly(track, flow, protocol, again)
     elif kind == HOST_INVALID:
         note_fault(track, SNI_BAD)
+        name_weakly(track, flow, protocol, again)
     elif _begin_row(track, flow, data, start, stop, protocol, 0, again):
         counts = track.desk.counts
         hidden = I64(track.rows[counts.rows].marks) & HIDDEN
@@ -269,8 +271,10 @@ def _name_of_head(track, flow, data):
         flags |= UNRELIABLE
     if kind == HOST_NONE:
         track.desk.now.skip = NO_NAME
+        name_weakly(track, flow, HTTP, False)
     elif kind == HOST_INVALID:
         note_fault(track, HOST_BAD)
+        name_weakly(track, flow, HTTP, False)
     elif _begin_row(track, flow, data, start, stop, HTTP, flags, False):
         counts = track.desk.counts
         start, stop = head.target_at, head.target_stop
@@ -399,8 +403,11 @@ def _begin_row(track, flow, data, start, stop, protocol, flags, again):
     limits, now, counts = track.desk.limits, track.desk.now, track.desk.counts
     seen = False
     if flags & WEAK == 0:
-        name = name_hash(limits.key0 + U64(protocol), limits.key1, data, start, stop)
-        seen = give_name(track.names, counts, flow, name)
+        name = name_hash(limits.key0, limits.key1, protocol, data, start, stop)
+        known = give_name(track.names, counts, flow, name)
+        seen = known == KNOWN
+        if known == NO_ROOM_FOR_IT:
+            track.desk.tallied[EVENTS, NAMES_EXHAUSTED] += 1
     elif I64(flow.bits) & WEAKLY_NAMED:  # a weak name is none that the flow gave
         return False
     else:

@@ -57,6 +57,7 @@ class Fault(IntEnum):
     FRAGMENT_OVERLAP = 42  # of a packet whose fragments contradict each other
     FRAGMENTS_EXHAUSTED = 43  # no room to keep another fragment
     HEADS_EXHAUSTED = 44  # more of HTTP/2 than may be opened for so few packets
+    NAMES_EXHAUSTED = 45  # more names of a flow, or of all, than are remembered
 
 
 class Skip(IntEnum):

@@ -51,6 +51,20 @@ def test_a_hello_without_a_name_has_the_one_that_led_to_its_server(message, host
     assert told(message) == ([] if host is None else [("tls", host, WEAK)])
 
 
+@pytest.mark.parametrize(
+    ("protocol", "unit"),
+    [
+        ("http", b"GET /x HTTP/1.0\r\n\r\n"),
+        ("http", b"GET /x HTTP/1.1\r\nHost: not a host\r\n\r\n"),
+        ("tls", frames.client_hello(b"not a host")),
+    ],
+)
+def test_so_has_a_request_without_a_host_and_a_name_that_is_none(protocol, unit):
+    raws = [frames.dns_answer(GOOD), *talk(unit)]
+    assert named(raws) == [(protocol, "told.example", WEAK)]
+    assert named(raws[1:]) == []
+
+
 def test_the_last_name_counts_and_only_for_whom_it_was_told():
     later = frames.dns_answer(frames.dns_message(b"later.example", [frames.SERVER]))
     assert told(GOOD, later) == [("tls", "later.example", WEAK)]

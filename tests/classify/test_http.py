@@ -50,8 +50,8 @@ def clean(data, start, stop):
 
 
 @kernel
-def hash_name(data, start, stop):
-    return names.name_hash(np.uint64(1), np.uint64(2), data, start, stop)
+def hash_name(protocol, data, start, stop):
+    return names.name_hash(np.uint64(1), np.uint64(2), protocol, data, start, stop)
 
 
 def array(raw: bytes) -> np.ndarray:
@@ -224,7 +224,7 @@ def test_addresses_are_told_from_names(address, form):
 
 @given(st.text("abAB", max_size=4), st.text("abAB", max_size=4))
 def test_names_are_equal_where_their_hashes_are(one, other):
-    hashes = [hash_name(array(t.encode()), 3, 3 + len(t)) for t in (one, other)]
+    hashes = [hash_name(1, array(t.encode()), 3, 3 + len(t)) for t in (one, other)]
     assert (hashes[0] == hashes[1]) == (one.lower() == other.lower())
 
 
@@ -261,3 +261,38 @@ def test_every_known_method_is_told():
             head = reading(f"{method.name} /x HTTP/1.1\r\n\r\n".encode())
             assert isinstance(head, naive.Head)
             assert head.method == method
+
+
+@given(st.integers(0, 2**64 - 1), st.text("abcm", min_size=1, max_size=3))
+def test_no_two_protocols_give_the_same_hash_to_names_that_begin_alike(key, rest):
+    """Whatever the key is: a letter is worth as much as the number of a protocol."""
+    texts = [letter + rest for letter in "abcdefgh"]
+    key0 = np.uint64(key)
+    found = [
+        names.name_hash(key0, np.uint64(2), protocol, array(t.encode()), 3, 3 + len(t))
+        for protocol in (1, 2, 3)
+        for t in texts
+    ]
+    assert len(set(found)) == len(found)
+
+
+@pytest.mark.parametrize(
+    ("fields", "host", "differ"),
+    [
+        (["Host: a.example", "Host: A.example:80"], b"a.example", False),
+        (["Host: a.example", "Host:", " a.example"], b"a.example", False),
+        (["Host:", "Host: b.example"], b"b.example", False),
+        (["Host: a.example", "Host: "], b"a.example", False),
+        (["Host: a.example", "Host: b.example"], b"a.example", True),
+        (["Host: a.example:80", "Host: a.example:81"], b"a.example:80", False),
+    ],
+)
+def test_a_host_that_is_given_twice_is_one_where_both_name_it(fields, host, differ):
+    head = reading("\r\n".join(["GET / HTTP/1.1", *fields, "", ""]).encode())
+    assert (head.host, head.hosts_differ) == (host, differ)
+
+
+def test_no_coding_at_all_is_no_coding():
+    lines = ["POST / HTTP/1.1", "Host: a.example", "Transfer-Encoding: Identity"]
+    head = reading("\r\n".join([*lines, "Content-Length: 5", "", ""]).encode())
+    assert (head.length, head.chunked) == (5, False)

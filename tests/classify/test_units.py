@@ -8,8 +8,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pipeline.classify.stage import Limits
-from pipeline.model.words import Method, SessionFlag
+from pipeline.classify.stage import Classify, Limits
+from pipeline.model.identifiers import Keys
+from pipeline.model.tally import Tally
+from pipeline.model.words import Method, ParseFor, SessionFlag
 from tests.classify import frames
 from tests.classify.test_stage import HELLO, MILLISECOND_NS, NOTHING, START_NS, talk, timed
 from tests.classify.test_track import compare, fast
@@ -60,6 +62,18 @@ def test_another_name_inside_a_tunnel_is_as_reliable_as_any(at):
     raws = talk(connect, HELLO[:at], HELLO[at:]) if at else talk(connect + HELLO)
     found = [("http", "cdn.example", NOTHING), ("tls", "shop.example", NOTHING)]
     assert story(raws) == (found, {})
+
+
+@pytest.mark.parametrize("key", range(12))
+def test_a_name_inside_a_tunnel_is_no_repeat_of_one_that_begins_otherwise(key):
+    """Whatever the secret of the process is."""
+    connect = CONNECT.replace(b"shop", b"b.shop")
+    hello = frames.client_hello("c.shop.example")
+    classify = Classify(
+        circle=None, parse_for=ParseFor.EVERYONE, keys=Keys.from_seed(f"tunnel {key}")
+    )
+    found = classify.push(frames.batch(timed(talk(connect, hello))), Tally())
+    assert found.flags.tolist() == [0, 0]
 
 
 def test_two_hellos_inside_a_tunnel_that_differ_are_told():
@@ -310,3 +324,15 @@ def test_lengths_that_differ_or_are_none_end_a_flow(lengths):
     post = b"POST / HTTP/1.1\r\nHost: a.example\r\nContent-Length: %s\r\n\r\nabc" % lengths
     rows, _ = story(talk(post + frames.get("b.example", "/")))
     assert [host for _, host, _ in rows] == ["a.example"]
+
+
+@pytest.mark.parametrize(("limit", "room"), [(Limits(), 32), (Limits(names=4), 5)])
+def test_of_more_names_than_are_remembered_each_is_told_and_counted(limit, room):
+    hosts = [f"h{n}.example" for n in range(room + 3)]
+    raws = talk(*(frames.get(host) for host in hosts * 2))
+    rows = compare(timed(raws), limit)
+    assert [row.host for row in rows] == hosts * 2
+    repeats = [row.host for row in rows if SessionFlag(row.flags) & REPEAT]
+    assert repeats == hosts[:room]
+    _, words, _ = fast(timed(raws), limit)
+    assert words["fault:names_exhausted"] == 6

@@ -214,6 +214,7 @@ class Datagram:
                 self.twin.name_weakly(self.flow, now, "quic")
             elif kind == "invalid":
                 self.fault(Fault.SNI_BAD)
+                self.twin.name_weakly(self.flow, now, "quic")
             elif row := self.twin._row(self.flow, now, "quic", host, 0, again=False):
                 row.alpn = tls.alpn_text(read.alpn) if read else b""
                 if row.flags & SessionFlag.HIDDEN:

@@ -26,6 +26,7 @@ from tests.naive.streams import (
     asks,
     distance,
     is_from_server,
+    may_start_unit,
     starts_unit,
 )
 from tests.naive.units import NEVER, NOT_YET, WHOLE, NaiveUnits
@@ -46,7 +47,7 @@ class NaiveClassify(NaiveUnits):
 
     def __init__(self, limits: Limits = Limits()) -> None:  # noqa: B008
         self.limits = limits
-        self.flows: dict[tuple[str, frozenset[End]], Flow] = {}
+        self.flows = {}
         self.queue: list[tuple[tuple[str, frozenset[End]], int, int]] = []
         self.turns = 0
         self.watermark_ns = -(1 << 62)
@@ -147,7 +148,8 @@ class NaiveClassify(NaiveUnits):
             return
         place, whose = flow.told
         ahead = distance(sequence, place)
-        if 0 < ahead < self.limits.unit_bytes and source == whose and not starts_unit(raw):
+        waits = 0 < ahead < self.limits.unit_bytes and not starts_unit(raw)
+        if source == whose and (waits or (ahead == 0 and may_start_unit(raw))):
             flow.place = flow.first_sequence = place
         else:
             flow.told = None

@@ -121,7 +121,10 @@ def _read_fields(head: Head, fields: list[list[bytes]]) -> None:
         name, value = name.lower(), value.strip(b" \t")
         if name == b"host":
             # What is folded into a Host keeps its line end, and no name has one in it.
-            hosts.append(value if hosts else b"\n".join([value, *folded]))
+            if hosts and clean_host(hosts[0])[0] != "none":
+                hosts.append(value)
+            else:
+                hosts = [b"\n".join([value, *folded])]
         elif name == b"accept":
             accepts.append(value.lower())
         elif name == b"referer":
@@ -136,7 +139,7 @@ def _read_fields(head: Head, fields: list[list[bytes]]) -> None:
         elif name == b"transfer-encoding":
             if b"chunked" in value.lower():
                 head.chunked = True
-            else:
+            elif value.lower() != b"identity":
                 head.length = -2
         elif name == b"sec-fetch-dest":
             is_document &= value.lower() == b"document"
@@ -145,7 +148,8 @@ def _read_fields(head: Head, fields: list[list[bytes]]) -> None:
         elif name in PREFETCH_FIELDS:
             is_document &= not re.search(rb"prefetch|prerender", value.lower())
     head.host = hosts[0] if hosts else b""
-    head.hosts_differ = any(h.lower() != head.host.lower() for h in hosts[1:])
+    names = [clean_host(host) for host in hosts]
+    head.hosts_differ = any(n[0] != "none" and n[1] != names[0][1] for n in names[1:])
     if accepts:
         is_document &= any(b"text/html" in a for a in accepts)
     else:

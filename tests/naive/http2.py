@@ -112,13 +112,14 @@ def read_request(block: bytes) -> Request | Fault:
         return Fault.HEAD_BAD
     if not connect and path != b"*" and (path[:1] != b"/" or min(path) <= 32):
         return Fault.HEAD_BAD
-    named = [value for value in values(b":authority", b"host") if value]
-    kind, host = http.clean_host(named[0]) if named else ("none", b"")
-    if kind == "none":
+    found = [http.clean_host(value) for value in values(b":authority", b"host")]
+    named = [one for one in found if one[0] != "none"]
+    if not named:
         return Fault.HEAD_BAD
+    kind, host = named[0]
     if kind == "invalid":
         return Fault.HOST_BAD
-    differ = any(v.lower() != named[0].lower() for v in named)
+    differ = any(one[1] != host for one in named)
     document = method == b"GET" and not values(b"x-requested-with")
     document &= all(v.lower() == b"document" for v in values(b"sec-fetch-dest"))
     ahead = values(b"purpose", b"sec-purpose", b"x-moz")

@@ -185,6 +185,11 @@ def starts_unit(raw: bytes) -> bool:
     return raw[:1].isupper() and http.starts_head(raw) and b" " in raw
 
 
+def may_start_unit(raw: bytes) -> bool:
+    """Does a segment with too few bytes to tell begin like one?"""
+    return len(raw) < 6 and (tls.starts_hello(raw) or http.starts_head(raw))
+
+
 def asks(raw: bytes) -> bool:
     """Is it a hello or has it a whole request line: what no server says?"""
     if not starts_unit(raw):

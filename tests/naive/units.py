@@ -9,7 +9,7 @@ from pipeline.model.faults import Fault, Skip
 from pipeline.model.words import SessionFlag
 from tests.naive import http, http2, tls
 from tests.naive.proxy import after_proxy
-from tests.naive.streams import Flow, Now, Row
+from tests.naive.streams import End, Flow, Now, Row
 
 WHOLE, NOT_YET, NEVER = "whole", "not yet", "never"
 OUTER_NAMES = {
@@ -27,6 +27,13 @@ class NaiveUnits:
     packets: int
     paid_until: int
     lost: Counter[str]
+
+    flows: dict[tuple[str, frozenset[End]], Flow]
+
+    @property
+    def further(self) -> int:
+        """Names of flows beside their first ones."""
+        return sum(max(len(flow.names) - 1, 0) for flow in self.flows.values())
 
     def _lose(self, flow: Flow, why: str) -> None:
         if not flow.names and not flow.lost and not flow.repeated:
@@ -98,6 +105,7 @@ class NaiveUnits:
             self.name_weakly(flow, now, "tls", again)
         elif kind == "invalid":
             self._fault(now, Fault.SNI_BAD)
+            self.name_weakly(flow, now, "tls", again)
         elif row := self._row(flow, now, "tls", host, 0, again):
             row.alpn = tls.alpn_text(hello.alpn)
             if row.flags & SessionFlag.HIDDEN:
@@ -122,8 +130,10 @@ class NaiveUnits:
             kind, host = other, other_host
         if kind == "none":
             now.skip = Skip.NO_NAME
+            self.name_weakly(flow, now, "http")
         elif kind == "invalid":
             self._fault(now, Fault.HOST_BAD)
+            self.name_weakly(flow, now, "http")
         elif row := self._row(flow, now, "http", host, flags, again=False):
             row.method, row.target, row.referer = head.method, head.target, head.referer
         flow.state, flow.tries, flow.upgrades = "head", self.limits.tries, head.upgrades
@@ -215,8 +225,11 @@ class NaiveUnits:
                 return None
             flow.weakly_named = True
         seen = name in flow.names and not flags & SessionFlag.WEAK
-        if not seen and len(flow.names) < 32 and not flags & SessionFlag.WEAK:
-            flow.names.append(name)
+        if not seen and not flags & SessionFlag.WEAK:
+            if not flow.names or (len(flow.names) < 32 and self.further < self.limits.names):
+                flow.names.append(name)
+            else:
+                self.faults[Fault.NAMES_EXHAUSTED] += 1
         if again and seen:
             now.skip = Skip.PASSED
             return None
