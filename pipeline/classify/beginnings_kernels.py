@@ -31,14 +31,6 @@ def starts_unit(data, start, stop):
 
 
 @routine
-def may_start_unit(data, start, stop):
-    """Does a segment with too few bytes to tell begin like a hello or a head?"""
-    if stop - start >= UNIT_BYTES_MIN:
-        return False
-    return tls.starts_hello(data, start, stop) or starts_head(data, start, stop)
-
-
-@routine
 def asks(data, start, stop):
     """Is it a hello, or has it a whole request line of HTTP/1: what no server says?"""
     if not starts_unit(data, start, stop):

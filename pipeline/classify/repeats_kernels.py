@@ -40,10 +40,12 @@ def _mark(limits, data, start, stop):
 
 
 @primitive
-def remember_hello(flow, length):
-    """Note how long a hello is that was read, as yet of one segment."""
+def remember_hello(flow, limits, length):
+    """Note how long a hello is that was read, as yet of one segment; where it is longer than what
+    is held, another in its place could not be.
+    """
     flow.mark = 0
-    flow.next_sequence = length if length <= HELLO_BYTES_MAX else 0
+    flow.next_sequence = length if length <= min(limits.unit_bytes, HELLO_BYTES_MAX) else 0
 
 
 @routine

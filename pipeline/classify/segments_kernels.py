@@ -27,9 +27,9 @@ from pipeline.classify.held_kernels import (
     take_holding,
     whole_from,
 )
-from pipeline.classify.http_kernels import starts_head
 from pipeline.classify.layers_kernels import UDP
 from pipeline.classify.repeats_kernels import (
+    HELLO_BYTES_MAX,
     head_mark,
     hello_bytes,
     is_same_piece,
@@ -92,6 +92,7 @@ def release(track, flow):
     if h < 0:
         return
     flow.held = 0
+    flow.bits = I64(flow.bits) & ~REPEATED
     named = track.holdings[h].named
     track.desk.tallied[EVENTS, OVERLAP_DISAGREES] += I64(track.holdings[h].disagrees)
     rows = release_holding(track.holdings, track.pieces, track.memory, track.desk, h)
@@ -113,6 +114,10 @@ def take_segment(track, flow, data, place, captured, length, sequence):
         if flow.state == DONE:  # by what was held
             now.skip = FLOW_DONE
             return
+        if I64(flow.bits) & REPEATED and _is_by_itself(
+            track, flow, data, place, place + captured, sequence
+        ):
+            _go_back(track, flow)
         if flow.state == HELLO_SEEN:
             before = _take_repeat(track, flow, data, place, place + captured, sequence)
             if before < 0:
@@ -171,13 +176,13 @@ def lose_try(flow):
 
 @primitive
 def _is_disputed(track, flow, data, start, stop, sequence):
-    """Does another head begin in the place of the last one that was read?"""
+    """Does another head, or a hello, begin in the place of the last head that was read?"""
     if sequence != I64(flow.first_sequence) or flow.mark == 0:
         return False
     if flow.state != AT_HEAD and flow.state != AT_CHUNK and flow.state != AT_TRAILER:
         return False
     mark = head_mark(track.desk.limits, data, start, stop)
-    return mark != 0 and mark != I64(flow.mark) and starts_head(data, start, stop)
+    return mark != 0 and mark != I64(flow.mark) and starts_unit(data, start, stop)
 
 
 @routine
@@ -228,10 +233,25 @@ def _take_its_place(track, flow, data, start, stop, offset, before):
             flow.next_sequence = remembered
             return I64(-1)
         track.holdings[I64(flow.held) - 1].remembered = remembered
-        flow.bits = I64(flow.bits) | REPEATED
+        flow.bits = I64(flow.bits) | REPEATED | (DISPUTED if flow.names > 0 else 0)
     flow.state = NEW
     flow.bits = I64(flow.bits) | HAS_SEQUENCE
     return before
+
+
+@routine
+def _is_by_itself(track, flow, data, start, stop, sequence):
+    """Is it a hello of its own, whole in the place of the one that was read, or behind that, while
+    something else is held there?
+    """
+    limits, hello = track.desk.limits, track.desk.hello
+    offset = sequence_difference(sequence, I64(flow.first_sequence))
+    length = I64(track.holdings[I64(flow.held) - 1].remembered) & HELLO_BYTES_MAX
+    if offset >= length:
+        return stop - start >= UNIT_BYTES_MIN and tls.starts_hello(data, start, stop)
+    return offset == 0 and (
+        tls.gather_hello(data, start, stop, track.memory, limits.unit_bytes, hello) == tls.WHOLE
+    )
 
 
 @routine
@@ -241,7 +261,7 @@ def _go_back(track, flow):
     release(track, flow)
     flow.state = HELLO_SEEN
     flow.next_sequence = remembered
-    flow.bits = I64(flow.bits) & ~REPEATED
+    flow.bits = I64(flow.bits) & ~DISPUTED
 
 
 @routine

@@ -165,11 +165,8 @@ LOST_GAP, LOST_CUT, LOST_ROOM = 128, 256, 1024
 LOST = LOST_GAP | LOST_CUT | LOST_ROOM
 TUNNEL = 2048  # what its client says is for others than the address it says it to
 REPEATED = 4096  # what is held stands in the place of a hello that was read
-DISPUTED = 8192  # another head stood in the place of one that was read
+DISPUTED = 8192  # what is to be read stands in the place of what was read
 ENDED = 16384  # with a FIN or a RST
-# An acknowledgement without data told the place, which is in `next_sequence`; until more is known
-# CLIENT_SIDE says whose.
-PLACE_TOLD = 32768
 
 # Rows of `tallied`: what became of packets, what befell flows and holdings later, and sums.
 ROW_FAULTS, ROW_SKIPS, EVENTS, SUMS = range(4)

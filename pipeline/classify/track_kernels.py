@@ -16,7 +16,7 @@ from __future__ import annotations
 import numpy as np
 
 from pipeline.classify.answers_kernels import take_answer, wipe_answers
-from pipeline.classify.beginnings_kernels import asks, may_start_unit, starts_unit
+from pipeline.classify.beginnings_kernels import asks
 from pipeline.classify.datagrams_kernels import take_datagram
 from pipeline.classify.flows_kernels import (
     clear_flow,
@@ -47,7 +47,6 @@ from pipeline.classify.state_kernels import (
     HOST_TEXT,
     NEW,
     OTHER,
-    PLACE_TOLD,
     REFERER_TEXT,
     ROW_FAULTS,
     ROW_SKIPS,
@@ -151,7 +150,8 @@ def _take_flags(track, flow, side, tcp_flags, sequence, acknowledged, time_ns):
     are used again, and whether the flow is over.
 
     A SYN with another number than the one the flow began with is a new flow (RFC 9293, 3.6.1), and
-    so is the answer to one that was not seen; the same once more is only that.
+    so is the answer to one that was not seen; the same once more is only that. Behind the number
+    that is known, which moves on with what is read, the same may be somewhat.
     """
     bits = I64(flow.bits)
     if tcp_flags & SYN == 0:
@@ -164,8 +164,9 @@ def _take_flags(track, flow, side, tcp_flags, sequence, acknowledged, time_ns):
     if not fresh:
         if answers and _are_near(first, I64(flow.first_sequence)):
             return
+        behind = sequence_difference(I64(flow.first_sequence), first)
         same_side = bits & (CLIENT_KNOWN | CLIENT_SIDE) == CLIENT_KNOWN | mine
-        if same_side and I64(flow.first_sequence) == first:
+        if same_side and (behind == 0 or (0 < behind < NEAR_BYTES and bits & ENDED == 0)):
             return
         _begin_again(track, flow, TCP, flow.subscriber, time_ns)
         flow.seen_ns = track.desk.counts.watermark_ns
@@ -186,35 +187,6 @@ def _is_another(flow, head, data, joined):
     if at < JOINED:
         return asks(data, at, at + captured)
     return asks(joined, at - JOINED, at - JOINED + captured)
-
-
-@primitive
-def _learn_place(flow, head, side):
-    """Keep where the bytes begin that are to come behind an acknowledgement without any: the last
-    of a handshake may be the first that is seen of a flow.
-    """
-    bits = I64(flow.bits)
-    plain = head.tcp_flags & (FLAGS_TOLD | ACK) == ACK
-    if flow.transport == TCP and plain and bits & (HAS_SEQUENCE | CLIENT_KNOWN) == 0:
-        flow.next_sequence = head.sequence
-        flow.bits = (bits & ~CLIENT_SIDE) | PLACE_TOLD | (CLIENT_SIDE if side else 0)
-
-
-@primitive
-def _use_place(track, flow, data, at, captured, sequence, side):
-    """Is this segment ahead of the place that was told, and begins nothing by itself? Then it waits
-    for what is before it. One at that place that is too short to tell waits for the next; else the
-    place told nothing.
-    """
-    bits = I64(flow.bits)
-    ahead = sequence_difference(sequence, I64(flow.next_sequence))
-    waits = 0 < ahead < track.desk.limits.unit_bytes and not starts_unit(data, at, at + captured)
-    waits = waits or (ahead == 0 and may_start_unit(data, at, at + captured))
-    if waits and (bits & CLIENT_SIDE != 0) == side:
-        flow.first_sequence = flow.next_sequence
-        flow.bits = bits | HAS_SEQUENCE
-    else:
-        flow.bits = bits & ~(PLACE_TOLD | CLIENT_SIDE)
 
 
 @primitive
@@ -249,8 +221,6 @@ def _take_bytes(track, flow, head, data, at, captured, length, side):
     """Hand on what is at `data[at:]`: a segment, or a datagram."""
     if flow.transport == TCP:
         sequence = (I64(head.sequence) + (1 if head.tcp_flags & SYN else 0)) & 0xFFFFFFFF
-        if I64(flow.bits) & (PLACE_TOLD | HAS_SEQUENCE) == PLACE_TOLD:
-            _use_place(track, flow, data, at, captured, sequence, side)
         take_segment(track, flow, data, at, captured, length, sequence)
         _know_client(flow, track.desk.now.skip == NOT_A_CLIENT, side)
     else:
@@ -285,12 +255,10 @@ def _know_client(flow, from_server, side):
     """Note whether it was the client who sent a segment, if that can be told."""
     bits = I64(flow.bits)
     if bits & CLIENT_KNOWN == 0:
-        told = bits & HAS_SEQUENCE and not (bits & PLACE_TOLD and flow.state == NEW)
         if from_server:
-            bits = (bits & ~CLIENT_SIDE) | CLIENT_KNOWN | ANSWERED | (0 if side else CLIENT_SIDE)
-        elif told or flow.state == HELLO_SEEN:
-            bits = (bits & ~CLIENT_SIDE) | CLIENT_KNOWN | (CLIENT_SIDE if side else 0)
-        flow.bits = bits
+            flow.bits = bits | CLIENT_KNOWN | ANSWERED | (0 if side else CLIENT_SIDE)
+        elif bits & HAS_SEQUENCE or flow.state == HELLO_SEEN:
+            flow.bits = bits | CLIENT_KNOWN | (CLIENT_SIDE if side else 0)
 
 
 @primitive
@@ -425,8 +393,6 @@ def track_packets(
         another = ended and head.payload_length > 0 and _is_another(flow, head, data, joined)
         if head.payload_length == 0:
             tallied[ROW_SKIPS, NO_PAYLOAD] += 1
-            if flow.state == NEW:
-                _learn_place(flow, head, side[i])
         elif (
             bits & CLIENT_KNOWN
             and (bits & CLIENT_SIDE != 0) != side[i]

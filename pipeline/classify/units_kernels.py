@@ -43,7 +43,6 @@ from pipeline.classify.state_kernels import (
     MIDSTREAM,
     NEW,
     OTHER,
-    PLACE_TOLD,
     REPEATED,
     SUM_HIDDEN,
     SUM_LOST_CUT,
@@ -97,7 +96,7 @@ def begin_other(flow, lost):
     `lost` says that some of what came before was not seen.
     """
     flow.state = OTHER if flow.tries > 0 else DONE
-    bits = I64(flow.bits) & ~(HAS_SEQUENCE | PLACE_TOLD)
+    bits = I64(flow.bits) & ~HAS_SEQUENCE
     flow.bits = bits | MIDSTREAM if lost else bits
 
 
@@ -145,11 +144,12 @@ def _take_hello(track, flow, data, start, stop):
     flow.first_sequence = now.sequence
     flow.state = HELLO_SEEN
     flow.tries = track.desk.limits.repeats
-    remember_hello(flow, hello.records_stop - start)
+    remember_hello(flow, track.desk.limits, hello.records_stop - start)
     if hello.in_scratch == 1:
         name_of_hello(track, flow, track.memory, TLS, again)
     else:
         name_of_hello(track, flow, data, TLS, again)
+    flow.bits = I64(flow.bits) & ~DISPUTED
     return WHOLE, hello.records_stop
 
 
@@ -245,7 +245,7 @@ def _take_head(track, flow, data, start, stop):
     flow.first_sequence = now.sequence
     flow.mark = head_mark(track.desk.limits, data, start, head.stop)
     flow.state = AT_HEAD
-    bits = I64(flow.bits) & ~(UPGRADES | REPEATED)
+    bits = I64(flow.bits) & ~(UPGRADES | REPEATED | DISPUTED)
     flow.bits = bits | (UPGRADES if head.upgrades == 1 else 0)
     flow.tries = track.desk.limits.tries
     if head.method == http.IS_CONNECT:
@@ -362,7 +362,7 @@ def _write_block(track, flow, data, start):
     counts, marks = track.desk.counts, track.desk.now.marks
     if I64(flow.bits) & MIDSTREAM:
         marks |= FLAG_MIDSTREAM
-    if I64(flow.bits) & (REPEATED | DISPUTED):
+    if I64(flow.bits) & DISPUTED:
         marks |= UNRELIABLE
     _find_name(track, flow)
     row = track.rows[counts.rows]
@@ -416,7 +416,7 @@ def _begin_row(track, flow, data, start, stop, protocol, flags, again):
         now.skip = PASSED
         return False
     flags |= now.marks
-    doubts = REPEATED | DISPUTED if protocol == HTTP else HELLO_NAMED
+    doubts = DISPUTED if protocol == HTTP else DISPUTED | HELLO_NAMED
     if seen:
         flags |= REPEAT
     elif flags & WEAK == 0 and I64(flow.bits) & doubts:

@@ -161,23 +161,56 @@ def test_an_answer_to_the_syn_that_was_seen_begins_none():
     assert len(sessions) == 1
 
 
-@pytest.mark.parametrize("first", [HELLO, frames.get("shop.example", "/", "Cookie: " + "x" * 90)])
-@pytest.mark.parametrize("cut", [1, 2, 5, 20, 80])
-@pytest.mark.parametrize("swapped", [True, False])
-def test_an_acknowledgement_tells_the_place_of_halves_that_are_swapped(first, cut, swapped):
-    """The last packet of the handshake is the first that is seen."""
-    halves = pieces(first, cut)[:: -1 if swapped else 1]
-    handshake = frames.tcp(seq=ISN, ack=8, flags=ACK)
-    (row,) = named([handshake, *talk(*halves, syn=False)])
-    assert row[1] == "shop.example"
-    assert swapped <= (MIDSTREAM not in row[2])
+@pytest.mark.parametrize("segment", [(2, frames.get("a.example") + frames.get("b.example")), None])
+def test_a_syn_that_is_shown_twice_is_one_whatever_was_read_meanwhile(segment):
+    """With data in it, or before two requests."""
+    both = frames.get("a.example") + frames.get("b.example")
+    syn = frames.tcp(both if segment else b"", seq=ISN - 1, flags=SYN)
+    raws = [syn, syn] if segment else [syn, *talk(both, syn=False), syn, *talk(both, syn=False)]
+    assert [host for _, host, _ in named(raws)] == ["a.example", "b.example"]
 
 
-@pytest.mark.parametrize("up", [True, False])
-def test_an_acknowledgement_in_the_middle_tells_nothing(up):
-    """What follows it begins by itself, or is of the other end."""
-    handshake = frames.tcp(seq=ISN, ack=8, flags=ACK, up=up)
-    raws = [handshake, *talk((50, frames.get("shop.example")), syn=False)]
-    assert named(raws) == [("http", "shop.example", DOCUMENT | MIDSTREAM)]
-    raws = [handshake, *talk((50, b"\x17\x03\x03"), (5000, frames.get("shop.example")), syn=False)]
-    assert [host for _, host, _ in named(raws)] == ["shop.example"]
+def test_a_hello_that_is_longer_than_what_is_held_has_nothing_in_its_place():
+    record = b"\x16\x03\x01" + (16640).to_bytes(2, "big") + TRUE[5:]
+    raws = talk((0, record + bytes(16645 - len(record))), (16390, b"x"), (100, b"x" * 16600))
+    assert named(raws) == [("tls", "shop.example", NOTHING)]
+
+
+@pytest.mark.parametrize(
+    "junk", [[(5, b"\x02")], [(7, b"?")], [(100 + 2 * n, b"z") for n in range(16)]]
+)
+def test_a_whole_hello_is_read_whatever_is_held_in_its_place(junk):
+    assert named(talk((0, DECOY), *junk, (0, TRUE))) == BOTH
+
+
+def test_a_second_hello_is_read_while_a_piece_of_the_first_is_held():
+    first = pieces(TRUE, 60, 200)
+    second = (len(TRUE), frames.client_hello("other.example"))
+    rows = named(talk(*first, first[1], second))
+    assert rows == [(*BOTH[1][:2], NOTHING), ("tls", "other.example", SessionFlag.UNRELIABLE)]
+
+
+def test_a_proxys_header_may_stand_in_the_place_of_a_hello():
+    proxy = b"PROXY TCP4 192.0.2.1 192.0.2.2 1 2\r\n"
+    assert named(talk((0, DECOY), (0, proxy + TRUE))) == BOTH
+    assert named(talk((0, DECOY), (0, proxy), (len(proxy), TRUE))) == BOTH
+    after = (len(proxy), b"\1\2garbage")
+    named(talk((0, DECOY), (0, proxy), after, (100, TRUE[100:]), (0, TRUE[:100])))
+
+
+def test_what_follows_a_disputed_head_is_doubted_no_more():
+    heads = [frames.get("a.example", f"/{n}" + "x" * 80) for n in range(2)]
+    raws = talk((0, heads[0]), (0, heads[1]), frames.get("b.example"), frames.get("c.example"))
+    assert [(host, flags & SessionFlag.UNRELIABLE) for _, host, flags in named(raws)] == [
+        (host, NOTHING) for host in ["a.example", "a.example", "b.example", "c.example"]
+    ]
+
+
+def test_a_hello_in_the_place_of_a_head_is_unreliable():
+    raws = talk((0, frames.get("decoy.example")), (0, TRUE))
+    assert named(raws)[1:] == BOTH[1:]
+
+
+def test_http2_in_the_place_of_a_hello_is_unreliable():
+    raws = talk((0, DECOY), (0, frames.prior_knowledge(frames.request_block("shop.example"))))
+    assert named(raws)[1][1:] == ("shop.example", DOCUMENT | SessionFlag.UNRELIABLE)

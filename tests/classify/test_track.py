@@ -144,6 +144,7 @@ UNITS = st.one_of(
     st.sampled_from([b"\x82\x85mask\0\0\0\0\0", b"A\xfe", b"\x41\x83mask\0\0\0"]),
     st.sampled_from([b"CONNECT shop.example:443 HTTP/1.1\r\n\r\n", b"CONNECT h2.example:80 HTTP/1.1\r\n\r\n"]),
     st.just(b"CONNECT shop.example:443 HTTP/1.1\r\nHost: proxy.example\r\n\r\n"),
+    st.just(b"PROXY TCP4 192.0.2.1 192.0.2.2 1 2\r\n"),
     st.sampled_from([b"\x14\x03\x03\x00\x01\x01", b"\r\n", b"EHLO mail.example\r\n", frames.server_hello(), b"HTTP/1.1 200 OK\r\n\r\n"]),
     st.binary(max_size=20),
 )  # fmt: skip

@@ -26,7 +26,6 @@ from tests.naive.streams import (
     asks,
     distance,
     is_from_server,
-    may_start_unit,
     starts_unit,
 )
 from tests.naive.units import NEVER, NOT_YET, WHOLE, NaiveUnits
@@ -116,9 +115,6 @@ class NaiveClassify(NaiveUnits):
             flow.ended = True
         if header.payload_length == 0:
             self.skips[Skip.NO_PAYLOAD] += 1
-            plain = header.transport == "tcp" and header.tcp_flags & (FIN | SYN | RST | ACK) == ACK
-            if plain and flow.state == "new" and flow.place is None and flow.client is None:
-                flow.told = header.sequence, source
         elif flow.client not in (None, source) and not self._turns_round(flow, header):
             self.skips[Skip.NOT_A_CLIENT] += 1
         elif flow.state == "done" and not (ended and self._is_another(flow, header)):
@@ -132,27 +128,13 @@ class NaiveClassify(NaiveUnits):
             if header.transport == "udp":
                 Datagram(self, flow, now, taken, header.payload_length).take()
             else:
-                self._use_place(flow, taken, sequence, source)
                 self._segment(flow, now, taken, header.payload_length, sequence)
             if header.transport == "tcp" and flow.client is None:
-                guessed = flow.told is not None and flow.state == "new"
                 if now.skip == Skip.NOT_A_CLIENT:
                     flow.client, flow.answered = target, True
-                elif (flow.place is not None and not guessed) or flow.state == "hello":
+                elif flow.place is not None or flow.state == "hello":
                     flow.client = source
             self._count(now)
-
-    def _use_place(self, flow: Flow, raw: bytes, sequence: int, source: End) -> None:
-        """Does a segment wait for what is before it, by the place that was told?"""
-        if flow.told is None or flow.place is not None:
-            return
-        place, whose = flow.told
-        ahead = distance(sequence, place)
-        waits = 0 < ahead < self.limits.unit_bytes and not starts_unit(raw)
-        if source == whose and (waits or (ahead == 0 and may_start_unit(raw))):
-            flow.place = flow.first_sequence = place
-        else:
-            flow.told = None
 
     def _is_another(self, flow: Flow, header: Header) -> bool:
         """Does another connection speak on the ports of one that is over?"""
@@ -233,13 +215,15 @@ class NaiveClassify(NaiveUnits):
             same = abs(distance(first, known)) < NEAR_BYTES
         else:
             client, first = source, (header.sequence + 1) & MASK
-            same = flow.client == client and known == first
+            same = False
         if not fresh:
-            if same or (flow.client == client and known == first):
+            behind = distance(known, first)
+            again = behind == 0 or (0 < behind < NEAR_BYTES and not flow.ended)
+            if same or (flow.client == client and again):
                 return
             self._begin_again(flow, time_ns)
         flow.client, flow.place, flow.first_sequence = client, first, first
-        flow.told, flow.ended = None, False
+        flow.ended = False
 
     # Segments.
 
@@ -247,6 +231,8 @@ class NaiveClassify(NaiveUnits):
         if flow.state == "done":
             now.skip = Skip.FLOW_DONE
             return
+        if flow.repeated and self._is_by_itself(flow, raw, sequence):
+            self._go_back(flow)
         if flow.state == "hello":
             before = self._repeat(flow, now, raw, sequence)
             if before is None:
@@ -297,7 +283,7 @@ class NaiveClassify(NaiveUnits):
 
     def _other(self, flow: Flow, lost: bool) -> None:
         flow.state = "other" if flow.tries else "done"
-        flow.place = flow.told = None
+        flow.place = None
         flow.midstream |= lost
 
     def _is_disputed(self, flow: Flow, raw: bytes, sequence: int) -> bool:
@@ -306,12 +292,12 @@ class NaiveClassify(NaiveUnits):
             return False
         front = http.front_of_head(raw)
         same = front is None or front == http.front_of_head(flow.sent)
-        return bool(flow.sent) and not same and http.starts_head(raw)
+        return bool(flow.sent) and not same and starts_unit(raw)
 
     def _repeat(self, flow: Flow, now: Now, raw: bytes, sequence: int) -> int | None:
         offset = distance(sequence, flow.first_sequence or 0)
         before = max(-offset, 0)
-        if offset < len(flow.sent) <= 0xFFFF and before < len(raw):
+        if offset < len(flow.sent) <= self.limits.unit_bytes and before < len(raw):
             again = self._its_place(flow, now, raw[before:], offset + before)
             return None if again else before
         before = 6 if raw[:2] == b"\x14\x03" and len(raw) > 6 else 0
@@ -339,14 +325,21 @@ class NaiveClassify(NaiveUnits):
             if not self._begin_holding(flow, now):
                 flow.place = place
                 return True
-            flow.repeated = True
+            flow.repeated, flow.disputed = True, flow.disputed or bool(flow.names)
         flow.state = "new"
         return False
+
+    def _is_by_itself(self, flow: Flow, raw: bytes, sequence: int) -> bool:
+        """Is it a hello of its own, while something else is held in the place of the last?"""
+        offset = distance(sequence, flow.first_sequence or 0)
+        if offset >= len(flow.sent):
+            return len(raw) >= 6 and tls.starts_hello(raw)
+        return not offset and not isinstance(tls.gather_hello(raw, self.limits.unit_bytes), str)
 
     def _go_back(self, flow: Flow) -> None:
         """What stood in the place of a hello came to nothing."""
         self._release(flow)
-        flow.state, flow.repeated = "hello", False
+        flow.state, flow.disputed = "hello", False
 
     def _never(self, flow: Flow, now: Now) -> None:
         now.skip = now.skip or Skip.OTHER_PROTOCOL
@@ -561,6 +554,7 @@ class NaiveClassify(NaiveUnits):
         if holding is None:
             return
         flow.holding = None
+        flow.repeated = False
         self.holdings = [f for f in self.holdings if f is not flow]
         self.faults[Fault.OVERLAP_DISAGREES] += holding.disagrees
         if holding.named:

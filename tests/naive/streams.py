@@ -151,7 +151,6 @@ class Flow:
     repeated: bool = False  # what is held stands in the place of a hello that was read
     disputed: bool = False  # another head stood in the place of one
     ended: bool = False  # by a FIN or a RST
-    told: tuple[int, End] | None = None  # a place that an acknowledgement told, and whose
     lost: str = ""  # why it has no name yet: gap, cut or room
     names: list[tuple[str, str]] = field(default_factory=list)
     holding: Holding | None = None
@@ -183,11 +182,6 @@ def starts_unit(raw: bytes) -> bool:
     if is_signed(raw):
         return True
     return raw[:1].isupper() and http.starts_head(raw) and b" " in raw
-
-
-def may_start_unit(raw: bytes) -> bool:
-    """Does a segment with too few bytes to tell begin like one?"""
-    return len(raw) < 6 and (tls.starts_hello(raw) or http.starts_head(raw))
 
 
 def asks(raw: bytes) -> bool:

@@ -64,7 +64,9 @@ class NaiveUnits:
         if flow.state == "frame":
             return self._frame(flow, now, raw)
         if raw[0] == 0x16:
-            return self._hello(flow, now, raw)
+            outcome, after = self._hello(flow, now, raw)
+            flow.disputed &= outcome != WHOLE
+            return outcome, after
         if flow.state == "new" and (taken := after_proxy(raw)) is not None:
             if taken == 0:
                 return NOT_YET, 0
@@ -137,7 +139,8 @@ class NaiveUnits:
         elif row := self._row(flow, now, "http", host, flags, again=False):
             row.method, row.target, row.referer = head.method, head.target, head.referer
         flow.state, flow.tries, flow.upgrades = "head", self.limits.tries, head.upgrades
-        flow.first_sequence, flow.sent, flow.repeated = now.sequence, raw[: head.size], False
+        flow.first_sequence, flow.sent = now.sequence, raw[: head.size]
+        flow.repeated = flow.disputed = False
         after = head.size
         if head.method == 7:
             flow.state, flow.tunnel = "new", True
@@ -183,7 +186,7 @@ class NaiveUnits:
             return WHOLE, stop
         flags = now.flags | (SessionFlag.DOCUMENT if request.document else 0)
         flags |= SessionFlag.UNRELIABLE if request.hosts_differ else 0
-        flags |= SessionFlag.UNRELIABLE if flow.repeated or flow.disputed else 0
+        flags |= SessionFlag.UNRELIABLE if flow.disputed else 0
         flags |= SessionFlag.MIDSTREAM if flow.midstream else 0
         flags |= SessionFlag.REPEAT if ("http", request.host) == (*flow.names, None)[0] else 0
         self.rows.append(
@@ -234,7 +237,7 @@ class NaiveUnits:
             now.skip = Skip.PASSED
             return None
         flags |= now.flags
-        doubted = flow.repeated or flow.disputed if protocol == "http" else flow.hello_named
+        doubted = flow.disputed or (flow.hello_named and protocol != "http")
         if seen:
             flags |= SessionFlag.REPEAT
         elif doubted and not flags & SessionFlag.WEAK:
