@@ -53,14 +53,16 @@ from pipeline.classify.state_kernels import (
     SEAL_ID,
     SEAL_LENGTH,
     SEAL_SALT,
+    SUM_GIVEN_UP,
+    SUMS,
     seal_start,
     window_start,
 )
 from pipeline.classify.units_kernels import (
-    HELLO_BAD,
     PASSED,
     QUIC,
     UNRELIABLE,
+    lack_hello,
     lose_name,
     name_of_hello,
     name_row,
@@ -110,6 +112,10 @@ def take_datagram(track, flow, data, place, captured, length, side):
         if flow.held > 0:
             track.desk.tallied[EVENTS, HELLO_INCOMPLETE] += 1
             lose_name(track, flow, LOST_ROOM)
+        elif flow.names == 0:
+            track.desk.tallied[SUMS, SUM_GIVEN_UP] += 1
+        if flow.names == 0:
+            name_weakly(track, flow, QUIC)
         _leave_alone(track, flow)
     if now.skip == 0:
         if now.kept == KEPT and flow.held > 0:
@@ -139,7 +145,7 @@ def _begins_another(track, flow, data, at, stop):
                 flow.state = NEW
                 flow.tries = track.desk.limits.tries
                 return True
-    lose_try(flow)
+    lose_try(track, flow)
     return False
 
 
@@ -196,7 +202,7 @@ def _cut_off(track, flow):
     """The capture kept only a part of what may have a hello in it."""
     note_fault(track, PAYLOAD_CUT)
     lose_name(track, flow, LOST_CUT)
-    name_weakly(track, flow, QUIC, False)
+    name_weakly(track, flow, QUIC)
 
 
 @routine
@@ -324,7 +330,7 @@ def _is_whole(track, flow, data, source, start, stop):
     else:
         needed = 4 + be24(source, start + 1) if stop - start >= 4 else I64(0)
     if needed < 0:
-        note_fault(track, HELLO_BAD)
+        lack_hello(track, flow, QUIC)
     elif needed > track.desk.limits.unit_bytes:
         note_fault(track, HELLO_TOO_LONG)
         lose_name(track, flow, LOST_ROOM)
@@ -370,7 +376,7 @@ def _name(track, flow, source, start, stop, google):
     elif gquic.read_chlo(source, start, stop, track.desk.hello) == tls.WHOLE:
         name_row(track, flow, source, QUIC, False)
     else:
-        note_fault(track, HELLO_BAD)
+        lack_hello(track, flow, QUIC)
     now.marks = 0
     now.time_ns, now.number = own_ns, own_number
     if h >= 0 and now.named > named:

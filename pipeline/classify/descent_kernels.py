@@ -38,7 +38,13 @@ from pipeline.classify.layers_kernels import (
     open_ppp,
     read_transport,
 )
-from pipeline.classify.tunnels_kernels import could_tunnel, open_datagram, open_protocol
+from pipeline.classify.tunnels_kernels import (
+    UNTOLD,
+    could_tunnel,
+    open_datagram,
+    open_protocol,
+    untold,
+)
 from pipeline.kernels.compile import routine
 
 I64 = np.int64
@@ -92,6 +98,8 @@ def descend(data, at, stop, whole, layer, kind, depth, head):
             inner_layer, inner, inner_kind, inner_whole = open_datagram(
                 data, place, min(stop, end), end, source_port, target_port
             )
+            if inner_layer == UNTOLD:
+                verdict = I64(untold(min(stop, end), end))
             if inner_layer < 0:
                 break
             datagram_at, datagram_stop, datagram_whole = at, stop, whole

@@ -53,6 +53,7 @@ from pipeline.classify.state_kernels import (
     OTHER,
     REPEATED,
     ROW_SKIPS,
+    SUM_GIVEN_UP,
     SUM_NAMED,
     SUMS,
     window_start,
@@ -162,15 +163,17 @@ def _begin_anywhere(track, flow, data, start, stop, sequence):
         return True
     from_server = is_from_server(data, start, stop)
     track.desk.now.skip = NOT_A_CLIENT if from_server else OTHER_PROTOCOL
-    lose_try(flow)
+    lose_try(track, flow)
     return False
 
 
 @routine
-def lose_try(flow):
+def lose_try(track, flow):
     """One segment or datagram less in which something may begin; with the last the flow is done."""
     flow.tries = max(I64(flow.tries) - 1, 0)
     if flow.tries == 0:
+        if flow.names == 0 and flow.state != HELLO_SEEN:
+            track.desk.tallied[SUMS, SUM_GIVEN_UP] += 1
         flow.state = DONE
 
 
@@ -203,7 +206,7 @@ def _take_repeat(track, flow, data, start, stop, sequence):
         before = I64(CHANGE_CIPHER_SPEC_BYTES)
     if stop - start - before < UNIT_BYTES_MIN or not tls.starts_hello(data, start + before, stop):
         track.desk.now.skip = FLOW_DONE
-        lose_try(flow)
+        lose_try(track, flow)
         return I64(-1)
     flow.state = NEW
     flow.bits = I64(flow.bits) | HAS_SEQUENCE
@@ -274,7 +277,7 @@ def _after_never(track, flow):
         return
     release(track, flow)
     begin_other(flow, False)
-    lose_try(flow)
+    lose_try(track, flow)
 
 
 @primitive
@@ -303,7 +306,7 @@ def _cut_off(track, flow, first_byte):
     note_fault(track, PAYLOAD_CUT)
     lose_name(track, flow, LOST_CUT)
     if _is_hello(flow, first_byte):
-        name_weakly(track, flow, TLS, False)
+        name_weakly(track, flow, TLS)
     begin_other(flow, True)
 
 
@@ -569,7 +572,7 @@ def _name_held(track, flow, h, protocol):
     now, first = track.desk.now, track.pieces[h * track.desk.limits.pieces]
     own_ns, own_number = now.time_ns, now.number
     now.time_ns, now.number = first.time_ns, first.number
-    name_weakly(track, flow, protocol, False)
+    name_weakly(track, flow, protocol)
     now.time_ns, now.number = own_ns, own_number
 
 

@@ -61,7 +61,7 @@ STATED = (
 )  # fmt: skip
 SUM_WORDS = (
     "packets", "bytes", "tcp_flows", "udp_flows", "named", "repeats", "hidden", "weak", "lost_gap",
-    "lost_cut", "lost_room",
+    "lost_cut", "lost_room", "given_up",
 )  # fmt: skip
 Prefix = tuple[int, int, int]  # high word, low word, length of the 128 bits
 

@@ -172,11 +172,12 @@ ENDED = 16384  # with a FIN or a RST
 ROW_FAULTS, ROW_SKIPS, EVENTS, SUMS = range(4)
 # In the row of sums; after SUM_SESSIONS one place for each protocol. A session is a name that its
 # flow had not given before, the others are repeats; it is hidden where others hide behind it. A
-# weak name makes none, and is counted by itself.
+# weak name makes none, and is counted by itself. A flow without a name is given up when its tries
+# end.
 (
     SUM_PACKETS, SUM_BYTES, SUM_TCP_FLOWS, SUM_UDP_FLOWS, SUM_NAMED, SUM_REPEATS, SUM_HIDDEN,
-    SUM_WEAK, SUM_LOST_GAP, SUM_LOST_CUT, SUM_LOST_ROOM, SUM_SESSIONS,
-) = range(12)  # fmt: skip
+    SUM_WEAK, SUM_LOST_GAP, SUM_LOST_CUT, SUM_LOST_ROOM, SUM_GIVEN_UP, SUM_SESSIONS,
+) = range(13)  # fmt: skip
 
 
 class Track(NamedTuple):

@@ -28,8 +28,10 @@ TZSP as their makers' and Wireshark's sources have them):
 
 A tunnel over UDP is known by a port of either side and by its header; one whose header says little
 (LISP, Teredo, MPLS) also by the lengths of the IP header behind it. What is behind must hold too,
-or the datagram is a plain one: see `descent_kernels`. Where L2TPv3 leaves the place of its
-payload open, it is where an IP header fits to the byte what is left (or Ethernet's least length).
+or the datagram is a plain one: see `descent_kernels`. Where L2TPv3 leaves the place of its payload
+open, it is where an IP header, in Ethernet, PPPoE or PPP or bare, fits to the byte what is left (or
+Ethernet's least length, or all but a check sum); else where a frame could be that carries another
+ethertype that is known.
 """
 
 from __future__ import annotations
@@ -67,6 +69,8 @@ VXLAN_GPE, LISP, TEREDO, GRE_IN_UDP, MPLS_IN_UDP = 4790, 4341, 3544, 4754, 6635
 TZSP_TAGS_MAX = 32
 PADDED_BYTES_MAX = 46  # of an Ethernet frame's payload: what is shorter is filled up
 COOKIES_MAX = 12  # the longest cookie, and a sublayer
+CHECK_SUM_BYTES = 4  # of an Ethernet frame
+UNTOLD = -2  # a tunnel whose header says that it is one, and not where its payload begins
 
 
 @primitive
@@ -107,7 +111,7 @@ def open_protocol(data, at, stop, whole, protocol):
         if be32(data, at) == 0:  # control messages
             return SKIPPED + NOT_TCP_OR_UDP, AT_ETHERNET, at, 0, whole
         layer, inner, kind = _find_behind_cookie(data, at + 4, stop, whole)
-        return GOOD if layer >= 0 else ENCAPSULATION_UNKNOWN, layer, inner, kind, whole
+        return GOOD if layer >= 0 else untold(stop, whole), layer, inner, kind, whole
     known = _is_known_protocol(protocol)
     return SKIPPED + NOT_TCP_OR_UDP if known else PROTOCOL_UNKNOWN, AT_PROTOCOL, at, 0, whole
 
@@ -131,6 +135,12 @@ def _is_known_protocol(protocol):
         or protocol == 132  # SCTP
         or protocol == 136  # UDP-Lite
     )
+
+
+@primitive
+def untold(stop, whole):
+    """The verdict on a tunnel whose payload was not found in what was captured of it."""
+    return PACKET_TRUNCATED if stop < whole else ENCAPSULATION_UNKNOWN
 
 
 @routine
@@ -184,11 +194,12 @@ def _open_gre1(data, at, stop, whole, flags, kind):
 
 @routine
 def open_datagram(data, at, stop, whole, source_port, target_port):
-    """A datagram's payload as a tunnel: (layer or -1, place, kind, whole)."""
-    layer, inner, kind, end = _open_tunnel(data, at, stop, whole, target_port)
-    if layer < 0:
-        layer, inner, kind, end = _open_tunnel(data, at, stop, whole, source_port)
-    return layer, inner, kind, end
+    """A datagram's payload as a tunnel: (layer, -1 or UNTOLD, place, kind, whole)."""
+    by_target, inner, kind, end = _open_tunnel(data, at, stop, whole, target_port)
+    if by_target >= 0:
+        return by_target, inner, kind, end
+    layer, inner, kind, end = _open_tunnel(data, at, stop, whole, source_port)
+    return layer if layer >= 0 else min(layer, by_target), inner, kind, end
 
 
 @routine
@@ -329,27 +340,62 @@ def _open_tzsp(data, at, stop, whole):
 
 @routine
 def _find_behind_cookie(data, at, stop, whole):
-    """Where L2TPv3's payload begins: (layer or -1, place, kind)."""
-    for skipped in range(0, COOKIES_MAX + 4, 4):
-        place = at + skipped
-        inner = place + 14
-        while inner <= stop and inner - place <= 22 and is_tag(be16(data, inner - 2)):
-            inner += 4
-        if inner <= stop:
-            kind = be16(data, inner - 2)
-            version = 4 if kind == 0x0800 else 6 if kind == 0x86DD else 0
-            if version > 0 and _fits(data, inner, stop, whole, version):
-                return AT_ETHERNET, place, 0
-        if place + 4 <= stop and be16(data, place) == 0xFF03:
-            kind = be16(data, place + 2)
-            version = 4 if kind == 0x0021 else 6 if kind == 0x0057 else 0
-            if version > 0 and _fits(data, place + 4, stop, whole, version):
-                return AT_PPP, place, 0
+    """Where L2TPv3's payload begins: (layer or UNTOLD, place, kind)."""
+    for place in range(at, at + COOKIES_MAX + 4, 4):
+        if _frame_fits(data, place, stop, whole):
+            return AT_ETHERNET, place, 0
+        if _ppp_fits(data, place, stop, whole):
+            return AT_PPP, place, 0
         if _fits(data, place, stop, whole, 4):
             return AT_IP, place, 4
         if _fits(data, place, stop, whole, 6):
             return AT_IP, place, 6
-    return -1, at, 0
+    for place in range(at, at + COOKIES_MAX + 4, 4):
+        if place + 14 <= stop:
+            kind = be16(data, place + 12)
+            if is_known(kind) and kind != 0x0800 and kind != 0x86DD:
+                return AT_ETHERNET, place, 0
+    return UNTOLD, at, 0
+
+
+@routine
+def _frame_fits(data, at, stop, whole):
+    """Does a frame stand here, with or without its check sum, whose IP or PPPoE fills it?"""
+    inner = at + 14
+    while inner <= stop and inner - at <= 22 and is_tag(be16(data, inner - 2)):
+        inner += 4
+    if inner > stop:
+        return False
+    kind = be16(data, inner - 2)
+    version = 4 if kind == 0x0800 else 6 if kind == 0x86DD else 0
+    if version > 0:
+        return _fits(data, inner, stop, whole, version) or _fits(
+            data, inner, stop, whole - CHECK_SUM_BYTES, version
+        )
+    if kind != 0x8864 or inner + 6 > stop or be16(data, inner) != 0x1100:
+        return False
+    total = be16(data, inner + 4) + 6
+    return _fills(total, whole - inner) or _fills(total, whole - inner - CHECK_SUM_BYTES)
+
+
+@routine
+def _ppp_fits(data, at, stop, whole):
+    """Does PPP stand here, compressed or not, and behind it IP that fills what is left?"""
+    if at + 2 <= stop and be16(data, at) == 0xFF03:
+        at += 2
+    if at + 1 <= stop and data[at] == 0:
+        at += 1
+    if at + 1 > stop:
+        return False
+    if data[at] == 0x21:
+        return _fits(data, at + 1, stop, whole, 4)
+    return data[at] == 0x57 and _fits(data, at + 1, stop, whole, 6)
+
+
+@primitive
+def _fills(total, left):
+    """Does so much fill what is left, or what was left for it in a frame that is filled up?"""
+    return total == left or (total < left and left <= PADDED_BYTES_MAX)
 
 
 @routine
@@ -357,11 +403,7 @@ def _fits(data, at, stop, whole, version):
     """Does an IP header stand here whose packet fills what is left?"""
     if at + (20 if version == 4 else 40) > stop or I64(data[at]) >> 4 != version:
         return False
-    left = whole - at
     if version == 6:
-        total = be16(data, at + 4) + 40
-    else:
-        total = be16(data, at + 2)
-        if I64(data[at]) & 15 < 5 or total < 20:
-            return False
-    return total == left or (total < left and left <= PADDED_BYTES_MAX)
+        return _fills(be16(data, at + 4) + 40, whole - at)
+    total = be16(data, at + 2)
+    return I64(data[at]) & 15 >= 5 and total >= 20 and _fills(total, whole - at)

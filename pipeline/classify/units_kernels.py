@@ -137,7 +137,7 @@ def _take_hello(track, flow, data, start, stop):
             note_fault(track, HELLO_TOO_LONG)
             lose_name(track, flow, LOST_ROOM)
         elif outcome != tls.NEVER:
-            note_fault(track, HELLO_BAD)
+            lack_hello(track, flow, TLS)
         return NEVER, start
     named = I64(flow.bits) & HELLO_NAMED != 0
     again = named and now.sequence == I64(flow.first_sequence)
@@ -160,7 +160,15 @@ def name_of_hello(track, flow, data, protocol, again):
     if tls.read_hello(data, hello.body_at, hello.body_stop, hello) == tls.WHOLE:
         name_row(track, flow, data, protocol, again)
     else:
-        note_fault(track, HELLO_BAD)
+        lack_hello(track, flow, protocol)
+
+
+@routine
+def lack_hello(track, flow, protocol):
+    """A hello contradicts itself; where the flow has no name it gets a weak one."""
+    note_fault(track, HELLO_BAD)
+    if flow.names == 0:
+        name_weakly(track, flow, protocol)
 
 
 @routine
@@ -174,17 +182,17 @@ def name_row(track, flow, data, protocol, again):
     kind, start, stop = clean_host(data, hello.name_at, hello.name_stop)
     if kind == HOST_NONE:
         track.desk.now.skip = NO_NAME
-        name_weakly(track, flow, protocol, again)
+        name_weakly(track, flow, protocol)
     elif kind == HOST_INVALID:
         note_fault(track, SNI_BAD)
-        name_weakly(track, flow, protocol, again)
+        name_weakly(track, flow, protocol)
     elif _begin_row(track, flow, data, start, stop, protocol, 0, again):
         counts = track.desk.counts
         hidden = I64(track.rows[counts.rows].marks) & HIDDEN
         counts.alpn = tls.copy_alpn(data, hello.alpn_at, hello.alpn_stop, track.memory, counts.alpn)
         _end_row(track, 0)
         if hidden:
-            name_weakly(track, flow, protocol, again)
+            name_weakly(track, flow, protocol)
 
 
 @primitive
@@ -214,7 +222,7 @@ def _find_name(track, flow):
 
 
 @routine
-def name_weakly(track, flow, protocol, again):
+def name_weakly(track, flow, protocol):
     """Write a row under the name by which the client last learned of the server's address, if it
     did; in a tunnel that address is only the proxy's.
     """
@@ -228,7 +236,7 @@ def name_weakly(track, flow, protocol, again):
     if at >= 0:
         start = at * NAME_BYTES
         stop = start + I64(track.answers[at].length)
-        if _begin_row(track, flow, track.told, start, stop, protocol, WEAK, again):
+        if _begin_row(track, flow, track.told, start, stop, protocol, WEAK, False):
             _end_row(track, 0)
 
 
@@ -271,10 +279,10 @@ def _name_of_head(track, flow, data):
         flags |= UNRELIABLE
     if kind == HOST_NONE:
         track.desk.now.skip = NO_NAME
-        name_weakly(track, flow, HTTP, False)
+        name_weakly(track, flow, HTTP)
     elif kind == HOST_INVALID:
         note_fault(track, HOST_BAD)
-        name_weakly(track, flow, HTTP, False)
+        name_weakly(track, flow, HTTP)
     elif _begin_row(track, flow, data, start, stop, HTTP, flags, False):
         counts = track.desk.counts
         start, stop = head.target_at, head.target_stop

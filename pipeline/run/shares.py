@@ -12,6 +12,8 @@
                           truncated  the capture cut them off
                           room       more of it came, or came at once, than is kept
     weak_names          how many of those without a name have one from DNS answers
+    flows_given_up      flows without a name that were left alone after as many beginnings of none
+                        as are looked at: of other protocols
 
 A share of nothing is None. The first three are of the flows that were watched: all while they are
 some two thousand at a time, else a sample, drawn anew by every run, so that they differ a little. A
@@ -52,6 +54,7 @@ def mirror_quality(tally: Tally) -> dict[str, float | int | None]:
         "unreadable_truncated": truncated,
         "unreadable_room": room,
         "weak_names": tally.of("weak"),
+        "flows_given_up": tally.of("given_up"),
     }
 
 

@@ -57,12 +57,31 @@ def test_a_hello_without_a_name_has_the_one_that_led_to_its_server(message, host
         ("http", b"GET /x HTTP/1.0\r\n\r\n"),
         ("http", b"GET /x HTTP/1.1\r\nHost: not a host\r\n\r\n"),
         ("tls", frames.client_hello(b"not a host")),
+        ("tls", frames.records(b"\x01" + frames.vector(3, b"\x03\x03 and no more"))),
+        ("tls", frames.client_hello(sizes=[40])[:49] + b"\x17\x03\x03\0\x05hello"),
     ],
 )
 def test_so_has_a_request_without_a_host_and_a_name_that_is_none(protocol, unit):
     raws = [frames.dns_answer(GOOD), *talk(unit)]
     assert named(raws) == [(protocol, "told.example", WEAK)]
     assert named(raws[1:]) == []
+
+
+def test_a_hello_that_is_none_takes_no_name_from_its_flow():
+    none = frames.records(b"\x01" + frames.vector(3, b"\x03\x03 and no more"))
+    raws = [frames.dns_answer(GOOD), *talk(frames.get() + none)]
+    assert named(raws) == [("http", "news.example", SessionFlag.DOCUMENT)]
+
+
+def test_initials_that_no_key_opens_have_the_name_that_led_to_their_server():
+    sealed = [bytearray(quic.initial(quic.PING * 40, number=n)) for n in range(30)]
+    for raw in sealed:
+        raw[-1] ^= 1
+    packets = [frames.dns_answer(GOOD), *(frames.udp(bytes(raw)) for raw in sealed)]
+    rows, words, _ = fast([(START_NS, raw) for raw in packets], Limits())
+    assert [(row.protocol, row.host, row.flags) for row in rows] == [("quic", "told.example", WEAK)]
+    assert (words["given_up"], words["fault:quic_sealed"], words["skip:flow_done"]) == (1, 24, 6)
+    compare([(START_NS, raw) for raw in packets])
 
 
 def test_the_last_name_counts_and_only_for_whom_it_was_told():

@@ -16,7 +16,18 @@ from pipeline.classify.fragments_kernels import JOINED
 from pipeline.classify.headers import walk
 from pipeline.model.faults import Fault, Skip
 from tests.classify import frames
-from tests.classify.wrappings import FRAME, LINKS, WRAPPINGS, piece, tagged, udp
+from tests.classify.wrappings import (
+    FRAME,
+    LINKS,
+    MACS,
+    WRAPPINGS,
+    l2tp3,
+    piece,
+    ppp,
+    pppoe,
+    tagged,
+    udp,
+)
 from tests.naive.headers import Fragment, Header, walk_headers
 
 LINK_TYPES = (*LINKS, 228, 229, 105, 147)
@@ -286,6 +297,24 @@ def test_gre_that_a_datagram_was_cut_in_is_cut_and_no_plain_datagram():
         (row,) = walked([bytes(raw[: 42 + there])], [len(raw)])
         assert (row == Fault.PACKET_TRUNCATED) is found
         assert walk_headers(bytes(raw[: 42 + there]), len(raw), 1) == row
+
+
+@pytest.mark.parametrize("over_udp", [False, True])
+@pytest.mark.parametrize("cookie", [0, 4, 8, 12])
+def test_what_is_behind_a_cookie_is_found_or_is_a_named_fault(over_udp, cookie):
+    packet = frames.tcp(b"x")[14:]
+
+    def found(inner, captured=None):
+        frame = tagged(l2tp3(inner, cookie, over_udp))
+        (row,) = walked([frame[:captured]], [len(frame)])
+        assert mapped(walk_headers(frame[:captured], len(frame), 1)) == row
+        return row.source if isinstance(row, Header) else row
+
+    for frame in (tagged(packet), MACS + b"\x88\x64" + pppoe(ppp(packet, control=False))):
+        assert found(frame) == found(frame + b"\xde\xad\xbe\xef") == frames.CLIENT
+    assert found(MACS + b"\x08\x06\0\1\x08\0\6\4" + bytes(20)) == Skip.NOT_IP
+    assert found(b"\x55" * 60) == Fault.ENCAPSULATION_UNKNOWN
+    assert found(b"\x55" * 60, 70) == Fault.PACKET_TRUNCATED
 
 
 def test_a_tunnel_is_known_by_the_port_of_either_side():

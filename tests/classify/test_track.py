@@ -32,7 +32,7 @@ SMALL = Limits(
 )  # fmt: skip
 
 LIMITS = Limits()
-WORDS = ("fault", "skip", "named", "lost")
+WORDS = ("fault", "skip", "named", "lost", "given_up")
 
 
 def end(hi: int, lo: int, port: int) -> tuple[str, int]:
@@ -98,7 +98,7 @@ def slow(
     words = Counter({f"fault:{Fault(f).name.lower()}": n for f, n in twin.faults.items() if n})
     words += Counter({f"lost_{why}": n for why, n in twin.lost.items() if why and n})
     words += Counter({f"skip:{Skip(s).name.lower()}": n for s, n in twin.skips.items() if n})
-    return twin.rows, words + Counter(named=twin.named)
+    return twin.rows, words + Counter(named=twin.named, given_up=twin.given_up)
 
 
 def compare(

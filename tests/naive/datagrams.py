@@ -42,6 +42,10 @@ class Datagram:
             if flow.holding:
                 self.twin.faults[Fault.HELLO_INCOMPLETE] += 1
                 self.twin._lose(flow, "room")
+            elif not flow.names:
+                self.twin.given_up += 1
+            if not flow.names:
+                self.twin.name_weakly(flow, self.now, "quic")
             self.leave_alone()
         if self.now.skip is not None:
             return
@@ -182,7 +186,7 @@ class Datagram:
         else:
             needed = 4 + int.from_bytes(hello[1:4], "big") if len(hello) >= 4 else 0
         if needed is None:
-            self.fault(Fault.HELLO_BAD)
+            self.twin.lack_hello(self.flow, self.now, "quic")
         elif needed > self.twin.limits.unit_bytes:
             self.fault(Fault.HELLO_TOO_LONG)
             self.twin._lose(self.flow, "room")
@@ -206,7 +210,7 @@ class Datagram:
         read = None if google else tls.read_hello(hello[4:])
         name = quic.chlo_name(hello) if google else read.name if read else None
         if name is None:
-            self.fault(Fault.HELLO_BAD)
+            self.twin.lack_hello(self.flow, self.now, "quic")
         else:
             kind, host = http.clean_host(name)
             if kind == "none":

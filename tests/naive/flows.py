@@ -56,6 +56,7 @@ class NaiveClassify(NaiveUnits):
         self.named = 0
         self.packets = self.paid_until = 0
         self.lost: Counter[str] = Counter()
+        self.given_up = 0
         self.answers: dict[tuple[str, str], tuple[int, str]] = {}
         self.holdings: list[Flow] = []  # flows with a holding, the oldest first
 
@@ -279,6 +280,7 @@ class NaiveClassify(NaiveUnits):
     def _lose_try(self, flow: Flow) -> None:
         flow.tries = max(flow.tries - 1, 0)
         if flow.tries == 0:
+            self.given_up += not flow.names and flow.state != "hello"
             flow.state = "done"
 
     def _other(self, flow: Flow, lost: bool) -> None:

@@ -9,6 +9,7 @@ from pipeline.model.faults import Fault, Skip
 from tests.naive.headers import TAGS, Bytes, Found, Rejected, Walk, could_be_ip, is_frame
 
 Inside = Callable[[], Found]
+KINDS = {b"\x08\0": 4, b"\x86\xdd": 6}  # ethertypes of IP
 CARRIED = {1: 0x0800, 2: 0x86DD, 3: 0x6558, 4: 0x894F, 5: 0x8847}  # by NSH and VXLAN-GPE
 
 
@@ -58,10 +59,11 @@ def l2tp_over_ip(walk: Walk, packet: Bytes) -> Found:
     """RFC 3931, 4.1.1."""
     if packet.number(0, 4) == 0:
         raise Rejected(Skip.NOT_TCP_OR_UDP)
-    inside = behind_cookie(walk, packet.after(4))
-    if inside is None:
-        raise Rejected(Fault.ENCAPSULATION_UNKNOWN)
-    return inside()
+    return behind_cookie(walk, packet.after(4))()
+
+
+class Untold(Exception):
+    """The header says that it is a tunnel, and not where its payload begins."""
 
 
 def open_datagram(walk: Walk, payload: Bytes, ports: tuple[int, int]) -> Inside | None:
@@ -70,14 +72,19 @@ def open_datagram(walk: Walk, payload: Bytes, ports: tuple[int, int]) -> Inside 
         4789: vxlan, 8472: vxlan, 6081: geneve, 2152: gtp, 1701: l2tp, 37008: tzsp, 4790: vxlan_gpe,
         4341: lisp, 3544: teredo, 6635: mpls_in_udp, 4754: gre_in_udp,
     }  # fmt: skip
+    untold = None
     for port in reversed(ports):
         if port in openers and len(payload.raw) >= 8:
             try:
                 inside = openers[port](walk, payload)
             except (Rejected, IndexError):
                 inside = None
+            except Untold as failed:
+                inside, untold = None, failed
             if inside is not None:
                 return inside
+    if untold is not None:
+        raise Rejected(*untold.args)
     return None
 
 
@@ -163,7 +170,10 @@ def l2tp(walk: Walk, payload: Bytes) -> Inside | None:
     """RFC 2661, 3.1, and RFC 3931, 4.1.2."""
     flags = payload.number(0, 2)
     if flags == 3 and payload.number(2, 2) == 0 and payload.number(4, 4):
-        return behind_cookie(walk, payload.after(8))
+        try:
+            return behind_cookie(walk, payload.after(8))
+        except Rejected as rejected:
+            raise Untold(*rejected.args) from rejected
     length_there, numbered, offset_there = flags & 0x4000, flags & 0x0800, flags & 0x0200
     if flags & ~0x0100 != 2 | length_there | numbered | offset_there:
         return None
@@ -195,27 +205,49 @@ def tzsp(walk: Walk, payload: Bytes) -> Inside | None:
     return None
 
 
-def behind_cookie(walk: Walk, rest: Bytes) -> Inside | None:
-    """The first of four places at which a header stands that fits what is left."""
-    for skipped in (0, 4, 8, 12):
-        if len(rest.raw) < skipped:
-            break
-        inner = rest.after(skipped)
-        packet, kinds = Bytes(inner.raw[12:], inner.length - 12), {0x0800: 4, 0x86DD: 6}
-        for _ in range(3):
-            if int.from_bytes(packet.raw[:2], "big") in TAGS:
-                packet = Bytes(packet.raw[4:], packet.length - 4)
-        kind = int.from_bytes(packet.raw[:2], "big")
-        if kinds.get(kind) and fits(Bytes(packet.raw[2:], packet.length - 2), kinds[kind]):
-            return lambda inner=inner: walk.ethernet(inner)  # type: ignore[misc]
-        versions = {b"\xff\x03\x00\x21": 4, b"\xff\x03\x00\x57": 6}
-        version = versions.get(inner.raw[:4], 0)
-        if version and fits(Bytes(inner.raw[4:], inner.length - 4), version):
-            return lambda inner=inner: walk.ppp(inner)  # type: ignore[misc]
+def behind_cookie(walk: Walk, rest: Bytes) -> Inside:
+    """The first of four places at which a header stands that fits what is left, or else a frame."""
+    places = [rest.after(skipped) for skipped in (0, 4, 8, 12) if skipped <= len(rest.raw)]
+    for inner in places:
+        if frame_fits(inner):
+            return lambda: walk.ethernet(inner)
+        if ppp_fits(inner):
+            return lambda: walk.ppp(inner)
         for version in (4, 6):
             if fits(inner, version):
-                return lambda inner=inner, v=version: walk.network(inner, v)  # type: ignore[misc]
-    return None
+                return lambda: walk.network(inner, version)
+    for inner in places:
+        if is_frame(inner.raw) and inner.raw[12:14] not in KINDS:
+            return lambda: walk.ethernet(inner)
+    raise Rejected(Fault.PACKET_TRUNCATED if rest.is_cut else Fault.ENCAPSULATION_UNKNOWN)
+
+
+def frame_fits(frame: Bytes) -> bool:
+    """Is this a frame, with or without its check sum, whose IP or PPPoE fills it?"""
+    packet = Bytes(frame.raw[12:], frame.length - 12)
+    for _ in range(3):
+        if int.from_bytes(packet.raw[:2], "big") in TAGS:
+            packet = Bytes(packet.raw[4:], packet.length - 4)
+    kind, packet = packet.raw[:2], Bytes(packet.raw[2:], packet.length - 2)
+    checked = Bytes(packet.raw, packet.length - 4)
+    if kind in KINDS:
+        return fits(packet, KINDS[kind]) or fits(checked, KINDS[kind])
+    if kind != b"\x88\x64" or packet.raw[:2] != b"\x11\0" or len(packet.raw) < 6:
+        return False
+    total = 6 + int.from_bytes(packet.raw[4:6], "big")
+    return fills(total, packet.length) or fills(total, checked.length)
+
+
+def ppp_fits(link: Bytes) -> bool:
+    """Is this PPP, with or without what may be left out of its header, whose IP fills it?"""
+    for control in (b"\xff\x03", b""):
+        for zero in (b"\0", b""):
+            for number, version in ((b"\x21", 4), (b"\x57", 6)):
+                head = control + zero + number
+                if link.raw.startswith(head):
+                    size = len(head)
+                    return fits(Bytes(link.raw[size:], link.length - size), version)
+    return False
 
 
 def fits(packet: Bytes, version: int) -> bool:
@@ -223,9 +255,11 @@ def fits(packet: Bytes, version: int) -> bool:
     if len(packet.raw) < (20 if version == 4 else 40) or packet.raw[0] >> 4 != version:
         return False
     if version == 6:
-        total = 40 + int.from_bytes(packet.raw[4:6], "big")
-    else:
-        total = int.from_bytes(packet.raw[2:4], "big")
-        if packet.raw[0] & 15 < 5 or total < 20:
-            return False
-    return total == packet.length or total < packet.length <= 46
+        return fills(40 + int.from_bytes(packet.raw[4:6], "big"), packet.length)
+    total = int.from_bytes(packet.raw[2:4], "big")
+    return packet.raw[0] & 15 >= 5 and total >= 20 and fills(total, packet.length)
+
+
+def fills(total: int, left: int) -> bool:
+    """Is that all that is left, or all of a frame but what fills it up?"""
+    return total == left or total < left <= 46

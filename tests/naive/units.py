@@ -44,13 +44,19 @@ class NaiveUnits:
         self.lost[flow.lost] -= 1
         flow.lost = ""
 
-    def name_weakly(self, flow: Flow, now: Now, protocol: str, again: bool = False) -> None:
+    def name_weakly(self, flow: Flow, now: Now, protocol: str) -> None:
         """A row under the name that the client was told last for the server's address."""
         if flow.tunnel:
             return
         told_ns, name = self.answers.get((now.client[0], now.server[0]), (1 << 63, ""))
         if 0 <= now.time_ns - told_ns <= self.limits.answer_ns:
-            self._row(flow, now, protocol, name.encode(), SessionFlag.WEAK, again)
+            self._row(flow, now, protocol, name.encode(), SessionFlag.WEAK, again=False)
+
+    def lack_hello(self, flow: Flow, now: Now, protocol: str) -> None:
+        """A hello that contradicts itself names nobody, so a flow without a name gets a weak one."""
+        self._fault(now, Fault.HELLO_BAD)
+        if not flow.names:
+            self.name_weakly(flow, now, protocol)
 
     def _fault(self, now: Now, fault: Fault) -> None:
         if now.fault is None:
@@ -91,7 +97,7 @@ class NaiveUnits:
                 self._fault(now, Fault.HELLO_TOO_LONG)
                 self._lose(flow, "room")
             elif gathered == tls.BAD:
-                self._fault(now, Fault.HELLO_BAD)
+                self.lack_hello(flow, now, "tls")
             return NEVER, 0
         again = flow.hello_named and now.sequence == (flow.first_sequence or 0)
         flow.first_sequence, flow.state, flow.tries = now.sequence, "hello", self.limits.repeats
@@ -99,19 +105,19 @@ class NaiveUnits:
         flow.sent, flow.front, flow.tail = raw[:stop], None, None
         hello = tls.read_hello(body)
         if hello is None:
-            self._fault(now, Fault.HELLO_BAD)
+            self.lack_hello(flow, now, "tls")
             return WHOLE, stop
         kind, host = http.clean_host(hello.name)
         if kind == "none":
             now.skip = Skip.NO_NAME
-            self.name_weakly(flow, now, "tls", again)
+            self.name_weakly(flow, now, "tls")
         elif kind == "invalid":
             self._fault(now, Fault.SNI_BAD)
-            self.name_weakly(flow, now, "tls", again)
+            self.name_weakly(flow, now, "tls")
         elif row := self._row(flow, now, "tls", host, 0, again):
             row.alpn = tls.alpn_text(hello.alpn)
             if row.flags & SessionFlag.HIDDEN:
-                self.name_weakly(flow, now, "tls", again)
+                self.name_weakly(flow, now, "tls")
         return WHOLE, stop
 
     def _head(self, flow: Flow, now: Now, raw: bytes) -> tuple[str, int]:

@@ -216,6 +216,7 @@ def test_counts_for_people_and_programs(capture):
             "unreadable_truncated": 0,
             "unreadable_room": 0,
             "weak_names": 0,
+            "flows_given_up": 0,
         },
     }
     _, text = shown([capture], "count")

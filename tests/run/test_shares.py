@@ -17,6 +17,7 @@ NOTHING = {
     "unreadable_truncated": 0,
     "unreadable_room": 0,
     "weak_names": 0,
+    "flows_given_up": 0,
 }
 
 
@@ -40,6 +41,7 @@ def test_each_share_is_of_what_it_can_be_part_of():
         ("classify", "lost_gap", 8),
         ("classify", "lost_cut", 2),
         ("classify", "lost_room", 4),
+        ("classify", "given_up", 7),
         ("classify", "fault:hello_incomplete", 40),
         ("classify", "fault:payload_cut", 50),
         ("mirror", "mirror:packets_truncated", 250),
@@ -62,4 +64,5 @@ def test_each_share_is_of_what_it_can_be_part_of():
         "unreadable_truncated": 2,
         "unreadable_room": 4,
         "weak_names": 5,
+        "flows_given_up": 7,
     }
