@@ -222,6 +222,11 @@ def audit(state: Path, as_json: bool) -> None:
     is_flag=True,
     help="First give up an input that a crash left unfinished and whose files are gone.",
 )
+@click.option(
+    "--metrics",
+    type=click.Path(path_type=Path, dir_okay=False),
+    help="File to write counts into, for Prometheus (its text file collector).",
+)
 def run(watch: Path, state: Path, rules: Path | None, **options: Any) -> None:
     """Own the state folder and ingest what is dropped into a folder."""
     from pipeline.run.watch import watch_command

@@ -25,7 +25,7 @@ import stat
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 import numpy as np
@@ -53,6 +53,9 @@ from pipeline.score.orders import KIND as ORDER
 from pipeline.store.hot import HotState
 from pipeline.store.journal import JournalMismatch
 from pipeline.store.runs import INGESTED
+
+if TYPE_CHECKING:
+    from pipeline.run.metrics import Metrics
 
 SEED = "unit-seed"
 CAPTURES_MAX = 64  # open at a time; further ones are the next unit
@@ -84,8 +87,16 @@ class _Unit:
 class Units:
     """Ingests units of dropped files into a live state."""
 
-    def __init__(self, folder: Path, state: State, settings: EngineSettings, actor: str) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        state: State,
+        settings: EngineSettings,
+        actor: str,
+        metrics: Metrics | None = None,
+    ) -> None:
         self.folder, self.state, self.settings, self.actor = folder, state, settings, actor
+        self.metrics = metrics
         self.hot = HotState(state.folder / "hot", state.keys)
         self.seen: dict[str, About] = {}
         self.passed: dict[str, About] = {}  # files that are done with, or were refused
@@ -352,6 +363,8 @@ class Units:
         self.hot.keep_only({_snapshot(number)})
         self._remember(end)
         click.echo(json.dumps({"unit": number, "files": names, **unit.tally.as_dict()}))
+        if self.metrics is not None:
+            self.metrics.add(unit.tally)
         for fault in unit.facts.faults[:20]:
             click.echo(str(fault), err=True)
 

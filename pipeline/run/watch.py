@@ -12,7 +12,7 @@ import json
 import signal
 import sys
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -26,6 +26,9 @@ from pipeline.run.requests import answer
 from pipeline.run.state import State, now_ns
 from pipeline.run.units import Units
 from pipeline.store.keys import create_live_keys, have_keys, load_keys
+
+if TYPE_CHECKING:
+    from pipeline.run.metrics import Metrics
 
 SECONDS_BETWEEN_LOOKS = 1.0
 
@@ -60,6 +63,18 @@ def watch_command(
     return 0
 
 
+def _metrics(options: dict[str, Any]) -> Metrics | None:
+    """The file of metrics, where one is asked for; written, so that it is known to be possible."""
+    path = options.get("metrics")
+    if path is None:
+        return None
+    from pipeline.run.metrics import Metrics  # its library takes a tenth of a second
+
+    metrics = Metrics(path)
+    metrics.begin()
+    return metrics
+
+
 def _watch(
     state: State,
     settings: EngineSettings,
@@ -70,8 +85,9 @@ def _watch(
 ) -> None:
     actor = own_actor()
     rulebook = state.rulebook
+    metrics = _metrics(options)
     state.use_last_rulebook()
-    units = Units(folder, state, settings, actor)
+    units = Units(folder, state, settings, actor, metrics)
     if options.get("abandon_unit"):
         units.abandon_open_unit()
     units.complete_open_unit(server.poll)
