@@ -33,16 +33,17 @@ LABELLED = {
         "Names of flows.",
         {p.name.lower(): f"sessions:{p.name.lower()}" for p in Protocol},
     ),
-    "unreadable": (
-        "cause",
-        "Flows that asked for a host that is not known.",
-        {"hidden": "hidden", "gap": "lost_gap", "truncated": "lost_cut", "room": "lost_room"},
-    ),
 }
-WATCHED = (
-    "flows_watched", "flows_both_ways", "segments_watched", "segments_twice", "holes",
-    "holes_filled", "packets_truncated",
-)  # fmt: skip
+CAUSES = {"hidden": "hidden", "gap": "lost_gap", "truncated": "lost_cut", "room": "lost_room"}
+WATCHED = {
+    "flows_watched": "TCP flows of three packets and more, of those that are watched.",
+    "flows_both_ways": "Of them, those of which both sides were seen.",
+    "segments_watched": "Segments of the flows that are watched.",
+    "segments_twice": "Of them, those shown twice within two milliseconds.",
+    "holes": "Segments before which bytes were missing.",
+    "holes_filled": "Of them, those whose bytes came after all.",
+    "packets_truncated": "Packets of which the capture kept a part.",
+}
 SHARE = "_share"
 
 
@@ -86,9 +87,10 @@ class Metrics(Collector):
                 family.add_metric([value], self.tally.of(word))
             yield family
         watched = self.tally.starting("mirror")
-        for word in WATCHED:
-            yield _counter(f"mirror_{word}", f"{word}, of which shares are.", watched.get(word, 0))
+        for word, text in WATCHED.items():
+            yield _counter(f"mirror_{word}", text, watched.get(word, 0))
         yield self._shares()
+        yield self._unreadable()
         yield self._listed("faults", "fault", "What was wrong with the input, by stage.")
         yield self._listed("skips", "skip", "What was not taken further by choice, by stage.")
 
@@ -100,6 +102,17 @@ class Metrics(Collector):
         for name, value in mirror_quality(self.tally).items():
             if name.endswith(SHARE) and value is not None:
                 family.add_metric([name.removesuffix(SHARE)], value)
+        return family
+
+    def _unreadable(self) -> Metric:
+        """By cause; no counter, for a flow whose name comes after all is taken out again."""
+        family = GaugeMetricFamily(
+            "mirrorpoint_unreadable_flows",
+            "Flows that asked for a host that is not known.",
+            labels=["cause"],
+        )
+        for cause, word in CAUSES.items():
+            family.add_metric([cause], self.tally.of(word))
         return family
 
     def _listed(self, name: str, prefix: str, text: str) -> Metric:

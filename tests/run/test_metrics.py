@@ -40,8 +40,8 @@ def test_every_counter_is_there_before_anything_is_counted(tmp_path):
     assert set(found.values()) == {0.0}
     names = {name for name, _ in found}
     assert {f"mirrorpoint_mirror_{word}_total" for word in WATCHED} < names
-    assert {"mirrorpoint_packets_total", "mirrorpoint_unreadable_total"} < names
-    causes = {labels for name, labels in found if name == "mirrorpoint_unreadable_total"}
+    assert {"mirrorpoint_packets_total", "mirrorpoint_unreadable_flows"} < names
+    causes = {labels for name, labels in found if name == "mirrorpoint_unreadable_flows"}
     assert causes == {("hidden",), ("gap",), ("truncated",), ("room",)}
 
 
@@ -54,7 +54,7 @@ def test_units_add_up_and_shares_are_of_all_of_them(tmp_path):
     assert found["mirrorpoint_packets_total", ()] == 15
     assert found["mirrorpoint_sessions_total", ("tls",)] == 7
     assert found["mirrorpoint_flows_given_up_total", ()] == 2
-    assert found["mirrorpoint_unreadable_total", ("gap",)] == 1
+    assert found["mirrorpoint_unreadable_flows", ("gap",)] == 1
     assert found["mirrorpoint_mirror_ratio", ("unreadable",)] == pytest.approx(1 / 8)
     assert ("mirrorpoint_mirror_ratio", ("duplicate",)) not in found  # a share of nothing
     assert found["mirrorpoint_faults_total", ("classify", "hello_bad")] == 6
