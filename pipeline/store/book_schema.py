@@ -1,10 +1,15 @@
 """Tables of the book, and the engine that opens them.
 
 One SQLAlchemy Core schema for SQLite and PostgreSQL: ids are 16 bytes, times and amounts 64-bit
-integers, everything else text. What only SQLite understands stands in `open_engine` and nowhere
-else: write-ahead log, `synchronous=FULL` (a commit is on the disk when it returns), deleted bytes
-overwritten (so that an erased login is gone from the file), and a write transaction that locks when
-it begins.
+integers, everything else text. `open_engine` opens either so that the book sees no difference:
+
+    one writer        a write transaction locks out all others from its beginning: SQLite's
+                      BEGIN IMMEDIATE; an advisory lock of PostgreSQL, taken before anything is read
+    readers           see one moment for as long as they read: write-ahead log; REPEATABLE READ
+    a commit          is on the disk when it returns: `synchronous=FULL`; `synchronous_commit=on`
+    an erased login   is overwritten: `secure_delete`; PostgreSQL's table is written anew
+
+What only one of them understands stands there and in `wipe_deleted`, and nowhere else.
 
 Append-only: `transfers`, `entries`, `lot_moves`, `orders`, `terms`, `rulebooks`, `rule_versions`.
 The other tables hold the newest standing, which is a fold over those, and `audit` checks that it
@@ -18,6 +23,7 @@ from contextlib import AbstractContextManager
 from typing import Any
 
 from sqlalchemy import (
+    URL,
     BigInteger,
     Boolean,
     Column,
@@ -42,6 +48,7 @@ AnyRow = Row[*tuple[Any, ...]]
 Session = Callable[[], AbstractContextManager[Connection]]  # one transaction each
 
 SCHEMA_VERSION = "2"
+WRITERS_LOCK = 0x4D50_424F_4F4B  # "MPBOOK": who holds it may write the book of a database
 metadata = MetaData()
 
 # SQLite keeps a table by an INTEGER key in that order, without a second index.
@@ -307,8 +314,8 @@ def open_engine(url: str, *, wait_seconds: float = 30.0) -> Engine:
     `wait_seconds` is how long SQLite waits for another process that writes.
     """
     parsed = make_url(url)
-    if parsed.get_backend_name() != "sqlite":
-        return create_engine(parsed)
+    if parsed.get_backend_name() == "postgresql":
+        return _open_postgresql(parsed)
     in_memory = parsed.database in (None, "", ":memory:")
     engine = (
         create_engine(parsed, poolclass=StaticPool, connect_args={"check_same_thread": False})
@@ -333,12 +340,35 @@ def open_engine(url: str, *, wait_seconds: float = 30.0) -> Engine:
     return engine
 
 
-def wipe_deleted(engine: Engine) -> bool:
-    """Empty SQLite's write-ahead log of what was deleted; False where somebody still reads it.
+def _open_postgresql(url: URL) -> Engine:
+    """An engine for PostgreSQL, by psycopg unless the URL names another driver."""
+    if url.drivername == "postgresql":
+        url = url.set(drivername="postgresql+psycopg")
+    engine = create_engine(url, isolation_level="REPEATABLE READ", pool_pre_ping=True)
 
-    Other databases look after that themselves.
+    @event.listens_for(engine, "begin")
+    def begin(connection: Connection) -> None:
+        if connection.get_execution_options().get("writes", False):
+            # What waits for a lock under REPEATABLE READ has its view of before, and would fail.
+            for statement in (
+                "SET TRANSACTION ISOLATION LEVEL READ COMMITTED",
+                "SET LOCAL synchronous_commit = on",
+                f"SELECT pg_advisory_xact_lock({WRITERS_LOCK})",
+            ):
+                connection.exec_driver_sql(statement)
+
+    return engine
+
+
+def wipe_deleted(engine: Engine) -> bool:
+    """Remove what was deleted from the files; False where somebody still reads it.
+
+    SQLite's write-ahead log is emptied. PostgreSQL's table of identities is written anew; its
+    archived log, if it keeps one, is for whoever keeps it.
     """
-    if engine.dialect.name != "sqlite":
+    if engine.dialect.name == "postgresql":
+        with engine.connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
+            connection.exec_driver_sql(f"VACUUM (FULL) {identities.name}")
         return True
     raw = engine.raw_connection()
     try:

@@ -7,7 +7,6 @@ import itertools
 import threading
 import time
 from collections.abc import Iterator
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -15,6 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from sqlalchemy import text
 
+from pipeline.ledger.posting import post_target
 from pipeline.ledger.targets import Target
 from pipeline.model.batches import EntryBatch
 from pipeline.model.columns import columns_of, ids
@@ -36,11 +36,6 @@ from tests.ledger.stories import (
     target,
     target_batch,
 )
-
-
-@pytest.fixture
-def url(tmp_path: Path) -> str:
-    return f"sqlite:///{tmp_path / 'book.sqlite'}"
 
 
 @pytest.fixture
@@ -353,13 +348,42 @@ def test_others_read_while_it_writes(book: Book) -> None:
     assert seen == sorted(seen)
 
 
+DURABLE = {
+    "sqlite": ("PRAGMA", {"journal_mode": "wal", "synchronous": 2, "secure_delete": 1}),
+    "postgresql": ("SHOW", {"fsync": "on", "synchronous_commit": "on"}),
+}
+
+
 def test_a_commit_is_on_the_disk(book: Book) -> None:
+    ask, expected = DURABLE[book._engine.dialect.name]
     with book._write() as connection:
-        settings = {
-            name: connection.execute(text(f"PRAGMA {name}")).scalar()
-            for name in ("journal_mode", "synchronous", "secure_delete")
-        }
-    assert settings == {"journal_mode": "wal", "synchronous": 2, "secure_delete": 1}
+        settings = {name: connection.execute(text(f"{ask} {name}")).scalar() for name in expected}
+    assert settings == expected
+
+
+def test_a_second_writer_waits_for_the_first(url: str, book: Book) -> None:
+    """Two programs on one book: what the second reads first is what the first wrote."""
+    other, began = Book(url, KEYS, rulebook()), threading.Event()
+
+    def post() -> None:
+        began.set()
+        other.post_targets(target_batch([target("b", 7, "available")]), **booking(1))
+
+    with book._pages() as pages:
+        waiting = threading.Thread(target=post)
+        waiting.start()
+        began.wait()
+        time.sleep(0.2)
+        chunk = [target("a", 40, "available")]
+        pages.read_for_targets(chunk)
+        booked = book._booking(**booking(1))
+        pages.write(post_target(pages.state, chunk[0]), booked)
+    waiting.join(30)
+    assert not waiting.is_alive()
+    assert len(book.entries(0)) == 4
+    assert book.member(name_id("member", "ann")).available == 47
+    assert book.audit() == other.audit() == []
+    other.close()
 
 
 def test_hash_of_a_book_is_not_of_runs_and_times(book: Book) -> None:

@@ -1,7 +1,8 @@
 """Killed between and after: the same day sent again ends as if nothing had been.
 
 The book's process dies by SIGKILL at each of its crash points, at different passes. Whoever sent
-the targets starts over from the first one, as accrual does with an open cut.
+the targets starts over from the first one, as accrual does with an open cut. On either database the
+end is the one of an undisturbed day in SQLite.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ import pytest
 
 from pipeline.store.book import Book
 from tests.ledger.stories import KEYS, rulebook
+from tests.postgresql import serving
 
 pytestmark = pytest.mark.slow  # processes that are killed
 
@@ -65,16 +67,14 @@ def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> tuple:
 
 @pytest.mark.parametrize("point", ["book.before_commit", "book.after_commit"])
 @pytest.mark.parametrize("nth", [1, 4, PASSES])
-def test_a_killed_book_goes_on(tmp_path: Path, undisturbed: tuple, point: str, nth: int) -> None:
-    url = f"sqlite:///{tmp_path / 'book.sqlite'}"
+def test_a_killed_book_goes_on(url: str, undisturbed: tuple, point: str, nth: int) -> None:
     assert run_day(url, f"{point}:{nth}") == -signal.SIGKILL
     assert run_day(url) == 0
     assert contents(url) == undisturbed
 
 
-def test_killed_again_and_again(tmp_path: Path, undisturbed: tuple) -> None:
+def test_killed_again_and_again(url: str, undisturbed: tuple) -> None:
     """Each start gets one transaction further; the third of each kind is its last."""
-    url = f"sqlite:///{tmp_path / 'book.sqlite'}"
     for _ in range(4):
         assert run_day(url, "book.before_commit:3") == -signal.SIGKILL
     for _ in range(3):
@@ -83,8 +83,7 @@ def test_killed_again_and_again(tmp_path: Path, undisturbed: tuple) -> None:
     assert contents(url) == undisturbed
 
 
-def test_what_was_not_committed_is_not_there(tmp_path: Path) -> None:
-    url = f"sqlite:///{tmp_path / 'book.sqlite'}"
+def test_what_was_not_committed_is_not_there(url: str) -> None:
     assert run_day(url, "book.before_commit:1") == -signal.SIGKILL
     book = Book(url, KEYS, rulebook())
     assert len(book.entries(0)) == 0
@@ -95,3 +94,18 @@ def test_what_was_not_committed_is_not_there(tmp_path: Path) -> None:
     assert len(book.entries(0)) == 2 * 16
     assert book.undelivered() == (1, 32)
     book.close()
+
+
+def test_a_database_that_is_killed_has_what_it_acknowledged(undisturbed: tuple) -> None:
+    """Its server ends without a word, and recovers from its log."""
+    with serving() as server:
+        url = server.new_database()
+        assert run_day(url, "book.after_commit:9") == -signal.SIGKILL
+        before = contents(url)
+        server.stop("immediate")
+        server.start()
+        assert contents(url) == before
+        assert run_day(url) == 0
+        server.stop("immediate")
+        server.start()
+        assert contents(url) == undisturbed

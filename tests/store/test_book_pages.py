@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -19,8 +18,8 @@ from tests.ledger.stories import target_batch as batch_of
 
 
 @pytest.fixture
-def book(tmp_path: Path) -> Iterator[Book]:
-    made = Book(f"sqlite:///{tmp_path / 'book.sqlite'}", KEYS, rulebook())
+def book(url: str) -> Iterator[Book]:
+    made = Book(url, KEYS, rulebook())
     yield made
     made.close()
 

@@ -17,8 +17,8 @@ from tests.ledger.stories import KEYS, RUN, name_id, rulebook
 
 
 @pytest.fixture
-def book() -> Iterator[Book]:
-    made = Book("sqlite://", KEYS, rulebook())
+def book(url: str) -> Iterator[Book]:
+    made = Book(url, KEYS, rulebook())
     yield made
     made.close()
 
