@@ -85,7 +85,8 @@ class Server:
 def serving() -> Iterator[Server]:
     """A server that ends with the block."""
     # A socket's path may have some hundred bytes, and pytest's folders are longer.
-    with tempfile.TemporaryDirectory(prefix="pg") as folder:
+    parent = "/tmp" if os.geteuid() == 0 else None  # where `postgres` may go
+    with tempfile.TemporaryDirectory(prefix="pg", dir=parent) as folder:
         server = Server(Path(folder))
         try:
             yield server
