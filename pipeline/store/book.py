@@ -50,6 +50,7 @@ from pipeline.model.identifiers import NO_ID, Keys, digest
 from pipeline.rulebook.model import Rulebook
 from pipeline.store import book_schema as tables
 from pipeline.store.book_audit import audit
+from pipeline.store.book_migrate import MigrationError, migrate
 from pipeline.store.book_pages import (
     CHUNK,
     Booking,
@@ -102,7 +103,7 @@ class Book:
         self._one_connection = self._engine.pool.__class__.__name__ == "StaticPool"
         self._use(rulebook)
         with self._write() as connection:
-            tables.metadata.create_all(connection)
+            self._migrate(connection)
             self._open_meta(connection)
         self.register = Register(self._read, self._write)
         self._identities = Identities(self._read, self._write, keys.identity)
@@ -111,13 +112,18 @@ class Book:
         """Give back the connections."""
         self._engine.dispose()
 
+    def _migrate(self, connection: Connection) -> None:
+        try:
+            migrate(connection)
+        except MigrationError as error:
+            raise BookError(str(error)) from error
+
     def _use(self, rulebook: Rulebook) -> None:
         programme = rulebook.programme
         self._programme, self._terms = programme, terms_of(programme)
 
     def _open_meta(self, connection: Connection) -> None:
         expected = {
-            "schema_version": tables.SCHEMA_VERSION,
             "programme": self._programme.id,
             **{name: str(getattr(self._programme, name)) for name in FIXED_FACTS},
             "test": "yes" if self._keys.test else "no",

@@ -11,6 +11,8 @@ integers, everything else text. `open_engine` opens either so that the book sees
 
 What only one of them understands stands there and in `wipe_deleted`, and nowhere else.
 
+A change here is a revision in `migrations/versions` too (see `book_migrate`).
+
 Append-only: `transfers`, `entries`, `lot_moves`, `orders`, `terms`, `rulebooks`, `rule_versions`.
 The other tables hold the newest standing, which is a fold over those, and `audit` checks that it
 is.
@@ -47,7 +49,6 @@ from sqlalchemy.pool import StaticPool
 AnyRow = Row[*tuple[Any, ...]]
 Session = Callable[[], AbstractContextManager[Connection]]  # one transaction each
 
-SCHEMA_VERSION = "2"
 WRITERS_LOCK = 0x4D50_424F_4F4B  # "MPBOOK": who holds it may write the book of a database
 metadata = MetaData()
 
