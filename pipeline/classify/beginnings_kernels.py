@@ -9,7 +9,10 @@ from pipeline.classify.http_kernels import starts_head
 from pipeline.classify.proxy_kernels import is_signed
 from pipeline.kernels.compile import routine
 
+I64 = np.int64
+
 UNIT_BYTES_MIN = 6  # fewer do not tell a hello or a head from anything else
+CHANGE_CIPHER_SPEC, CHANGE_CIPHER_SPEC_BYTES = 20, 6
 LINE_FEED, HTTP_1 = 10, np.frombuffer(b" HTTP/1.", np.uint8)
 
 
@@ -28,6 +31,22 @@ def starts_unit(data, start, stop):
         if data[at] == 32:
             return True
     return False
+
+
+@routine
+def hello_behind(data, start, stop):
+    """How many bytes come before a hello that begins a segment (a ChangeCipherSpec, or none); -1
+    where none does.
+    """
+    before = I64(0)
+    if (
+        stop - start > CHANGE_CIPHER_SPEC_BYTES
+        and data[start] == CHANGE_CIPHER_SPEC
+        and data[start + 1] == 3
+    ):
+        before = I64(CHANGE_CIPHER_SPEC_BYTES)
+    enough = stop - start - before >= UNIT_BYTES_MIN
+    return before if enough and tls.starts_hello(data, start + before, stop) else I64(-1)
 
 
 @routine

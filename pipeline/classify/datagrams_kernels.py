@@ -47,6 +47,7 @@ from pipeline.classify.state_kernels import (
     DONE,
     EVENTS,
     HELLO_SEEN,
+    LOST,
     LOST_CUT,
     LOST_ROOM,
     NEW,
@@ -112,10 +113,9 @@ def take_datagram(track, flow, data, place, captured, length, side):
         if flow.held > 0:
             track.desk.tallied[EVENTS, HELLO_INCOMPLETE] += 1
             lose_name(track, flow, LOST_ROOM)
-        elif flow.names == 0:
+        elif flow.names == 0 and I64(flow.bits) & LOST == 0:
             track.desk.tallied[SUMS, SUM_GIVEN_UP] += 1
-        if flow.names == 0:
-            name_weakly(track, flow, QUIC)
+        name_weakly(track, flow, QUIC)
         _leave_alone(track, flow)
     if now.skip == 0:
         if now.kept == KEPT and flow.held > 0:
@@ -277,6 +277,7 @@ def _take_frames(track, flow, data, length):
         if long.offset + long.data_stop - long.data_at > track.desk.limits.unit_bytes:
             note_fault(track, HELLO_TOO_LONG)
             lose_name(track, flow, LOST_ROOM)
+            name_weakly(track, flow, QUIC)
             _leave_alone(track, flow)
             return
         if flow.held == 0:
@@ -334,6 +335,7 @@ def _is_whole(track, flow, data, source, start, stop):
     elif needed > track.desk.limits.unit_bytes:
         note_fault(track, HELLO_TOO_LONG)
         lose_name(track, flow, LOST_ROOM)
+        name_weakly(track, flow, QUIC)
     elif needed == 0 or needed > stop - start:
         return False
     else:

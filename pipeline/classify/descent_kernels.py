@@ -7,7 +7,8 @@ that no packet takes long.
 A tunnel over UDP is believed once an IP header behind it holds, or a frame that is no IP but known.
 If instead what is behind contradicts itself, the datagram was a plain one to a tunnel's port. Where
 the capture cut the datagram short behind the tunnel's header, before that could be told, the packet
-is cut, and not a plain one; cut inside that header, but for GRE's, it is plain.
+is cut, and not a plain one; cut inside that header, but for GRE's, it is plain. L2TPv3 over UDP,
+whose header says enough, is never plain: what it carries is found, or it is a fault.
 """
 
 from __future__ import annotations

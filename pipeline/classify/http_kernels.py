@@ -43,6 +43,7 @@ SEC_PURPOSE, X_MOZ = _word("sec-purpose"), _word("x-moz")
 SEC_FETCH_DEST, X_REQUESTED_WITH = _word("sec-fetch-dest"), _word("x-requested-with")
 CONTENT_LENGTH, TRANSFER_ENCODING = _word("content-length"), _word("transfer-encoding")
 IDENTITY = _word("identity")
+NOT_FOUND_OUT = -1  # what the first Host names
 CHUNKED_WORD, TEXT_HTML, A_DOCUMENT = _word("chunked"), _word("text/html"), _word("document")
 PREFETCH, PRERENDER, HTTP_1 = _word("prefetch"), _word("prerender"), _word(" http/1.")
 METHODS = {m: _word(m.name.lower()) for m in Method if m not in (Method.NONE, Method.OTHER)}
@@ -223,15 +224,8 @@ def _read_field(data, at, stop, head):
         stop -= 1
     length = name_stop - at
     if length == 4 and same_letters(data, at, name_stop, HOST):
-        known, known_start, known_stop = clean_host(data, head.host_at, head.host_stop)
-        if head.host_at == 0 or known == HOST_NONE:
-            head.host_at, head.host_stop = start, stop
-            return True
-        other, other_start, other_stop = clean_host(data, start, stop)
-        same = same_text(data, other_start, other_stop, known_start, known_stop)
-        if other != HOST_NONE and not same:
-            head.disagrees = 1
-    elif length == 6 and same_letters(data, at, name_stop, ACCEPT):
+        return _read_host(data, start, stop, head)
+    if length == 6 and same_letters(data, at, name_stop, ACCEPT):
         if holds_letters(data, start, stop, TEXT_HTML):
             head.accepts = HTML_ACCEPT
         elif head.accepts == NO_ACCEPT:
@@ -249,6 +243,28 @@ def _read_field(data, at, stop, head):
             head.body_length = BAD_LENGTH
     elif _rules_out_document(data, at, name_stop, start, stop):
         head.not_document = 1
+    return False
+
+
+@routine
+def _read_host(data, start, stop, head):
+    """Note a Host: the first that names anything counts, unless a later one names another.
+
+    What the first names is found out once, or many more would cost the square of their number.
+    """
+    if head.disagrees == 1:
+        return False
+    if head.host_at > 0 and head.host_kind == NOT_FOUND_OUT:
+        head.host_kind, head.clean_at, head.clean_stop = clean_host(
+            data, head.host_at, head.host_stop
+        )
+    if head.host_at == 0 or head.host_kind == HOST_NONE:
+        head.host_at, head.host_stop = start, stop
+        head.host_kind = NOT_FOUND_OUT
+        return True
+    other, at, ends = clean_host(data, start, stop)
+    if other != HOST_NONE and not same_text(data, at, ends, head.clean_at, head.clean_stop):
+        head.disagrees = 1
     return False
 
 

@@ -20,15 +20,17 @@ from pipeline.kernels.hashing import mix64
 U64 = np.uint64
 I64 = np.int64
 HEAD_BYTES, HELLO_BYTES_MAX = 64, 0xFFFF
-ODD = np.uint64(0x9E3779B97F4A7C15)
+ODD, LOW = np.uint64(0x9E3779B97F4A7C15), np.uint64(0xFFFFFFFF)
 LINE_FEED, CARRIAGE_RETURN = 10, 13
 
 
 @primitive
 def _step(found, word):
-    """A word more in a mark."""
-    found = (found ^ word) * ODD
-    return found ^ (found >> U64(32))
+    """A word more in a mark: of what nobody without the key knows both halves, multiplied, so that
+    nobody can tell what another word would have to make good.
+    """
+    found ^= word
+    return (found & LOW) * (found >> U64(32)) + (found >> U64(32) | found << U64(32)) + ODD
 
 
 @routine
@@ -36,9 +38,10 @@ def _mark(limits, data, start, stop):
     """16 keyed bits of `data[start:stop]`, never 0.
 
     Four words at a time, so that no step waits for the one before it, and from a place that cannot
-    be negative, so that a word is one load: 79 ns for 1400 bytes, 254 and 540 without.
+    be negative, so that a word is one load: 108 ns for 1400 bytes.
     """
-    found, second, third, fourth = limits.key0, limits.key1, ODD, ~limits.key0
+    found = mix64(limits.key0 ^ limits.key1 * ODD)
+    second, third, fourth = mix64(found + ODD), mix64(found ^ limits.key1), mix64(~found)
     at = max(start, 0)
     while at + 32 <= stop:
         found = _step(found, be64(data, at))
@@ -54,7 +57,7 @@ def _mark(limits, data, start, stop):
     while at < stop:
         rest = (rest << U64(8)) | U64(data[at])
         at += 1
-    return max(I64(mix64((found ^ rest) * ODD ^ limits.key1) & U64(0xFFFF)), 1)
+    return max(I64(mix64(_step(found, rest) ^ limits.key1) & U64(0xFFFF)), 1)
 
 
 @primitive

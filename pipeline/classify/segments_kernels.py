@@ -13,7 +13,7 @@ from __future__ import annotations
 import numpy as np
 
 from pipeline.classify import tls_kernels as tls
-from pipeline.classify.beginnings_kernels import UNIT_BYTES_MIN, is_from_server, starts_unit
+from pipeline.classify.beginnings_kernels import hello_behind, is_from_server, starts_unit
 from pipeline.classify.held_kernels import (
     NO_ROOM,
     NOTHING_NEW,
@@ -46,6 +46,7 @@ from pipeline.classify.state_kernels import (
     EVENTS,
     HAS_SEQUENCE,
     HELLO_SEEN,
+    LOST,
     LOST_CUT,
     LOST_GAP,
     LOST_ROOM,
@@ -82,7 +83,6 @@ HEAD_TOO_LONG, HEAD_INCOMPLETE = int(Fault.HEAD_TOO_LONG), int(Fault.HEAD_INCOMP
 SEGMENTS_EXHAUSTED, PAYLOAD_CUT = int(Fault.SEGMENTS_EXHAUSTED), int(Fault.PAYLOAD_CUT)
 OVERLAP_DISAGREES, STREAM_GAP = int(Fault.OVERLAP_DISAGREES), int(Fault.STREAM_GAP)
 HELD, FLOW_DONE, OTHER_PROTOCOL = int(Skip.HELD), int(Skip.FLOW_DONE), int(Skip.OTHER_PROTOCOL)
-CHANGE_CIPHER_SPEC, CHANGE_CIPHER_SPEC_BYTES = 20, 6
 SEQUENCE_MASK = 0xFFFFFFFF
 
 
@@ -172,7 +172,7 @@ def lose_try(track, flow):
     """One segment or datagram less in which something may begin; with the last the flow is done."""
     flow.tries = max(I64(flow.tries) - 1, 0)
     if flow.tries == 0:
-        if flow.names == 0 and flow.state != HELLO_SEEN:
+        if flow.names == 0 and flow.state != HELLO_SEEN and I64(flow.bits) & LOST == 0:
             track.desk.tallied[SUMS, SUM_GIVEN_UP] += 1
         flow.state = DONE
 
@@ -195,16 +195,10 @@ def _take_repeat(track, flow, data, start, stop, sequence):
     """
     offset = sequence_difference(sequence, I64(flow.first_sequence))
     before = max(-offset, I64(0))
-    if offset < hello_bytes(flow) and before < stop - start:
+    if 0 < hello_bytes(flow) and offset < hello_bytes(flow) and before < stop - start:
         return _take_its_place(track, flow, data, start + before, stop, offset + before, before)
-    before = I64(0)
-    if (
-        stop - start > CHANGE_CIPHER_SPEC_BYTES
-        and data[start] == CHANGE_CIPHER_SPEC
-        and data[start + 1] == 3
-    ):
-        before = I64(CHANGE_CIPHER_SPEC_BYTES)
-    if stop - start - before < UNIT_BYTES_MIN or not tls.starts_hello(data, start + before, stop):
+    before = hello_behind(data, start, stop)
+    if before < 0:
         track.desk.now.skip = FLOW_DONE
         lose_try(track, flow)
         return I64(-1)
@@ -251,7 +245,7 @@ def _is_by_itself(track, flow, data, start, stop, sequence):
     offset = sequence_difference(sequence, I64(flow.first_sequence))
     length = I64(track.holdings[I64(flow.held) - 1].remembered) & HELLO_BYTES_MAX
     if offset >= length:
-        return stop - start >= UNIT_BYTES_MIN and tls.starts_hello(data, start, stop)
+        return hello_behind(data, start, stop) >= 0
     return offset == 0 and (
         tls.gather_hello(data, start, stop, track.memory, limits.unit_bytes, hello) == tls.WHOLE
     )
@@ -291,11 +285,14 @@ def _is_hello(flow, first_byte):
 @routine
 def _too_long(track, flow, first_byte):
     """A unit that does not fit the window is given up."""
-    note_fault(track, HELLO_TOO_LONG if _is_hello(flow, first_byte) else HEAD_TOO_LONG)
+    hello = _is_hello(flow, first_byte)
+    note_fault(track, HELLO_TOO_LONG if hello else HEAD_TOO_LONG)
     if I64(flow.bits) & REPEATED:
         _go_back(track, flow)
         return
     lose_name(track, flow, LOST_ROOM)
+    if hello:
+        name_weakly(track, flow, TLS)
     release(track, flow)
     begin_other(flow, True)
 

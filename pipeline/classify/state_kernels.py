@@ -115,13 +115,14 @@ HEAD = np.dtype(
     [
         ("stop", "i8"), ("method", "i8"), ("document", "i8"), ("disagrees", "i8"),
         ("target_at", "i8"), ("target_stop", "i8"), ("host_at", "i8"), ("host_stop", "i8"),
+        ("host_kind", "i8"), ("clean_at", "i8"), ("clean_stop", "i8"),
         ("authority_at", "i8"), ("authority_stop", "i8"), ("referer_at", "i8"),
         ("referer_stop", "i8"),
         ("body_length", "i8"), ("chunked", "i8"), ("accepts", "i8"), ("not_document", "i8"),
         ("upgrades", "i8"),
     ]
 )  # fmt: skip
-"""Where in the bytes a request head has what, and what it says of its body."""
+"""Where in the bytes a request head has what, what its Host names, and what it says of its body."""
 
 LONG = np.dtype(
     [

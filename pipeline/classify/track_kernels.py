@@ -150,8 +150,8 @@ def _take_flags(track, flow, side, tcp_flags, sequence, acknowledged, time_ns):
     are used again, and whether the flow is over.
 
     A SYN with another number than the one the flow began with is a new flow (RFC 9293, 3.6.1), and
-    so is the answer to one that was not seen; the same once more is only that. Behind the number
-    that is known, which moves on with what is read, the same may be somewhat.
+    so is the answer to one that was not seen; the same once more is only that. The number that is
+    kept moves on with what is read, so one somewhat behind it is the same, unless the flow is over.
     """
     bits = I64(flow.bits)
     if tcp_flags & SYN == 0:

@@ -31,7 +31,7 @@ A tunnel over UDP is known by a port of either side and by its header; one whose
 or the datagram is a plain one: see `descent_kernels`. Where L2TPv3 leaves the place of its payload
 open, it is where an IP header, in Ethernet, PPPoE or PPP or bare, fits to the byte what is left (or
 Ethernet's least length, or all but a check sum); else where a frame could be that carries another
-ethertype that is known.
+ethertype that is known, or has a length that fits, or a message that controls a PPP link.
 """
 
 from __future__ import annotations
@@ -70,6 +70,7 @@ TZSP_TAGS_MAX = 32
 PADDED_BYTES_MAX = 46  # of an Ethernet frame's payload: what is shorter is filled up
 COOKIES_MAX = 12  # the longest cookie, and a sublayer
 CHECK_SUM_BYTES = 4  # of an Ethernet frame
+LENGTH_MAX = 1500  # what stands for an ethertype in IEEE 802.3; above 1535 it is one
 UNTOLD = -2  # a tunnel whose header says that it is one, and not where its payload begins
 
 
@@ -352,10 +353,26 @@ def _find_behind_cookie(data, at, stop, whole):
             return AT_IP, place, 6
     for place in range(at, at + COOKIES_MAX + 4, 4):
         if place + 14 <= stop:
-            kind = be16(data, place + 12)
+            kind, left = be16(data, place + 12), whole - place - 14
             if is_known(kind) and kind != 0x0800 and kind != 0x86DD:
                 return AT_ETHERNET, place, 0
+            if kind <= LENGTH_MAX and (_fills(kind, left) or kind == left - CHECK_SUM_BYTES):
+                return AT_ETHERNET, place, 0
+        if _is_control(data, place, stop, whole):
+            return AT_PPP, place, 0
     return UNTOLD, at, 0
+
+
+@routine
+def _is_control(data, at, stop, whole):
+    """Does a message stand here that controls a PPP link (RFC 1661, 5), and fill what is left?"""
+    if at + 2 <= stop and be16(data, at) == 0xFF03:
+        at += 2
+    if at + 6 > stop:
+        return False
+    kind = be16(data, at)
+    known = kind == 0xC021 or kind == 0x8021 or kind == 0x8057 or kind == 0xC023 or kind == 0xC223
+    return known and be16(data, at + 4) == whole - at - 2
 
 
 @routine

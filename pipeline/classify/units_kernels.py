@@ -96,7 +96,7 @@ def begin_other(flow, lost):
     `lost` says that some of what came before was not seen.
     """
     flow.state = OTHER if flow.tries > 0 else DONE
-    bits = I64(flow.bits) & ~HAS_SEQUENCE
+    bits = I64(flow.bits) & ~(HAS_SEQUENCE | DISPUTED)
     flow.bits = bits | MIDSTREAM if lost else bits
 
 
@@ -136,6 +136,7 @@ def _take_hello(track, flow, data, start, stop):
         if outcome == tls.TOO_LONG:
             note_fault(track, HELLO_TOO_LONG)
             lose_name(track, flow, LOST_ROOM)
+            name_weakly(track, flow, TLS)
         elif outcome != tls.NEVER:
             lack_hello(track, flow, TLS)
         return NEVER, start
@@ -165,10 +166,9 @@ def name_of_hello(track, flow, data, protocol, again):
 
 @routine
 def lack_hello(track, flow, protocol):
-    """A hello contradicts itself; where the flow has no name it gets a weak one."""
+    """A hello contradicts itself."""
     note_fault(track, HELLO_BAD)
-    if flow.names == 0:
-        name_weakly(track, flow, protocol)
+    name_weakly(track, flow, protocol)
 
 
 @routine
@@ -192,7 +192,7 @@ def name_row(track, flow, data, protocol, again):
         counts.alpn = tls.copy_alpn(data, hello.alpn_at, hello.alpn_stop, track.memory, counts.alpn)
         _end_row(track, 0)
         if hidden:
-            name_weakly(track, flow, protocol)
+            _tell_answer(track, flow, protocol)
 
 
 @primitive
@@ -223,6 +223,13 @@ def _find_name(track, flow):
 
 @routine
 def name_weakly(track, flow, protocol):
+    """Write a row under a weak name, where the flow has none of its own."""
+    if flow.names == 0:
+        _tell_answer(track, flow, protocol)
+
+
+@routine
+def _tell_answer(track, flow, protocol):
     """Write a row under the name by which the client last learned of the server's address, if it
     did; in a tunnel that address is only the proxy's.
     """

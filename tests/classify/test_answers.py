@@ -67,10 +67,25 @@ def test_so_has_a_request_without_a_host_and_a_name_that_is_none(protocol, unit)
     assert named(raws[1:]) == []
 
 
-def test_a_hello_that_is_none_takes_no_name_from_its_flow():
-    none = frames.records(b"\x01" + frames.vector(3, b"\x03\x03 and no more"))
-    raws = [frames.dns_answer(GOOD), *talk(frames.get() + none)]
+NONE = frames.records(b"\x01" + frames.vector(3, b"\x03\x03 and no more"))
+
+
+@pytest.mark.parametrize(
+    "unit", [NONE, b"GET /x HTTP/1.0\r\n\r\n", b"GET /x HTTP/1.1\r\nHost: not a host\r\n\r\n"]
+)
+def test_a_flow_with_a_name_of_its_own_gets_no_other(unit):
+    raws = [frames.dns_answer(GOOD), *talk(frames.get() + unit)]
     assert named(raws) == [("http", "news.example", SessionFlag.DOCUMENT)]
+
+
+@pytest.mark.parametrize("over", ["tls", "quic"])
+def test_a_hello_that_claims_too_much_has_the_name_that_led_to_its_server(over):
+    if over == "tls":
+        raws = talk(b"\x16\x03\x01\x40\0\x01\0\xff\xff\x03\x03" + bytes(3000))
+    else:
+        raws = [frames.udp(quic.initial(quic.crypto(0, b"\1\xff\xff\xff" + bytes(100))))]
+    assert named([frames.dns_answer(GOOD), *raws]) == [(over, "told.example", WEAK)]
+    assert named(raws) == []
 
 
 def test_initials_that_no_key_opens_have_the_name_that_led_to_their_server():

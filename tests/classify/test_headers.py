@@ -313,6 +313,12 @@ def test_what_is_behind_a_cookie_is_found_or_is_a_named_fault(over_udp, cookie):
     for frame in (tagged(packet), MACS + b"\x88\x64" + pppoe(ppp(packet, control=False))):
         assert found(frame) == found(frame + b"\xde\xad\xbe\xef") == frames.CLIENT
     assert found(MACS + b"\x08\x06\0\1\x08\0\6\4" + bytes(20)) == Skip.NOT_IP
+    spanning_tree = MACS + b"\0\x26\x42\x42\3" + bytes(35)
+    for more in (0, 8, 4):  # filled up, and with a check sum
+        assert found(spanning_tree + bytes(more)) == Skip.NOT_IP
+    for control in (b"\xff\3", b""):
+        assert found(control + b"\xc0\x21\x09\1\0\x08magi") == Skip.NOT_IP
+    assert found(b"\xff\3\xc0\x21\x09\1\0\x09magi") == Fault.ENCAPSULATION_UNKNOWN
     assert found(b"\x55" * 60) == Fault.ENCAPSULATION_UNKNOWN
     assert found(b"\x55" * 60, 70) == Fault.PACKET_TRUNCATED
 

@@ -5,6 +5,7 @@ The full sizes are run by hand (`python -m tests.bench.pathological`).
 
 from __future__ import annotations
 
+import time
 import tracemalloc
 
 import pytest
@@ -14,7 +15,7 @@ from pipeline.model.stage import END_OF_TIME
 from pipeline.model.tally import Tally
 from tests.bench.pathological import PATHOLOGIES, Pathology, fresh, in_order, packets, spend
 from tests.classify.test_stage import talk, timed
-from tests.classify.test_track import compare
+from tests.classify.test_track import compare, fast
 
 pytestmark = pytest.mark.filterwarnings("ignore:overflow encountered")  # without JIT
 SCARCE = Limits(
@@ -41,6 +42,26 @@ def test_four_times_the_size_takes_four_times_as_long(name):
     spend(pathology, 2)  # loads the kernels
     less, more = seconds(pathology, size), seconds(pathology, 4 * size)
     assert more < 10 * less + 0.02, "the square would be sixteen times"
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("line", [b"Host:\r\n", b"Host: 1\r\n", b"Host: \x0b\r\n", b"Host:.\r\n"])
+@pytest.mark.parametrize("first", [b"1" * 30_000, b"." * 30_000, b"\x0b" * 30_000, b"a.example"])
+def test_many_hosts_in_a_head_cost_what_other_fields_do(line, first):
+    """What the first of them names is not found out again for each."""
+    spent = []
+    for lines in (line, line.replace(b"Host", b"Hosx")):
+        raw = (
+            b"GET / HTTP/1.1\r\nHost: " + first + b"\r\n" + lines * (30_000 // len(line)) + b"\r\n"
+        )
+        frames_ = timed(talk(raw))
+        runs = []
+        for _ in range(5):
+            before = time.process_time()
+            fast(frames_, Limits())
+            runs.append(time.process_time() - before)
+        spent.append(min(runs))
+    assert spent[0] < 3 * spent[1] + 0.005, "the square of their number would be sixty times"
 
 
 @pytest.mark.slow

@@ -4,9 +4,13 @@ from __future__ import annotations
 
 import itertools
 
+import numpy as np
 import pytest
 
+from pipeline.classify.repeats_kernels import _mark
 from pipeline.classify.stage import Limits
+from pipeline.classify.state_kernels import LIMITS
+from pipeline.kernels.compile import records
 from pipeline.model.words import SessionFlag
 from tests.classify import frames
 from tests.classify.frames import ACK, FIN, RST, SYN
@@ -195,7 +199,57 @@ def test_a_proxys_header_may_stand_in_the_place_of_a_hello():
     assert named(talk((0, DECOY), (0, proxy + TRUE))) == BOTH
     assert named(talk((0, DECOY), (0, proxy), (len(proxy), TRUE))) == BOTH
     after = (len(proxy), b"\1\2garbage")
-    named(talk((0, DECOY), (0, proxy), after, (100, TRUE[100:]), (0, TRUE[:100])))
+    rows = named(talk((0, DECOY), (0, proxy), after, (100, TRUE[100:]), (0, TRUE[:100])))
+    assert rows == [("tls", "decoy.example", NOTHING)], "junk behind it ends the place"
+
+
+@pytest.mark.parametrize("piece", [(0, b""), (0, TRUE[:60]), (200, TRUE[200:])])
+@pytest.mark.parametrize("before", [b"", b"\x14\x03\x03\0\1\1"])
+def test_a_second_hello_behind_another_record_is_read_whatever_is_held(piece, before):
+    second = (len(TRUE), before + frames.client_hello("other.example"))
+    rows = named(talk((0, TRUE), piece, second))
+    assert rows == [(*BOTH[1][:2], NOTHING), ("tls", "other.example", SessionFlag.UNRELIABLE)]
+
+
+@pytest.mark.parametrize(
+    "other", [b"GET /z%s\0\1\r\n\r\n", b"GET /z%s HTTP/1.1\r\nHost: e.example\r\n"]
+)
+def test_what_comes_to_nothing_in_the_place_of_a_head_casts_no_doubt_on_the_next(other):
+    head = frames.get("a.example", "/" + "x" * 80)
+    raws = talk((0, head), (0, other % (b"y" * 80)), (len(head), frames.get("b.example")))
+    rows = named(raws, step_ns=20_000_000_000)
+    assert [(host, flags & SessionFlag.UNRELIABLE) for _, host, flags in rows] == [
+        ("a.example", NOTHING), ("b.example", NOTHING),
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize("before", [0, 1, 7, 200])
+def test_what_begins_before_a_hello_too_long_to_be_remembered_is_read(before):
+    long = frames.client_hello("big.example", padding=3000, sizes=[1] * 3200)
+    assert len(long) > Limits().unit_bytes
+    raws = talk((200, long), (200 - before, frames.client_hello("other.example")), syn=False)
+    assert [host for _, host, _ in named(raws)] == ["big.example", "other.example"]
+
+
+FLIPS = [b"\x80" + bytes(7), b"\x80\0\0\0\x80\0\0\0"]  # of words, the first byte the highest
+
+
+@pytest.mark.parametrize("lane", range(4))
+def test_no_change_of_words_leaves_a_mark_as_it_was(lane):
+    """What a word changes no other makes good, whatever is known of how marks are made."""
+    limits = records(LIMITS, 1)[0]
+    limits["key0"], limits["key1"] = 0x0123456789ABCDEF, 0xFEDCBA9876543210
+    chance, same, tried = np.random.default_rng(lane), 0, 0
+    for _ in range(200):
+        raw = chance.integers(0, 256, 96, np.uint8)
+        marks = {_mark(limits, raw, 0, len(raw))}
+        for first, second in itertools.product(FLIPS, FLIPS):
+            other = raw.copy()
+            other[8 * lane : 8 * lane + 8] ^= np.frombuffer(first, np.uint8)
+            other[32 + 8 * lane : 40 + 8 * lane] ^= np.frombuffer(second, np.uint8)
+            tried += 1
+            same += _mark(limits, other, 0, len(raw)) in marks
+    assert same <= 2, f"{same} of {tried}; by chance it is one in 65,536"
 
 
 def test_what_follows_a_disputed_head_is_doubted_no_more():

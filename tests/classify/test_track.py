@@ -119,7 +119,7 @@ UNITS = st.one_of(
     st.builds(
         frames.client_hello,
         st.sampled_from(["shop.example", "news.example", None, "192.0.2.1", b"a b"]),
-        padding=st.sampled_from([0, 0, 60, 400]),
+        padding=st.sampled_from([0, 0, 60, 97, 99, 101, 400]),
         sizes=st.lists(st.integers(1, 90), max_size=3),
         random=st.sampled_from([frames.RANDOM, frames.RANDOM[::-1]]),
     ),

@@ -42,10 +42,9 @@ class Datagram:
             if flow.holding:
                 self.twin.faults[Fault.HELLO_INCOMPLETE] += 1
                 self.twin._lose(flow, "room")
-            elif not flow.names:
+            elif not flow.names and not flow.lost:
                 self.twin.given_up += 1
-            if not flow.names:
-                self.twin.name_weakly(flow, self.now, "quic")
+            self.twin.name_weakly(flow, self.now, "quic")
             self.leave_alone()
         if self.now.skip is not None:
             return
@@ -138,6 +137,7 @@ class Datagram:
             if offset + len(data) > limits.unit_bytes:
                 self.fault(Fault.HELLO_TOO_LONG)
                 self.twin._lose(flow, "room")
+                self.twin.name_weakly(flow, self.now, "quic")
                 self.leave_alone()
                 return
             if flow.holding is None:
@@ -190,6 +190,7 @@ class Datagram:
         elif needed > self.twin.limits.unit_bytes:
             self.fault(Fault.HELLO_TOO_LONG)
             self.twin._lose(self.flow, "room")
+            self.twin.name_weakly(self.flow, self.now, "quic")
         elif not needed or needed > len(hello):
             return
         else:
@@ -222,7 +223,7 @@ class Datagram:
             elif row := self.twin._row(self.flow, now, "quic", host, 0, again=False):
                 row.alpn = tls.alpn_text(read.alpn) if read else b""
                 if row.flags & SessionFlag.HIDDEN:
-                    self.twin.name_weakly(self.flow, now, "quic")
+                    self.twin.tell_answer(self.flow, now, "quic")
         now.flags = 0
         now.time_ns, now.number = own
         if holding:

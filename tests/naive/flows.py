@@ -25,6 +25,7 @@ from tests.naive.streams import (
     Row,
     asks,
     distance,
+    hello_behind,
     is_from_server,
     starts_unit,
 )
@@ -280,12 +281,13 @@ class NaiveClassify(NaiveUnits):
     def _lose_try(self, flow: Flow) -> None:
         flow.tries = max(flow.tries - 1, 0)
         if flow.tries == 0:
-            self.given_up += not flow.names and flow.state != "hello"
+            self.given_up += not flow.names and flow.state != "hello" and not flow.lost
             flow.state = "done"
 
     def _other(self, flow: Flow, lost: bool) -> None:
         flow.state = "other" if flow.tries else "done"
         flow.place = None
+        flow.disputed = False
         flow.midstream |= lost
 
     def _is_disputed(self, flow: Flow, raw: bytes, sequence: int) -> bool:
@@ -302,14 +304,13 @@ class NaiveClassify(NaiveUnits):
         if offset < len(flow.sent) <= self.limits.unit_bytes and before < len(raw):
             again = self._its_place(flow, now, raw[before:], offset + before)
             return None if again else before
-        before = 6 if raw[:2] == b"\x14\x03" and len(raw) > 6 else 0
-        hello = raw[before:]
-        if len(hello) < 6 or not tls.starts_hello(hello):
+        behind = hello_behind(raw)
+        if behind is None:
             now.skip = Skip.FLOW_DONE
             self._lose_try(flow)
             return None
-        flow.state, flow.place = "new", (sequence + before) & MASK
-        return before
+        flow.state, flow.place = "new", (sequence + behind) & MASK
+        return behind
 
     def _its_place(self, flow: Flow, now: Now, raw: bytes, offset: int) -> bool:
         """Is a piece in the place of the hello that was read no news, or one too many?"""
@@ -335,7 +336,7 @@ class NaiveClassify(NaiveUnits):
         """Is it a hello of its own, while something else is held in the place of the last?"""
         offset = distance(sequence, flow.first_sequence or 0)
         if offset >= len(flow.sent):
-            return len(raw) >= 6 and tls.starts_hello(raw)
+            return hello_behind(raw) is not None
         return not offset and not isinstance(tls.gather_hello(raw, self.limits.unit_bytes), str)
 
     def _go_back(self, flow: Flow) -> None:
@@ -362,6 +363,8 @@ class NaiveClassify(NaiveUnits):
             self._go_back(flow)
             return
         self._lose(flow, "room")
+        if hello:
+            self.name_weakly(flow, now, "tls")
         self._release(flow)
         self._other(flow, lost=True)
 

@@ -173,6 +173,13 @@ class Now:
     realm: tuple[int, ...] = ()
 
 
+def hello_behind(raw: bytes) -> int | None:
+    """Where in a segment a hello begins: at once, or behind a ChangeCipherSpec."""
+    before = 6 if raw[:2] == b"\x14\x03" and len(raw) > 6 else 0
+    hello = raw[before:]
+    return before if len(hello) >= 6 and tls.starts_hello(hello) else None
+
+
 def starts_unit(raw: bytes) -> bool:
     """Does a segment begin like a hello or a head, with enough bytes to tell?"""
     if len(raw) < 6:

@@ -219,6 +219,11 @@ def behind_cookie(walk: Walk, rest: Bytes) -> Inside:
     for inner in places:
         if is_frame(inner.raw) and inner.raw[12:14] not in KINDS:
             return lambda: walk.ethernet(inner)
+        kind, left = int.from_bytes(inner.raw[12:14], "big"), inner.length - 14
+        if len(inner.raw) >= 14 and kind <= 1500 and (fills(kind, left) or kind == left - 4):
+            return lambda: walk.ethernet(inner)
+        if is_control(inner):
+            return lambda: walk.ppp(inner)
     raise Rejected(Fault.PACKET_TRUNCATED if rest.is_cut else Fault.ENCAPSULATION_UNKNOWN)
 
 
@@ -248,6 +253,14 @@ def ppp_fits(link: Bytes) -> bool:
                     size = len(head)
                     return fits(Bytes(link.raw[size:], link.length - size), version)
     return False
+
+
+def is_control(link: Bytes) -> bool:
+    """Is this a message of LCP, IPCP, IPV6CP, PAP or CHAP that fills what is left?"""
+    start = 2 if link.raw[:2] == b"\xff\x03" else 0
+    known = link.raw[start : start + 2].hex() in ("c021", "8021", "8057", "c023", "c223")
+    length = int.from_bytes(link.raw[start + 4 : start + 6], "big")
+    return known and len(link.raw) >= start + 6 and length == link.length - start - 2
 
 
 def fits(packet: Bytes, version: int) -> bool:

@@ -46,6 +46,11 @@ class NaiveUnits:
 
     def name_weakly(self, flow: Flow, now: Now, protocol: str) -> None:
         """A row under the name that the client was told last for the server's address."""
+        if not flow.names:
+            self.tell_answer(flow, now, protocol)
+
+    def tell_answer(self, flow: Flow, now: Now, protocol: str) -> None:
+        """The same beside a name behind which others hide."""
         if flow.tunnel:
             return
         told_ns, name = self.answers.get((now.client[0], now.server[0]), (1 << 63, ""))
@@ -53,10 +58,9 @@ class NaiveUnits:
             self._row(flow, now, protocol, name.encode(), SessionFlag.WEAK, again=False)
 
     def lack_hello(self, flow: Flow, now: Now, protocol: str) -> None:
-        """A hello that contradicts itself names nobody, so a flow without a name gets a weak one."""
+        """A hello that contradicts itself names nobody."""
         self._fault(now, Fault.HELLO_BAD)
-        if not flow.names:
-            self.name_weakly(flow, now, protocol)
+        self.name_weakly(flow, now, protocol)
 
     def _fault(self, now: Now, fault: Fault) -> None:
         if now.fault is None:
@@ -96,6 +100,7 @@ class NaiveUnits:
             elif gathered == tls.TOO_LONG:
                 self._fault(now, Fault.HELLO_TOO_LONG)
                 self._lose(flow, "room")
+                self.name_weakly(flow, now, "tls")
             elif gathered == tls.BAD:
                 self.lack_hello(flow, now, "tls")
             return NEVER, 0
@@ -117,7 +122,7 @@ class NaiveUnits:
         elif row := self._row(flow, now, "tls", host, 0, again):
             row.alpn = tls.alpn_text(hello.alpn)
             if row.flags & SessionFlag.HIDDEN:
-                self.name_weakly(flow, now, "tls")
+                self.tell_answer(flow, now, "tls")
         return WHOLE, stop
 
     def _head(self, flow: Flow, now: Now, raw: bytes) -> tuple[str, int]:
