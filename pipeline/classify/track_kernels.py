@@ -333,7 +333,7 @@ def track_packets(
     (uint64, 0 of a row with a fault or skip) and `side` (bool) are written. With `directed` a flow
     is one direction.
 
-    Touches 214 bytes a packet: 7 % of the memory's bandwidth.
+    Touches 214 bytes a packet: 8 % of the memory's bandwidth.
     """
     track = Track(
         slots, queue, names, holdings, pieces, rows, memory, desk[0], cipher[0], plain,
