@@ -81,7 +81,12 @@ def theirs(path: Path, decode_as: dict[str, str] | None = None) -> set[Row]:
                 elif layer.layer_name == "http":
                     rows |= {("http", clean(h), server, port) for h in values(layer, "host")}
     finally:
-        capture.close()
+        try:
+            capture.close()
+        except pyshark.capture.capture.TSharkCrashException as crash:
+            # asyncio's word for a process that ended while it was being told to: how is not known.
+            if "retcode: 255" not in str(crash):
+                raise
     return {row for row in rows if row[1]}
 
 
