@@ -223,15 +223,22 @@ class BookDesk:
 
     def __init__(self, url: str = "sqlite://", book: Rulebook | None = None) -> None:
         self.book = Book(url, KEYS, book or rulebook())
+        self._now_ns = 0
+
+    def _booking(self, cut: int, now_ns: int = 0) -> dict[str, Any]:
+        """As `booking`; `now` never goes back."""
+        where = booking(cut)
+        self._now_ns = max(self._now_ns, now_ns or where["now_ns"])
+        return {**where, "now_ns": self._now_ns}
 
     def post(self, targets: Iterable[Target], cut: int = 1) -> list[Result]:
         """Post targets as one batch."""
-        results = self.book.post_targets(target_batch(targets), **booking(cut))
+        results = self.book.post_targets(target_batch(targets), **self._booking(cut))
         return [Result(int(result)) for result in results]
 
     def command(self, batch: CommandBatch, cut: int = 1) -> list[Result]:
         """Post commands as one batch."""
-        results = self.book.post_commands(batch, **booking(cut))
+        results = self.book.post_commands(batch, **self._booking(cut))
         return [Result(int(result)) for result in results]
 
     def order(self, ref: str, member: str, points: int, at_ns: int, cut: int = 1) -> Result:
@@ -240,7 +247,7 @@ class BookDesk:
 
     def due(self, now_ns: int, cut: int = 1) -> tuple[int, int]:
         """Let what is due end: how many reservations, how many lots."""
-        found = self.book.post_due(**{**booking(cut), "now_ns": now_ns})
+        found = self.book.post_due(**{**self._booking(cut, now_ns), "now_ns": now_ns})
         return found.released, found.lapsed
 
     def points(self, member: str) -> tuple[int, int, int, int]:
