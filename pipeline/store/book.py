@@ -63,8 +63,16 @@ from pipeline.store.book_entries import (
     waiting_requests,
 )
 from pipeline.store.book_migrate import MigrationError, migrate
-from pipeline.store.book_pages import CHUNK, Pages, conversion_of, lot_of, order_of, pending_of
-from pipeline.store.book_pages import read_terms
+from pipeline.store.book_pages import (
+    CHUNK,
+    HEAD_COLUMNS,
+    Pages,
+    conversion_of,
+    lot_of,
+    order_of,
+    pending_of,
+    read_terms,
+)
 from pipeline.store.book_register import DoneCut, Register, RuleVersion, Run
 from pipeline.store.crash import crash_point
 from pipeline.store.identity import Identities
@@ -146,7 +154,7 @@ class Book:
         if not found:
             rows = [{"name": name, "value": value} for name, value in expected.items()]
             connection.execute(insert(tables.meta), rows)
-            counts = dict.fromkeys(("postings", "transfers", "accounts", "members"), 0)
+            counts = dict.fromkeys(HEAD_COLUMNS, 0)
             connection.execute(insert(tables.heads), {"head": 1, **counts, "link": FIRST_LINK})
             return
         for name, value in expected.items():
@@ -339,14 +347,17 @@ class Book:
 
     def order(self, order_id: bytes) -> Order | None:
         """An order that was accepted, as it stands, with what it took of each lot."""
-        orders, taken = tables.orders, tables.order_lots
+        orders, taken, requests = tables.orders, tables.order_lots, tables.requests
         with self._read() as connection:
+            number = select(requests.c.request_number).where(
+                requests.c.request_id == bytes(order_id)
+            )
             row = connection.execute(
-                select(orders).where(orders.c.order_id == bytes(order_id))
+                select(orders).where(orders.c.request_number == number.scalar_subquery())
             ).first()
             if row is None:
                 return None
-            lots = connection.execute(select(taken).where(taken.c.order_id == bytes(order_id)))
+            lots = connection.execute(select(taken).where(taken.c.request_number == row[0]))
             order = order_of(row)
             order.lots = {lot[1]: Hold(*lot[2:], stored=True) for lot in lots}
         return order
@@ -387,14 +398,16 @@ class Book:
                 return None
             terms = read_terms(connection)
             pending = connection.execute(
-                select(items).where(items.c.conversion_key == key).order_by(items.c.generation)
+                select(items)
+                .where(items.c.conversion_number == row.conversion_number)
+                .order_by(items.c.generation)
             ).all()
             granted = connection.execute(
                 select(lots).where(lots.c.cause_id == key, lots.c.amount > 0)
             ).all()
         return Standing(
             conversion_of(row),
-            tuple(pending_of(item, terms) for item in pending),
+            tuple(pending_of(item, key, terms) for item in pending),
             tuple(lot_of(lot, terms) for lot in granted),
         )
 

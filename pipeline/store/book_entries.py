@@ -92,13 +92,14 @@ def entries_of_postings(connection: Connection, wanted: Sequence[bytes]) -> Entr
 def posting_ids(connection: Connection, key: bytes, programme: str, cause: bytes) -> list[bytes]:
     """The ids that postings about something can have: a conversion, order, command or lot."""
     numbers = {COMMAND: 2}
-    for kind, table, column in (
-        (CONVERSION, tables.conversions, "number"),
-        (ORDER, tables.orders, "number"),
-        (LOT, tables.lots, "changes"),
+    conversions, lots = tables.conversions, tables.lots
+    orders, requests = tables.orders, tables.requests
+    asked = select(requests.c.request_number).where(requests.c.request_id == cause)
+    for kind, query in (
+        (CONVERSION, select(conversions.c.number).where(conversions.c.conversion_key == cause)),
+        (ORDER, select(orders.c.number).where(orders.c.request_number == asked.scalar_subquery())),
+        (LOT, select(lots.c.changes).where(lots.c.lot_id == cause)),
     ):
-        identifier = next(iter(table.primary_key.columns))
-        query = select(table.c[column]).where(identifier == cause)
         numbers[kind] = connection.execute(query).scalar() or 0
     return [
         posting_id(key, programme, kind, cause, version)

@@ -85,6 +85,8 @@ heads = Table(
     _int("transfers"),
     _int("accounts"),
     _int("members"),
+    _int("conversions"),
+    _int("requests"),
     Column("link", LargeBinary(32), nullable=False),
 )
 
@@ -113,6 +115,7 @@ members = Table(
     _int("since_ns"),
     _int("active_ns"),
     Column("flags", SmallInteger, nullable=False),
+    _int("last_posting"),
 )
 
 # Spending of a member stops, and goes on, from a time: append-only.
@@ -152,6 +155,8 @@ bookings = Table(
     _text("scope"),
 )
 
+# `previous` is the posting before about the same member: who wants a member's postings follows it
+# from `members.last_posting`. An index would be written at as many places as there are members.
 postings = Table(
     "postings",
     metadata,
@@ -160,7 +165,8 @@ postings = Table(
     _id("cause_id"),
     _int("cause_version"),
     _int("effective_ns"),
-    _id("subscriber_id", index=True),
+    _id("subscriber_id"),
+    _int("previous"),
     _id("click_id"),
     _id("visit_id"),
     Column("origin_id", Number, ForeignKey(origins.c.origin_id), nullable=False),
@@ -188,7 +194,8 @@ outbox = Table("outbox", metadata, _number("first_transfer"), _int("last_transfe
 conversions = Table(
     "conversions",
     metadata,
-    _id("conversion_key", primary_key=True),
+    _number("conversion_number"),
+    _id("conversion_key", unique=True),
     _int("fold"),
     _int("facts"),
     _int("facts_hash"),
@@ -218,7 +225,6 @@ conversions = Table(
     _text("pinned_contract_version"),
     _id("pinned_rulebook_hash"),
     _id("pinned_terms_hash"),
-    sqlite_with_rowid=False,
 )
 
 # What many lots and pending items have in common; prices are fractions of money per point.
@@ -240,7 +246,13 @@ terms = Table(
 pending_items = Table(
     "pending_items",
     metadata,
-    _id("conversion_key", primary_key=True),
+    Column(
+        "conversion_number",
+        Number,
+        ForeignKey(conversions.c.conversion_number),
+        primary_key=True,
+        autoincrement=False,
+    ),
     Column("generation", BigInteger, primary_key=True, autoincrement=False),
     _id("subscriber_id"),
     Column("terms_id", Number, ForeignKey(terms.c.terms_id), nullable=False),
@@ -274,7 +286,6 @@ lots = Table(
     _int("held"),
     _int("lapsed"),
     _int("changes"),
-    sqlite_with_rowid=False,
 )
 # What may lapse, by its date.
 Index("lots_due", lots.c.expires_ns, sqlite_where=lots.c.remaining > 0,
@@ -308,7 +319,8 @@ lot_moves = Table(
 requests = Table(
     "requests",
     metadata,
-    _id("request_id", primary_key=True),
+    _number("request_number"),
+    _id("request_id", unique=True),
     _text("kind"),
     _text("ref"),
     _id("subscriber_id"),
@@ -318,14 +330,21 @@ requests = Table(
     _id("content"),
     Column("result", SmallInteger, nullable=False),
     Column("booking_id", Number, ForeignKey(bookings.c.booking_id), nullable=False),
-    sqlite_with_rowid=False,
 )
 
-# Orders that were accepted, as they stand.
+# Orders that were accepted, as they stand. An order is known by the number of the command that
+# asked for it, so that its rows lie where the newest rows do.
 orders = Table(
     "orders",
     metadata,
-    _id("order_id", primary_key=True),
+    Column(
+        "request_number",
+        Number,
+        ForeignKey(requests.c.request_number),
+        primary_key=True,
+        autoincrement=False,
+    ),
+    _id("order_id"),
     _id("subscriber_id"),
     _int("points"),
     _int("committed"),
@@ -339,7 +358,6 @@ orders = Table(
     _text("region"),
     _text("channel"),
     _text("payee"),
-    sqlite_with_rowid=False,
 )
 Index("orders_open", orders.c.subscriber_id, sqlite_where=orders.c.is_open,
       postgresql_where=orders.c.is_open)  # fmt: skip
@@ -348,7 +366,13 @@ Index("orders_open", orders.c.subscriber_id, sqlite_where=orders.c.is_open,
 order_lots = Table(
     "order_lots",
     metadata,
-    _id("order_id", primary_key=True),
+    Column(
+        "request_number",
+        Number,
+        ForeignKey(orders.c.request_number),
+        primary_key=True,
+        autoincrement=False,
+    ),
     _id("lot_id", primary_key=True),
     _int("held"),
     _int("committed"),
@@ -445,7 +469,7 @@ def open_engine(url: str, *, wait_seconds: float = 30.0) -> Engine:
     def set_up(connection: Any, _record: Any) -> None:
         connection.isolation_level = None  # we begin transactions ourselves, below
         for pragma in (
-            "journal_mode=WAL", "synchronous=FULL", "secure_delete=ON", "foreign_keys=OFF",
+            "journal_mode=WAL", "synchronous=FULL", "secure_delete=OFF", "foreign_keys=OFF",
             "cache_size=-65536", "temp_store=MEMORY", "wal_autocheckpoint=8192",
         ):  # fmt: skip
             connection.execute(f"PRAGMA {pragma}").close()

@@ -99,10 +99,12 @@ class Walk:
         self._lapsed = self._named(LAPSED)
         self._issued = self._named(ISSUED)
         self.members: dict[int, bytes] = {}
+        self.last_posting: dict[bytes, int] = {}
         for number, who in connection.execute(
             select(tables.members.c.member_number, tables.members.c.subscriber_id)
         ):
             self.members[number] = who
+            self.last_posting[who] = 0
             for bucket in range(BUCKETS):
                 self.names[number * BUCKETS + bucket] = who + bytes((bucket,))
         self._origins = {
@@ -186,6 +188,10 @@ class Walk:
                 " it, a transfer, a lot move or an account was changed, or one before it is gone"
             )
         self._link = row.link
+        if row.previous != self.last_posting.get(row.subscriber_id, 0):
+            say(f"posting {number} is not linked to the one before about its subscriber")
+        if row.subscriber_id in self.last_posting:
+            self.last_posting[row.subscriber_id] = number
         self._check_head(number, row.posting_id, cause, booking)
         self._fold_posting(number, cause, booking, plain, made)
 
