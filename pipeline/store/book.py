@@ -53,6 +53,7 @@ from pipeline.rulebook.model import Rulebook
 from pipeline.store import book_schema as tables
 from pipeline.store.book_asof import balance_at
 from pipeline.store.book_audit import audit
+from pipeline.store.book_engine import BookError, open_engine, wipe_deleted
 from pipeline.store.book_entries import (
     Waiting,
     all_balances,
@@ -80,10 +81,6 @@ from pipeline.store.identity import Identities
 TRANSACTION_ROWS = 1000
 # Facts of a programme that every amount of a book was written down under.
 FIXED_FACTS = ("points", "points_scale", "currency", "timezone")
-
-
-class BookError(RuntimeError):
-    """The book cannot be used like this; the message says why."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,7 +115,7 @@ class Book:
 
     def __init__(self, url: str, keys: Keys, rulebook: Rulebook) -> None:
         self._keys, self._key = keys, keys.audit
-        self._engine = tables.open_engine(url)
+        self._engine = open_engine(url)
         self._lock = threading.RLock()
         self._one_connection = self._engine.pool.__class__.__name__ == "StaticPool"
         self._use(rulebook)
@@ -126,7 +123,7 @@ class Book:
             self._migrate(connection)
             self._open_meta(connection)
         self.register = Register(self._read, self._write)
-        self._identities = Identities(self._read, self._write, keys.identity)
+        self._identities = Identities(self._read, lambda: self._write(wipes=True), keys.identity)
 
     def close(self) -> None:
         """Give back the connections."""
@@ -174,10 +171,10 @@ class Book:
                 yield connection
 
     @contextlib.contextmanager
-    def _write(self) -> Iterator[Connection]:
+    def _write(self, wipes: bool = False) -> Iterator[Connection]:
         with (
             self._lock,
-            self._engine.connect().execution_options(writes=True) as connection,
+            self._engine.connect().execution_options(writes=True, wipes=wipes) as connection,
             connection.begin(),
         ):
             yield connection
@@ -539,12 +536,16 @@ class Book:
     def erase(self, subscriber_id: bytes, now_ns: int = 0) -> bool:
         """Destroy the login of a subscriber for good; was there one?
 
-        When it returns, no byte of it is left in the book's file or its log. Raises BookError where
-        readers kept the log from being emptied; then ask again.
+        When it returns, no byte of it is left in the book's files. Raises BookError where readers
+        kept it there; then ask again. PostgreSQL's log, standbys and backups keep it, sealed, until
+        they are recycled (see `book_engine`).
         """
         there = self._identities.erase([bytes(subscriber_id)], now_ns) > 0
-        if not tables.wipe_deleted(self._engine):
-            raise BookError("the login is erased, but the book's log is in use; erase once more")
+        if not wipe_deleted(self._engine):
+            raise BookError(
+                "the login is erased, but its sealed bytes stay in the files while somebody still"
+                " reads as before; erase once more"
+            )
         return there
 
 

@@ -1,15 +1,7 @@
-"""Tables of the book, and the engine that opens them.
+"""Tables of the book.
 
 One SQLAlchemy Core schema for SQLite and PostgreSQL: ids are 16 bytes, times and amounts 64-bit
-integers, everything else text. `open_engine` opens either so that the book sees no difference:
-
-    one writer        a write transaction locks out all others from its beginning: SQLite's
-                      BEGIN IMMEDIATE; an advisory lock of PostgreSQL, taken before anything is read
-    readers           see one moment for as long as they read: write-ahead log; REPEATABLE READ
-    a commit          is on the disk when it returns: `synchronous=FULL`; `synchronous_commit=on`
-    an erased login   is overwritten: `secure_delete`; PostgreSQL's table is written anew
-
-What only one of them understands stands there and in `wipe_deleted`, and nowhere else.
+integers, everything else text. `book_engine` opens either database.
 
 A change here is a revision in `migrations/versions` too (see `book_migrate`).
 
@@ -26,12 +18,10 @@ from contextlib import AbstractContextManager
 from typing import Any
 
 from sqlalchemy import (
-    URL,
     BigInteger,
     Boolean,
     Column,
     Connection,
-    Engine,
     ForeignKey,
     Index,
     Integer,
@@ -42,16 +32,11 @@ from sqlalchemy import (
     Table,
     Text,
     UniqueConstraint,
-    create_engine,
-    event,
-    make_url,
 )
-from sqlalchemy.pool import StaticPool
 
 AnyRow = Row[*tuple[Any, ...]]
 Session = Callable[[], AbstractContextManager[Connection]]  # one transaction each
 
-WRITERS_LOCK = 0x4D50_424F_4F4B  # "MPBOOK": who holds it may write the book of a database
 metadata = MetaData()
 
 # SQLite keeps a table by an INTEGER key in that order, without a second index.
@@ -448,76 +433,3 @@ identities = Table(
     _int("put_ns"),
     _int("erased_ns"),
 )
-
-
-def open_engine(url: str, *, wait_seconds: float = 30.0) -> Engine:
-    """An engine for the book's URL; `sqlite://` is a book in memory, on one connection.
-
-    `wait_seconds` is how long SQLite waits for another process that writes.
-    """
-    parsed = make_url(url)
-    if parsed.get_backend_name() == "postgresql":
-        return _open_postgresql(parsed)
-    in_memory = parsed.database in (None, "", ":memory:")
-    engine = (
-        create_engine(parsed, poolclass=StaticPool, connect_args={"check_same_thread": False})
-        if in_memory
-        else create_engine(parsed, connect_args={"timeout": wait_seconds})
-    )
-
-    @event.listens_for(engine, "connect")
-    def set_up(connection: Any, _record: Any) -> None:
-        connection.isolation_level = None  # we begin transactions ourselves, below
-        for pragma in (
-            "journal_mode=WAL", "synchronous=FULL", "secure_delete=OFF", "foreign_keys=OFF",
-            "cache_size=-65536", "temp_store=MEMORY", "wal_autocheckpoint=8192",
-        ):  # fmt: skip
-            connection.execute(f"PRAGMA {pragma}").close()
-
-    @event.listens_for(engine, "begin")
-    def begin(connection: Any) -> None:
-        writes = connection.get_execution_options().get("writes", False)
-        connection.exec_driver_sql("BEGIN IMMEDIATE" if writes else "BEGIN")
-
-    return engine
-
-
-def _open_postgresql(url: URL) -> Engine:
-    """An engine for PostgreSQL, by psycopg unless the URL names another driver."""
-    if url.drivername == "postgresql":
-        url = url.set(drivername="postgresql+psycopg")
-    engine = create_engine(url, isolation_level="REPEATABLE READ", pool_pre_ping=True)
-
-    @event.listens_for(engine, "begin")
-    def begin(connection: Connection) -> None:
-        if connection.get_execution_options().get("writes", False):
-            # What waits for a lock under REPEATABLE READ has its view of before, and would fail.
-            for statement in (
-                "SET TRANSACTION ISOLATION LEVEL READ COMMITTED",
-                "SET LOCAL synchronous_commit = on",
-                f"SELECT pg_advisory_xact_lock({WRITERS_LOCK})",
-            ):
-                connection.exec_driver_sql(statement)
-
-    return engine
-
-
-def wipe_deleted(engine: Engine) -> bool:
-    """Remove what was deleted from the files; False where somebody still reads it.
-
-    SQLite's write-ahead log is emptied. PostgreSQL's table of identities is written anew; its
-    archived log, if it keeps one, is for whoever keeps it.
-    """
-    if engine.dialect.name == "postgresql":
-        with engine.connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
-            connection.exec_driver_sql(f"VACUUM (FULL) {identities.name}")
-        return True
-    raw = engine.raw_connection()
-    try:
-        cursor = raw.cursor()
-        cursor.execute("PRAGMA wal_checkpoint(TRUNCATE)")
-        (busy, *_), *_ = cursor.fetchall()
-        cursor.close()
-        return bool(busy == 0)
-    finally:
-        raw.close()
