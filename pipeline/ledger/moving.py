@@ -187,9 +187,7 @@ def _lapsed_idle(state: LedgerState, member: Member, lot: Lot, at_ns: int) -> bo
 
 def _reinstate(state: LedgerState, member: Member, lot: Lot, at_ns: int) -> Posting:
     points = lot.lapsed
-    state.move(
-        EntryKind.REINSTATE, state.account(LAPSED), member.account(AVAILABLE), points
-    )
+    state.move(EntryKind.REINSTATE, state.account(LAPSED), member.account(AVAILABLE), points)
     state.touch(lot, remaining=points, lapsed=-points)
     recover(state, member, [(lot, points)])
     lot.changes += 1

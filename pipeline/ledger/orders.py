@@ -187,9 +187,7 @@ def refund(state: LedgerState, command: Command) -> Answer:
     return Answer(OK, (*before, _close(state, order, command.event_ns)))
 
 
-def _date_again(
-    state: LedgerState, member: Member, parts: list[Part], at_ns: int
-) -> list[Posting]:
+def _date_again(state: LedgerState, member: Member, parts: list[Part], at_ns: int) -> list[Posting]:
     """Give lots whose date is past another one, as the programme says of refunds.
 
     What remains in such a lot lapses at its old date first.

@@ -9,7 +9,6 @@ end of int64 takes nothing (`is_full`).
 
 from __future__ import annotations
 
-from collections import defaultdict
 from fractions import Fraction
 from typing import NamedTuple
 
@@ -338,7 +337,7 @@ class LedgerState:
 
     def move(self, kind: int, debit: int, credit: int, amount: int) -> None:
         """Move an amount (above 0) from the account credited to the one debited."""
-        assert 0 < amount, KIND_WORDS[kind]
+        assert amount > 0, KIND_WORDS[kind]
         self.balances[debit] += amount
         self.balances[credit] -= amount
         self._transfers.append(Transfer(kind, debit, credit, amount))

@@ -272,7 +272,7 @@ def _click(state: Asked, row: Row) -> Link:
 
 def _commands(state: Asked, command_id: Any) -> list[Link]:
     """Every message under a command's id, and, of orders, what each of them came to."""
-    from pipeline.run.order_answers import SAID, answered
+    from pipeline.run.answers import SAID, answered
 
     chain = []
     orders = {row["stream_offset"]: row for row in answered(state, str(command_id))}

@@ -102,6 +102,15 @@ class Due:
 
 
 @dataclass(frozen=True, slots=True)
+class Settlement:
+    """What a command was answered, a digest of what it said, and the cut it was posted at."""
+
+    content: bytes
+    result: Result
+    cut: int
+
+
+@dataclass(frozen=True, slots=True)
 class Standing:
     """All the book knows of a conversion; lots with nothing granted any more are left out."""
 
@@ -118,7 +127,7 @@ class Book:
         self._engine = open_engine(url)
         self._lock = threading.RLock()
         self._one_connection = self._engine.pool.__class__.__name__ == "StaticPool"
-        self._use(rulebook)
+        self.use(rulebook)
         with self._write() as connection:
             self._migrate(connection)
             self._open_meta(connection)
@@ -135,7 +144,8 @@ class Book:
         except MigrationError as error:
             raise BookError(str(error)) from error
 
-    def _use(self, rulebook: Rulebook) -> None:
+    def use(self, rulebook: Rulebook) -> None:
+        """Take commands, and targets whose rulebook is unknown, by this rulebook from now on."""
         programme = rulebook.programme
         self._programme, self._terms = programme, terms_of(programme)
         self._rulebook_hash = rulebook.hash
@@ -367,6 +377,21 @@ class Book:
             found = connection.execute(query).scalar()
         return None if found is None else Result(found)
 
+    def settled(self, request_ids: Iterable[bytes]) -> dict[bytes, Settlement]:
+        """What the book keeps of these commands; those it was never asked are left out."""
+        wanted = sorted({bytes(identifier) for identifier in request_ids})
+        t, b = tables.requests, tables.bookings
+        query = select(t.c.request_id, t.c.content, t.c.result, b.c.cut).join(
+            b, b.c.booking_id == t.c.booking_id
+        )
+        found = {}
+        with self._read() as connection:
+            for at in range(0, len(wanted), CHUNK):
+                chosen = query.where(t.c.request_id.in_(wanted[at : at + CHUNK]))
+                for row in connection.execute(chosen):
+                    found[row[0]] = Settlement(row[1], Result(row[2]), row[3])
+        return found
+
     def awaiting(self) -> list[Waiting]:
         """Commands that wait for a second person, in the order of their times."""
         with self._read() as connection:
@@ -491,7 +516,7 @@ class Book:
                     f"this book is of a programme with {name} {ours!r}, the rulebook has {theirs!r}"
                 )
         self.register.import_rulebook(rulebook)
-        self._use(rulebook)
+        self.use(rulebook)
 
     def rulebook_text(self, rulebook_hash: bytes) -> str | None:
         """The full text of a rulebook (JSON: file name to text), None where it is unknown."""

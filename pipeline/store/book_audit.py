@@ -345,9 +345,7 @@ class _Check:
             expected = last + 1
         head = self.connection.execute(select(tables.heads.c.transfers)).scalar_one()
         if expected not in (None, head + 1):
-            self.say(
-                f"the outbox ends before transfer {expected}, the book at transfer {head}"
-            )
+            self.say(f"the outbox ends before transfer {expected}, the book at transfer {head}")
 
 
 ORDER_SUMS = (EntryKind.RESERVE, EntryKind.COMMIT, EntryKind.RELEASE, EntryKind.REFUND)

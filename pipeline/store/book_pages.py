@@ -404,8 +404,8 @@ class Pages:
             rows[tables.postings].append(
                 (
                     number, identifier, cause.id, cause.version, cause.effective_ns,
-                    cause.subscriber_id, previous, cause.click_id, cause.visit_id, origin_id, booking_id,
-                    first, len(transfers), self.link,
+                    cause.subscriber_id, previous, cause.click_id, cause.visit_id, origin_id,
+                    booking_id, first, len(transfers), self.link,
                 )
             )  # fmt: skip
             out = rows[tables.transfers]
@@ -517,9 +517,7 @@ class Pages:
         dated = self.state.dated_lots
         some = [lot for lot in lots if lot.stored and lot.lot_id not in dated]
         rest = [lot for lot in lots if lot.stored and lot.lot_id in dated]
-        change_rows(
-            self.connection, tables.lots, LOT_NUMBERS, [self._lot_row(lot) for lot in some]
-        )
+        change_rows(self.connection, tables.lots, LOT_NUMBERS, [self._lot_row(lot) for lot in some])
         change_rows(
             self.connection, tables.lots, CHANGING[tables.lots], [self._lot_row(x) for x in rest]
         )
@@ -528,9 +526,7 @@ class Pages:
         """The dates that lots had until now; what was so for no time leaves no trace."""
         t, former = tables.lot_dates, self.state.former_dates
         there = {row[0] for row in self._chosen(t, t.c.lot_id.in_, former, t.c.until_ns == now_ns)}
-        rows = [
-            (lot, now_ns, *dates) for lot, dates in sorted(former.items()) if lot not in there
-        ]
+        rows = [(lot, now_ns, *dates) for lot, dates in sorted(former.items()) if lot not in there]
         put_rows(self.connection, t, rows)
 
     def _put_orders(self) -> None:
@@ -634,8 +630,8 @@ def order_of(row: AnyRow) -> Order:
 def order_row(order: Order) -> tuple[Any, ...]:
     """An order as its row."""
     return (
-        order.row, order.order_id, order.subscriber_id, order.points, order.committed, order.refunded,
-        order.is_open, order.hold_until_ns, order.number, order.redemption, order.item,
+        order.row, order.order_id, order.subscriber_id, order.points, order.committed,
+        order.refunded, order.is_open, order.hold_until_ns, order.number, order.redemption, order.item,
         order.quantity, *order.words,
     )  # fmt: skip
 
@@ -649,6 +645,6 @@ def conversion_of(row: AnyRow) -> Conversion:
 def conversion_row(conversion: Conversion) -> tuple[Any, ...]:
     """A conversion as its row."""
     return (
-        conversion.row, *conversion.target[:TARGET_COLUMNS], conversion.number, conversion.generation,
-        *conversion.pin,
+        conversion.row, *conversion.target[:TARGET_COLUMNS], conversion.number,
+        conversion.generation, *conversion.pin,
     )  # fmt: skip

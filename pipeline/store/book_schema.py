@@ -6,9 +6,9 @@ integers, everything else text. `book_engine` opens either database.
 A change here is a revision in `migrations/versions` too (see `book_migrate`).
 
 Append-only: `postings`, `transfers`, `lot_moves`, `lot_dates`, `freezes`, `origins`, `bookings`,
-`periods`, `terms`, `rulebooks`, `rule_versions`, and `requests` but for the answer of one that waits
-for a second person. The other tables hold the newest standing, which is a fold over those, and
-`audit` checks that it is.
+`periods`, `terms`, `rulebooks`, `rule_versions`, and `requests` but for the answer of one that
+waits for a second person. The other tables hold the newest standing, which is a fold over those,
+and `audit` checks that it is.
 """
 
 from __future__ import annotations

@@ -40,7 +40,7 @@ from pipeline.ledger.transfers import (
     posting_id,
     shared_bytes,
 )
-from pipeline.model.identifiers import NO_ID, id_text
+from pipeline.model.identifiers import NO_ID
 from pipeline.rulebook.model import Programme
 from pipeline.store import book_schema as tables
 from pipeline.store.book_schema import AnyRow
@@ -152,9 +152,7 @@ class Walk:
         if head.link != self._link:
             self.problems.append("the head of the hash chain is not the link of the last posting")
 
-    def _check_posting(
-        self, row: AnyRow, transfers: list[AnyRow], moves: list[AnyRow]
-    ) -> None:
+    def _check_posting(self, row: AnyRow, transfers: list[AnyRow], moves: list[AnyRow]) -> None:
         say, number = self.problems.append, row.posting_number
         if number != self._posting + 1:
             say(f"postings {self._posting + 1} to {number - 1} are missing")
@@ -208,9 +206,7 @@ class Walk:
 
     def _check_head(self, number: int, identifier: bytes, cause: Cause, booking: Booking) -> None:
         say, name, origin = self.problems.append, f"posting {number}", cause.origin
-        made = posting_id(
-            self._key, self._programme.id, origin.cause_kind, cause.id, cause.version
-        )
+        made = posting_id(self._key, self._programme.id, origin.cause_kind, cause.id, cause.version)
         if made != identifier:
             say(f"{name} does not have the id of its cause")
         if cause.id == NO_ID or not origin.cause_kind or cause.version < 1:
@@ -326,4 +322,3 @@ class _Reader:
         while self._next is not None:
             yield self._next
             self._next = next(self._rows, None)
-

@@ -258,7 +258,9 @@ def _points() -> None:
     )
     op.create_table(
         "lot_moves",
-        Column("transfer_number", Number, ForeignKey("transfers.transfer_number"), primary_key=True),
+        Column(
+            "transfer_number", Number, ForeignKey("transfers.transfer_number"), primary_key=True
+        ),
         _id("lot_id", primary_key=True),
         _int("amount_change"),
         _int("remaining_change"),
