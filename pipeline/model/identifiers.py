@@ -48,7 +48,7 @@ def digest(key: bytes, kind: str, *parts: str | bytes | int) -> bytes:
     """The 16-byte keyed hash of `kind` and `parts`; each part is length-prefixed, so none can
     slide.
     """
-    pieces = []
+    pieces: list[bytes] = []
     for part in parts:
         if isinstance(part, int):
             part = part.to_bytes(16, "little", signed=True)

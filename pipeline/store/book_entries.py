@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
-from sqlalchemy import ColumnElement, Connection, Row, select
+from sqlalchemy import ColumnElement, Connection, select
 
 from pipeline.ledger.accounts import BUCKETS, KIND_WORDS, member_accounts
 from pipeline.ledger.lots import Lot
@@ -21,7 +21,6 @@ from pipeline.ledger.transfers import (
     LOT,
     ORDER,
     LotMove,
-    Origin,
     entry_id,
     posting_id,
     postings_of_transfer,
@@ -252,9 +251,4 @@ def waiting_requests(connection: Connection) -> list[Waiting]:
         .where(r.c.result == int(Result.AWAITING_APPROVAL))
         .order_by(r.c.event_ns, r.c.request_id)
     )  # fmt: skip
-    return [Waiting(*row) for row in connection.execute(query)]
-
-
-def origin_of(row: Row[Any]) -> Origin:
-    """An origin from its row."""
-    return Origin(*row[1:])
+    return [Waiting._make(row) for row in connection.execute(query)]

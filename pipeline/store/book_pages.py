@@ -284,7 +284,7 @@ class Pages:
         wanted = {who for who in wanted if who not in state.members}
         for row in self._chosen(t, t.c.subscriber_id.in_, wanted):
             number, who, flags = row[0], row[1], row[8]
-            state.put_member(Member(number, who, *row[6:10], stored=True), row[2:6])
+            state.put_member(Member(number, who, *row[6:10], True), row[2:6])
             if flags & FREEZES:
                 frozen.add(who)
         t = tables.freezes
@@ -345,7 +345,7 @@ class Pages:
         for number, lot_id, held, committed, refunded in self._chosen(
             t, t.c.request_number.in_, stored
         ):
-            stored[number].lots[lot_id] = Hold(held, committed, refunded, stored=True)
+            stored[number].lots[lot_id] = Hold(held, committed, refunded, True)
         for order in state.orders.values():
             if order.is_open:
                 state.members[order.subscriber_id].holds[order.order_id] = order
@@ -538,7 +538,8 @@ class Pages:
             CHANGING[tables.orders],
             [order_row(o) for o in orders if o.stored],
         )
-        new, known = [], []
+        new: list[tuple[Any, ...]] = []
+        known: list[tuple[Any, ...]] = []
         for order in orders:
             for lot_id, hold in order.lots.items():
                 row = (order.row, lot_id, hold.held, hold.committed, hold.refunded)
@@ -613,7 +614,7 @@ def put_shared(connection: Connection, table: Table, wanted: Sequence[Any]) -> i
 
 def lot_of(row: Sequence[Any], terms: dict[int, Terms]) -> Lot:
     """A lot from its row."""
-    return Lot(*row[:6], terms[row[6]], *row[7:], stored=True)
+    return Lot(*row[:6], terms[row[6]], *row[7:], True)
 
 
 def pending_of(row: AnyRow, conversion_key: bytes, terms: dict[int, Terms]) -> PendingItem:
@@ -621,22 +622,22 @@ def pending_of(row: AnyRow, conversion_key: bytes, terms: dict[int, Terms]) -> P
     return PendingItem._make((conversion_key, *row[1:3], terms[row[3]], *row[4:]))
 
 
-def order_of(row: AnyRow) -> Order:
+def order_of(row: Sequence[Any]) -> Order:
     """An order from its row."""
     words = (row[12], row[13], row[14])
-    return Order(*row[1:12], words=words, row=row[0], stored=True)
+    return Order(*row[1:12], words, row[0], True)
 
 
 def order_row(order: Order) -> tuple[Any, ...]:
     """An order as its row."""
     return (
         order.row, order.order_id, order.subscriber_id, order.points, order.committed,
-        order.refunded, order.is_open, order.hold_until_ns, order.number, order.redemption, order.item,
-        order.quantity, *order.words,
+        order.refunded, order.is_open, order.hold_until_ns, order.number, order.redemption,
+        order.item, order.quantity, *order.words,
     )  # fmt: skip
 
 
-def conversion_of(row: AnyRow) -> Conversion:
+def conversion_of(row: Sequence[Any]) -> Conversion:
     """A conversion from its row; what explains its target only the store keeps."""
     target, rest = Target(*row[1 : TARGET_COLUMNS + 1], ""), row[TARGET_COLUMNS + 1 :]
     return Conversion(target, rest[0], rest[1], Pin(*rest[2:]), row[0])

@@ -159,8 +159,8 @@ FLAGS = {("visits", "ambiguous"), ("purchases", "id_given"), ("runs", "whole")}
 # Texts of which there are few: a dictionary serves them better.
 FEW = {
     "actor", "campaign", "cause_kind", "cell", "channel", "commodity", "contract_version",
-    "currency", "experiment", "input", "job", "kind", "partner", "period", "reason", "role", "rule_id",
-    "scope", "terms", "tracker",
+    "currency", "experiment", "input", "job", "kind", "partner", "period", "reason", "role",
+    "rule_id", "scope", "terms", "tracker",
 }  # fmt: skip
 
 # What the rows of a table are ordered by, before their offset: what they are looked up by.

@@ -21,7 +21,7 @@ from pipeline.kernels.rowhash import row_hashes
 from pipeline.model.batches import STREAMS, EntryBatch
 from pipeline.model.columns import TextColumn, stored_columns
 from pipeline.store.clickhouse_rows import arrow_rows, batch_of, select_of
-from pipeline.store.clickhouse_schema import TABLES, AnswerBatch, ConversionBatch, RunBatch
+from pipeline.store.clickhouse_schema import TABLES, AnswerBatch, ConversionBatch, RunBatch, Table
 from pipeline.store.crash import crash_point
 from pipeline.store.runs import JOB as INGEST
 from pipeline.store.runs import Runs
