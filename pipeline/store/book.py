@@ -366,7 +366,7 @@ class Book:
                 return None
             lots = connection.execute(select(taken).where(taken.c.request_number == row[0]))
             order = order_of(row)
-            order.lots = {lot[1]: Hold(*lot[2:], True) for lot in lots}
+            order.lots = {lot[1]: Hold(lot[2], lot[3], lot[4], True) for lot in lots}
         return order
 
     def request(self, request_id: bytes) -> Result | None:

@@ -284,7 +284,8 @@ class Pages:
         wanted = {who for who in wanted if who not in state.members}
         for row in self._chosen(t, t.c.subscriber_id.in_, wanted):
             number, who, flags = row[0], row[1], row[8]
-            state.put_member(Member(number, who, *row[6:10], True), row[2:6])
+            values: list[Any] = [number, who, *row[6:10], True]
+            state.put_member(Member(*values), row[2:6])
             if flags & FREEZES:
                 frozen.add(who)
         t = tables.freezes
@@ -614,7 +615,8 @@ def put_shared(connection: Connection, table: Table, wanted: Sequence[Any]) -> i
 
 def lot_of(row: Sequence[Any], terms: dict[int, Terms]) -> Lot:
     """A lot from its row."""
-    return Lot(*row[:6], terms[row[6]], *row[7:], True)
+    values = [*row[:6], terms[row[6]], *row[7:], True]
+    return Lot(*values)
 
 
 def pending_of(row: AnyRow, conversion_key: bytes, terms: dict[int, Terms]) -> PendingItem:
@@ -624,8 +626,8 @@ def pending_of(row: AnyRow, conversion_key: bytes, terms: dict[int, Terms]) -> P
 
 def order_of(row: Sequence[Any]) -> Order:
     """An order from its row."""
-    words = (row[12], row[13], row[14])
-    return Order(*row[1:12], words, row[0], True)
+    values: list[Any] = [*row[1:12], (row[12], row[13], row[14]), row[0], True]
+    return Order(*values)
 
 
 def order_row(order: Order) -> tuple[Any, ...]:
@@ -639,7 +641,7 @@ def order_row(order: Order) -> tuple[Any, ...]:
 
 def conversion_of(row: Sequence[Any]) -> Conversion:
     """A conversion from its row; what explains its target only the store keeps."""
-    target, rest = Target(*row[1 : TARGET_COLUMNS + 1], ""), row[TARGET_COLUMNS + 1 :]
+    target, rest = Target._make((*row[1 : TARGET_COLUMNS + 1], "")), row[TARGET_COLUMNS + 1 :]
     return Conversion(target, rest[0], rest[1], Pin(*rest[2:]), row[0])
 
 
