@@ -169,6 +169,8 @@ class _Check:
             )
         if self.folds.lot_steps.get(lot.lot_id, 0) != lot.changes:
             self.say(f"{name} lapsed or came back {lot.changes} times, its postings say otherwise")
+        if self.folds.lapsed_ns.get(lot.lot_id, 0) != lot.lapsed_ns:
+            self.say(f"{name} lapsed last at another time than its postings say")
         if lot.parent_lot_id == NO_ID:
             own = lot_id(self.key, self.programme.id, lot.cause_id, lot.subscriber_id)
             if own != lot.lot_id:

@@ -69,7 +69,7 @@ CHANGING = {
     tables.pending_items: ("amount", "confirmed", "returned", "resolved"),
     tables.lots: (
         "contract_version", "rule_version", "earned_ns", "spendable_from_ns", "expires_ns",
-        "amount", "remaining", "held", "lapsed", "changes",
+        "amount", "remaining", "held", "lapsed", "changes", "lapsed_ns",
     ),
     tables.accounts: ("balance",),
     tables.members: (
@@ -81,7 +81,7 @@ CHANGING = {
 }  # fmt: skip
 HEAD_COLUMNS = tuple(column.name for column in tables.heads.columns)[1:]
 # A lot whose dates stay is found by its numbers alone: no index has to be written anew.
-LOT_NUMBERS = ("amount", "remaining", "held", "lapsed", "changes")
+LOT_NUMBERS = ("amount", "remaining", "held", "lapsed", "changes", "lapsed_ns")
 
 
 class Pages:
@@ -146,7 +146,8 @@ class Pages:
         givers = self._givers(targets)  # after own lots, which tell who lacks points
         self._read_lots(tables.lots.c.subscriber_id.in_, givers, tables.lots.c.remaining > 0)
         if self._has_idle_terms():
-            self._read_lots(tables.lots.c.subscriber_id.in_, members, tables.lots.c.lapsed > 0)
+            there = (tables.lots.c.remaining > 0) | (tables.lots.c.lapsed > 0)
+            self._read_lots(tables.lots.c.subscriber_id.in_, members, there)
 
     def _givers(self, targets: Sequence[Target]) -> set[bytes]:
         """Members who may lose more points than their own lot has: others of their lots give them.
@@ -577,7 +578,7 @@ class Pages:
             lot.lot_id, lot.cause_kind, lot.cause_id, lot.conversion_key, lot.parent_lot_id,
             lot.subscriber_id, self._terms_number(lot.terms), lot.contract_version,
             lot.rule_version, lot.earned_ns, lot.spendable_from_ns, lot.expires_ns, lot.amount,
-            lot.remaining, lot.held, lot.lapsed, lot.changes,
+            lot.remaining, lot.held, lot.lapsed, lot.changes, lot.lapsed_ns,
         )  # fmt: skip
 
     def _pending_row(self, item: PendingItem) -> tuple[Any, ...]:

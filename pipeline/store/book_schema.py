@@ -271,6 +271,7 @@ lots = Table(
     _int("held"),
     _int("lapsed"),
     _int("changes"),
+    _int("lapsed_ns"),
 )
 # What may lapse, by its date.
 Index("lots_due", lots.c.expires_ns, sqlite_where=lots.c.remaining > 0,

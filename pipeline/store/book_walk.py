@@ -67,6 +67,7 @@ class Folds:
     causes: set[bytes] = field(default_factory=set)  # commands that moved something
     lots: dict[bytes, list[int]] = field(default_factory=lambda: defaultdict(lambda: [0] * 4))
     lot_steps: Counter[bytes] = field(default_factory=Counter)
+    lapsed_ns: dict[bytes, int] = field(default_factory=_ints)  # the date of each lot's last lapse
     first: dict[bytes, int] = field(default_factory=dict)  # posting that first granted to a lot
     rulebook_of: dict[int, bytes] = field(default_factory=dict)  # by posting
     runs: Counter[bytes] = field(default_factory=Counter)  # postings of each
@@ -240,6 +241,8 @@ class Walk:
             folds.order_steps[cause.id] += 1
         elif kind == "lot":
             folds.lot_steps[cause.id] += 1
+            if transfers[0].kind == EntryKind.EXPIRE:
+                folds.lapsed_ns[cause.id] = cause.effective_ns
         by_step: dict[int, list[int]] = {}
         for move in moves:
             sums = by_step.setdefault(move.step, [0] * 4)

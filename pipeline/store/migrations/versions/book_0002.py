@@ -246,6 +246,7 @@ def _points() -> None:
         _int("held"),
         _int("lapsed"),
         _int("changes"),
+        _int("lapsed_ns"),
     )
     op.create_table(
         "lot_dates",
