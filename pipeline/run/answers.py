@@ -92,7 +92,7 @@ def answered(state: Asked, command_id: str = "") -> list[Row]:
     chosen = "AND c.command_id = {id:UUID}" if command_id else ""
     rows = rows_of(
         state,
-        "SELECT c.*, a.result AS answer, a.place AS place, a.command_id AS answered"
+        "SELECT c.*, a.result AS answer, c.stream_offset AS place, a.command_id AS answered"
         " FROM commands_log AS c LEFT JOIN answers_log AS a"
         " ON a.place = c.stream_offset AND a.command_id = c.command_id"
         f" WHERE c.kind IN ({BOOK_KINDS}) {chosen} ORDER BY c.stream_offset",

@@ -7,6 +7,7 @@ without a look at members.
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
@@ -28,7 +29,7 @@ from pipeline.ledger.transfers import (
 )
 from pipeline.model.batches import EntryBatch
 from pipeline.model.columns import ID_DTYPE, TextColumn, columns_of, ids
-from pipeline.model.identifiers import NO_ID
+from pipeline.model.identifiers import NO_ID, id_text
 from pipeline.model.words import Result
 from pipeline.store import book_schema as tables
 from pipeline.store.book_pages import lot_of, read_terms
@@ -131,8 +132,9 @@ def _batch(connection: Connection, rows: Sequence[AnyRow]) -> EntryBatch:
     }  # fmt: skip
     columns |= _shared(connection, transfers)
     columns["kind"] = [KIND_WORDS[kind] for kind in transfers["kind"]]
+    columns["lots"], origins = _lots(connection, transfers["transfer_number"])
     columns["conversion_key"] = [
-        cause if kind == CONVERSION else NO_ID
+        cause if kind == CONVERSION else origins.get(cause, NO_ID)
         for cause, kind in zip(columns["cause_id"], columns["cause_kind"], strict=True)
     ]
     steps = (
@@ -186,6 +188,27 @@ def _doubled(
             made[column.name] = np.array(values, column.dtype)
     made["amount"] = np.where(legs == 0, made["amount"], -made["amount"])
     return EntryBatch(**made)
+
+
+def _lots(connection: Connection, numbers: Sequence[int]) -> tuple[list[str], dict[bytes, bytes]]:
+    """What each transfer did to lots, as JSON; and the conversion behind each of these lots."""
+    m, lots = tables.lot_moves, tables.lots
+    query = (
+        select(m.c.transfer_number, m.c.lot_id, lots.c.conversion_key, lots.c.cause_id,
+               m.c.amount_change, m.c.remaining_change, m.c.held_change, m.c.lapsed_change)
+        .join(lots, lots.c.lot_id == m.c.lot_id)
+        .where(m.c.transfer_number.between(min(numbers), max(numbers)))
+        .order_by(m.c.transfer_number, m.c.lot_id)
+    )  # fmt: skip
+    moved: dict[int, list[list[Any]]] = {}
+    origins: dict[bytes, bytes] = {}
+    for number, lot, conversion, cause, *changes in connection.execute(query):
+        origins[lot] = conversion
+        source = conversion if conversion != NO_ID else cause
+        points = max(map(abs, changes))
+        moved.setdefault(number, []).append([id_text(lot), id_text(source), points])
+    told = (json.dumps(moved[n], separators=(",", ":")) if n in moved else "" for n in numbers)
+    return list(told), origins
 
 
 def _shared(connection: Connection, transfers: dict[str, Any]) -> dict[str, list[Any]]:
