@@ -305,7 +305,7 @@ def _decide(state: LedgerState, command: Command) -> Answer:
         answer = APPROVED[asked.kind](state, asked)
         final = answer.result
     state.requests[identifier] = state.requests[identifier]._replace(result=final)
-    state.decided[identifier] = final
+    state.decided[identifier] = final, command.command_id
     return answer
 
 

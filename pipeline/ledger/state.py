@@ -221,7 +221,7 @@ class LedgerState:
         self.orders: dict[bytes, Order] = {}
         self.requests: dict[bytes, Settled] = {}
         self.awaiting: dict[bytes, Command] = {}  # and those that were decided
-        self.decided: dict[bytes, Result] = {}  # what awaited, and what came of it now
+        self.decided: dict[bytes, tuple[Result, bytes]] = {}  # what awaited, what came, by which
         self.freezes: list[tuple[bytes, bytes, int, bool]] = []  # new ones
         self.periods: dict[str, bytes] = {}  # closed ones, and the command that closed each
         self.booked_period = ""  # that of the cut

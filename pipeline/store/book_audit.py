@@ -317,6 +317,7 @@ class _Check:
     def requests(self) -> None:
         """A command that was accepted moved something, one that was refused did not."""
         asked = {row.request_number: row.request_id for row in self.rows(tables.requests)}
+        kinds = {row.request_number: row.kind for row in self.rows(tables.requests)}
         for order in self.rows(tables.orders):
             if asked.get(order.request_number) != order.order_id:
                 self.say(f"order {id_text(order.order_id)} is not what its command asked for")
@@ -326,6 +327,8 @@ class _Check:
             name = f"{request.kind} {id_text(request.request_id)}"
             if request.booking_id not in bookings:
                 self.say(f"{name} was booked by nobody")
+            if request.decided_by and kinds.get(request.decided_by) not in ("approve", "reject"):
+                self.say(f"{name} was decided by nobody")
             moved = request.request_id in self.folds.causes
             if request.kind in UNMOVED:
                 continue

@@ -124,7 +124,7 @@ class Pages:
             self._put_conversion(row)
         held = [c.target for c in state.conversions.values()]
         sides = [*targets, *held]
-        members = {x.subscriber_id for x in sides if x.subscriber_id != NO_ID and x.points}
+        members = {x.subscriber_id for x in sides} - {NO_ID}
         names = set(OF_PROGRAMME).union(*(money_accounts(p) for p in {x.partner for x in sides}))
         self._read_accounts(names)
         self._read_members(members)
@@ -298,7 +298,8 @@ class Pages:
         t, state = tables.requests, self.state
         for row in self._chosen(t, t.c.request_id.in_, identifiers):
             state.requests[row.request_id] = Settled(row.content, Result(row.result))
-            if row.request_id in awaited:
+            waited = row.result == Result.AWAITING_APPROVAL or row.decided_by
+            if waited and row.request_id in awaited:
                 state.awaiting[row.request_id] = self._asked(row)
 
     def _asked(self, row: AnyRow) -> Command:
@@ -436,7 +437,7 @@ class Pages:
             (
                 self.request, command.command_id, command.kind, command.ref, command.subscriber_id,
                 command.points, command.event_ns, command.body, command.content, int(result),
-                self._share(booking)[0],
+                self._share(booking)[0], 0,
             )
         )  # fmt: skip
 
@@ -555,10 +556,11 @@ class Pages:
         state, there = self.state, {row[1] for row in self.rows[tables.requests]}
         put_rows(self.connection, tables.freezes, state.freezes)
         t = tables.requests
-        for identifier, result in sorted(state.decided.items()):
-            assert identifier in state.requests
-            change = t.update().where(t.c.request_id == identifier).values(result=int(result))
-            self.connection.execute(change)
+        numbers = {row[1]: row[0] for row in self.rows[tables.requests]}
+        for identifier, (result, decision) in sorted(state.decided.items()):
+            change = t.update().where(t.c.request_id == identifier)
+            decided = {"result": int(result), "decided_by": numbers[decision]}
+            self.connection.execute(change.values(decided))
         periods = [
             (period, request, now_ns, self.posting, self.link)
             for period, request in sorted(state.periods.items())

@@ -301,7 +301,8 @@ lot_moves = Table(
     sqlite_with_rowid=False,
 )
 
-# Commands and their answers: append-only, but for what awaits a second person.
+# Commands and their answers: append-only, but for what awaits a second person. `decided_by` is the
+# number of the command by which that person decided, 0 where there is none.
 requests = Table(
     "requests",
     metadata,
@@ -316,6 +317,7 @@ requests = Table(
     _id("content"),
     Column("result", SmallInteger, nullable=False),
     Column("booking_id", Number, ForeignKey(bookings.c.booking_id), nullable=False),
+    _int("decided_by"),
 )
 
 # Orders that were accepted, as they stand. An order is known by the number of the command that

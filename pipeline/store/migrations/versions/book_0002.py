@@ -293,6 +293,7 @@ def _asked() -> None:
         _id("content"),
         Column("result", SmallInteger, nullable=False),
         Column("booking_id", Number, ForeignKey("bookings.booking_id"), nullable=False),
+        _int("decided_by"),
     )
     op.create_table(
         "orders",
