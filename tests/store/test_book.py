@@ -356,7 +356,7 @@ def test_others_read_while_it_writes(book: Book) -> None:
 
 
 DURABLE = {
-    "sqlite": ("PRAGMA", {"journal_mode": "wal", "synchronous": 2, "secure_delete": 1}),
+    "sqlite": ("PRAGMA", {"journal_mode": "wal", "synchronous": 2}),
     "postgresql": ("SHOW", {"fsync": "on", "synchronous_commit": "on"}),
 }
 

@@ -95,8 +95,8 @@ def test_what_every_money_row_carries() -> None:
     assert {"role", "scope", "actor"} <= {c.name for c in tables.bookings.columns}
     written = (tables.postings, tables.transfers, tables.accounts, tables.origins, tables.bookings)
     entry = {c.name for t in written for c in t.columns}
-    # An entry's own id, its place and its transfer's id are made of these; as is its conversion.
-    made = {"entry_id", "transfer_id", "sequence", "leg", "conversion_key"}
+    # An entry's own id, its place, its transfer's id, conversion and lots are made of others.
+    made = {"entry_id", "transfer_id", "sequence", "leg", "conversion_key", "lots"}
     assert {c.name for c in columns_of(EntryBatch)} - made <= entry
 
 
