@@ -275,12 +275,12 @@ def test_orders_may_ask_for_more_than_spending(tmp_path):
     path = tmp_path / "orders.tsv"
     head = "# mirrorpoint orders v1\nevent_ns\treceived_ns\tlogin\tref\tpoints\tkind\torder\tbody\n"
     rows = [
-        "1\t1\tann@isp.example\to1\t5\t\t\t",
-        "2\t2\t\tc1\t0\tcommit\to1\t",
-        "3\t3\tann@isp.example\ta1\t5\tadjust\t\t{\"reason\": \"complaint\"}",
-        "4\t4\tann@isp.example\tx1\t5\tingest_begin\t\t",
-        "5\t5\tann@isp.example\tx2\t5\tadjust\t\t[1]",
-        "6\t6\t\tx3\t5\t\t\t",
+        "2026-03-01T10:00:00Z\t2026-03-01T10:00:00Z\tann@isp.example\to1\t5\t\t\t",
+        "2026-03-02T10:00:00Z\t2026-03-02T10:00:00Z\t\tc1\t0\tcommit\to1\t",
+        '2026-03-03T10:00:00Z\t2026-03-03T10:00:00Z\tann@isp.example\ta1\t5\tadjust\t\t{"reason": "complaint"}',
+        "2026-03-04T10:00:00Z\t2026-03-04T10:00:00Z\tann@isp.example\tx1\t5\tingest_begin\t\t",
+        "2026-03-05T10:00:00Z\t2026-03-05T10:00:00Z\tann@isp.example\tx2\t5\tadjust\t\t[1]",
+        "2026-03-06T10:00:00Z\t2026-03-06T10:00:00Z\t\tx3\t5\t\t\t",
     ]
     path.write_text(head + "\n".join(rows) + "\n")
     batch, faults = read_orders(path, Tally())
