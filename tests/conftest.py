@@ -31,6 +31,9 @@ LONG = (
     "tests/tidy/test_style",
 )
 
+# Twins of plain Python and of SQL: another mode of the compiler changes nothing of what they show.
+WITHOUT_KERNELS = ("tests.naive.ledger", "tests.naive.folds")
+
 # `ci` draws the same examples each time, so that a red build can be run again; `dev` explores.
 hypothesis.settings.register_profile(
     "ci", derandomize=True, deadline=None, database=None, max_examples=60, print_blob=True
@@ -67,7 +70,7 @@ def place_of(nodeid: str) -> int:
 
 
 def uses_twins(module: object, through: bool = True) -> bool:
-    """Does a test module import from `tests/naive`, or (`through`) from another one that does?
+    """Does a test module import a kernel's twin, or (`through`) from another one that does?
 
     The stories of a stage are compared by a function that stands beside the tests of a kernel.
     """
@@ -76,6 +79,8 @@ def uses_twins(module: object, through: bool = True) -> bool:
         if not isinstance(name, str) or not name.startswith("tests."):
             continue
         if name.startswith("tests.naive"):
+            if name in WITHOUT_KERNELS:
+                continue
             return True
         helper = sys.modules.get(name)
         tells = through and helper is not module and ".test_" in name
