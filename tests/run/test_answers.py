@@ -5,7 +5,7 @@ from collections import Counter
 from types import SimpleNamespace
 
 import pytest
-from pipeline.run.order_answers import answered, order_counts
+from pipeline.run.answers import answered, order_counts
 
 from pipeline.model.identifiers import id_text
 from pipeline.run.accrue import AccrualReport
