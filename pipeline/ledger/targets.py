@@ -1,4 +1,4 @@
-"""Requests to the book as plain rows: absolute targets of conversions, and orders.
+"""Requests to the book as plain rows: absolute targets of conversions.
 
 A target says what a conversion is worth, not what to change; the book computes the difference. What
 it compares is a target's *worth* (member, state, points, money). Everything else of a target
@@ -7,12 +7,11 @@ it compares is a target's *worth* (member, state, points, money). Everything els
 
 from __future__ import annotations
 
-import json
 from typing import NamedTuple
 
 import numpy as np
 
-from pipeline.model.batches import CommandBatch, TargetBatch
+from pipeline.model.batches import TargetBatch
 from pipeline.model.columns import TextColumn, columns_of
 from pipeline.model.identifiers import NO_ID, id_text
 from pipeline.model.words import TargetState
@@ -65,20 +64,6 @@ class Target(NamedTuple):
         )
 
 
-class Order(NamedTuple):
-    """One `order` command: a member spends points."""
-
-    order_id: bytes
-    ref: str
-    subscriber_id: bytes
-    points: int
-    event_ns: int
-    redemption: str
-    region: str
-    channel: str
-    payee: str
-
-
 def targets_of(batch: TargetBatch) -> list[Target]:
     """The rows of a batch. Raises ValueError for a target that no accrual may send."""
     columns = [plain_column(getattr(batch, c.name)) for c in columns_of(TargetBatch)]
@@ -106,36 +91,6 @@ def what_is_wrong(target: Target) -> str:
     if (target.points or money) and target.rule_version == NO_ID:
         return "has points or money but no rule version"
     return ""
-
-
-def orders_of(batch: CommandBatch) -> list[Order]:
-    """The rows of a batch of `order` commands; ValueError for any other kind.
-
-    The body may name `redemption` (what the points are spent on), `region`, `channel` and `payee`.
-    """
-    kinds = set(batch.kind.to_list())
-    if kinds - {"order"}:
-        raise ValueError(f"the book takes orders, not {', '.join(sorted(kinds - {'order'}))}")
-    orders = []
-    for command_id, ref, subscriber, points, event_ns, body in zip(
-        plain_column(batch.command_id),
-        plain_column(batch.ref),
-        plain_column(batch.subscriber_id),
-        batch.points.tolist(),
-        batch.event_ns.tolist(),
-        plain_column(batch.body),
-        strict=True,
-    ):
-        said = json.loads(body) if body else {}
-        said = said if isinstance(said, dict) else {}
-        words = [
-            str(said.get(name, default)).replace("\0", "\ufffd")
-            for name, default in (
-                ("redemption", "service"), ("region", ""), ("channel", ""), ("payee", ""),
-            )
-        ]  # fmt: skip
-        orders.append(Order(command_id, ref, subscriber, points, event_ns, *words))
-    return orders
 
 
 def plain_column(column: np.ndarray | TextColumn) -> list:

@@ -3,18 +3,21 @@
 A lot keeps the terms it was born with: a later change of the programme shortens nothing that was
 already issued. Validity is counted in the programme's time zone, in whole local days:
 
-    calendar_year_plus(k)   until the end of 31 December of the year earned + k
-    rolling_months(m)       until the end of the same day m months later (or that month's last day)
+    calendar_year_plus(k)    until the end of 31 December of the year earned + k
+    rolling_months(m)        until the end of the same day m months later (or that month's last day)
+    inactivity(m)            the same, counted from the member's last activity
+    fixed_date(YYYY-MM-DD)   until the end of that day
     never
 
-`expires_ns` is the first instant at which the points may no longer be spent.
+`expires_ns` is the first instant at which the points may no longer be spent. Where it depends on
+the member's activity a lot has no date of its own.
 """
 
 from __future__ import annotations
 
 import calendar
 import re
-from datetime import UTC, datetime, timedelta, tzinfo
+from datetime import UTC, date, datetime, timedelta, tzinfo
 from fractions import Fraction
 from functools import lru_cache
 from typing import NamedTuple
@@ -24,8 +27,22 @@ from pipeline.model.stage import END_OF_TIME
 from pipeline.rulebook.model import Programme
 
 SECOND_NS = 1_000_000_000
+DAY_NS = 86_400 * SECOND_NS
+QUARTER_NS = 900 * SECOND_NS
+QUARTERS_SINCE_NS = 3 * 365 * DAY_NS
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
-POLICY = re.compile(r"(?:(never)|(calendar_year_plus|rolling_months)\((\d{1,4})\))\Z", re.ASCII)
+POLICY = re.compile(
+    r"(?:(never)|(calendar_year_plus|rolling_months|inactivity)\((\d{1,4})\)"
+    r"|fixed_date\((\d{4})-(\d\d)-(\d\d)\))\Z",
+    re.ASCII,
+)
+INACTIVITY = "inactivity("
+GRACE = re.compile(r"grace\((\d{1,4})d\)\Z", re.ASCII)
+REFUNDS = ("original", "fresh")
+POLICIES = (
+    "'never' nor 'calendar_year_plus(k)' nor 'rolling_months(m)' nor 'inactivity(m)'"
+    " nor 'fixed_date(YYYY-MM-DD)'"
+)
 
 
 class Terms(NamedTuple):
@@ -45,10 +62,7 @@ class Terms(NamedTuple):
 def terms_of(programme: Programme, source: str = "conversion", campaign: str = "") -> Terms:
     """The terms under which a programme issues points now. Raises ValueError for a bad policy."""
     if not POLICY.match(programme.expiry):
-        raise ValueError(
-            f"expiry {programme.expiry!r} is neither 'never' nor 'calendar_year_plus(k)' "
-            "nor 'rolling_months(m)'"
-        )
+        raise ValueError(f"expiry {programme.expiry!r} is neither {POLICIES}")
     return Terms(
         programme.id,
         programme.points,
@@ -74,16 +88,63 @@ def period_of(booked_ns: int, timezone: str) -> str:
     return f"{local.year:04d}-{local.month:02d}"
 
 
+def next_period(period: str) -> str:
+    """The period after one."""
+    months = int(period[:4]) * 12 + int(period[5:])
+    return f"{months // 12:04d}-{months % 12 + 1:02d}"
+
+
 def expires_ns(policy: str, earned_ns: int, timezone: str) -> int:
-    """When points earned at `earned_ns` lapse under a validity policy (see the module's text)."""
+    """When points earned at `earned_ns` lapse under a validity policy (see the module's text).
+
+    Of an activity-based one this is the end of time; `inactive_ns` has its date.
+    """
     found = POLICY.match(policy)
     if not found:
         raise ValueError(f"expiry {policy!r} is unknown")
-    if found[1]:
+    if found[1] or found[2] == "inactivity":
         return END_OF_TIME
+    if found[4]:
+        return _midnight_after(int(found[4]), int(found[5]), int(found[6]), timezone)
     local, count = _local(earned_ns, timezone), int(found[3])
     if found[2] == "calendar_year_plus":
         return _midnight_after(local.year + count, 12, 31, timezone)
+    return _months_later(earned_ns, count, timezone)
+
+
+def inactive_ns(policy: str, active_ns: int, timezone: str) -> int:
+    """When points under `inactivity(m)` lapse, if nothing happens after `active_ns`."""
+    return _months_later(active_ns, int(policy[len(INACTIVITY) : -1]), timezone)
+
+
+def idle_since(policy: str, now_ns: int, timezone: str) -> int:
+    """The latest activity after which points under `inactivity(m)` have lapsed by `now_ns`."""
+    low, high = 0, max(now_ns, 0)  # lapsed after `low`, unless nothing ever did; not after `high`
+    while low < high:
+        middle = (low + high + 1) // 2
+        if inactive_ns(policy, middle, timezone) <= now_ns:
+            low = middle
+        else:
+            high = middle - 1
+    return low
+
+
+def grace_ns(at_ns: int, days: int, timezone: str) -> int:
+    """The end of the local day so many days after a time."""
+    day = _local(at_ns, timezone) + timedelta(days=days)
+    return _midnight_after(day.year, day.month, day.day, timezone)
+
+
+def grace_days(policy: str) -> int | None:
+    """The days of a refund policy `grace(Nd)`; None for `original` and `fresh`."""
+    found = GRACE.match(policy)
+    if found is None and policy not in REFUNDS:
+        raise ValueError(f"refund {policy!r} is neither 'grace(Nd)' nor 'original' nor 'fresh'")
+    return int(found[1]) if found else None
+
+
+def _months_later(time_ns: int, count: int, timezone: str) -> int:
+    local = _local(time_ns, timezone)
     months = local.year * 12 + local.month - 1 + count
     year, month = months // 12, months % 12 + 1
     if year > 9999:
@@ -92,8 +153,20 @@ def expires_ns(policy: str, earned_ns: int, timezone: str) -> int:
     return _midnight_after(year, month, day, timezone)
 
 
-def _local(time_ns: int, timezone: str) -> datetime:
-    return (EPOCH + timedelta(seconds=time_ns // SECOND_NS)).astimezone(zone_of(timezone))
+def _local(time_ns: int, timezone: str) -> date:
+    """The local day of a time. Since 1973 every zone changes its day at a quarter of an hour."""
+    if time_ns > QUARTERS_SINCE_NS:
+        return _day_of_quarter(time_ns // QUARTER_NS, timezone)
+    return _day_of(time_ns // SECOND_NS, timezone)
+
+
+@lru_cache(maxsize=65536)
+def _day_of_quarter(quarter: int, timezone: str) -> date:
+    return _day_of(quarter * QUARTER_NS // SECOND_NS, timezone)
+
+
+def _day_of(seconds: int, timezone: str) -> date:
+    return (EPOCH + timedelta(seconds=seconds)).astimezone(zone_of(timezone)).date()
 
 
 @lru_cache(maxsize=4096)
@@ -101,6 +174,7 @@ def _midnight_after(year: int, month: int, day: int, timezone: str) -> int:
     """The end of a local day as UTC nanoseconds; what int64 cannot hold never comes."""
     if year > 2261:
         return END_OF_TIME
-    date = datetime(year, month, day) + timedelta(days=1)
-    since = date.replace(tzinfo=zone_of(timezone)) - EPOCH
+    after = date(year, month, day) + timedelta(days=1)
+    midnight = datetime(after.year, after.month, after.day, tzinfo=zone_of(timezone))
+    since = midnight - EPOCH
     return (since.days * 86400 + since.seconds) * SECOND_NS

@@ -284,16 +284,19 @@ class RulebookBatch(Batch):
 class CommandBatch(Batch):
     """Stream `commands`: what people and systems asked of us. `body` is JSON, by `kind`.
 
-    Kinds now: `order` (a member spends points); `ingest_begin`, then `ingest_end` or
-    `ingest_abandoned` (a unit of input); `settings` (a live owner starts); `identity_shown` (whose
-    login `explain --with-identity` showed to whom). `ref` is the asker's own reference: the same
-    (kind, ref) is the same command.
+    Kinds: those the book knows (`ledger/commands.py`: a member spends points, and much else);
+    `ingest_begin`, then `ingest_end` or `ingest_abandoned` (a unit of input); `settings` (a live
+    owner starts); `identity_shown` (whose login `explain --with-identity` showed to whom). `ref` is
+    the asker's own reference: the same (kind, ref) is the same command. `role` and `scope` are
+    those in which the actor asked: what may be done, and of what part of the programme.
     """
 
     command_id: ID
     kind: TEXT
     ref: TEXT
     actor: TEXT
+    role: TEXT
+    scope: TEXT
     subscriber_id: ID
     points: I64
     body: TEXT
@@ -387,8 +390,12 @@ class EntryBatch(Batch):
     rule_version: ID
     rulebook_hash: ID
     contract_version: TEXT
+    campaign: TEXT
+    consent_id: ID
     cut: I64
     actor: TEXT
+    role: TEXT
+    scope: TEXT
     run_id: ID
 
 

@@ -47,14 +47,15 @@ def digest(key: bytes, kind: str, *parts: str | bytes | int) -> bytes:
     """The 16-byte keyed hash of `kind` and `parts`; each part is length-prefixed, so none can
     slide.
     """
-    h = hashlib.blake2b(key=key, digest_size=16, person=kind.encode()[:16])
+    pieces = []
     for part in parts:
         if isinstance(part, int):
             part = part.to_bytes(16, "little", signed=True)
         raw = part.encode() if isinstance(part, str) else part
-        h.update(len(raw).to_bytes(8, "little"))
-        h.update(raw)
-    return h.digest()
+        pieces += (len(raw).to_bytes(8, "little"), raw)
+    return hashlib.blake2b(
+        b"".join(pieces), key=key, digest_size=16, person=kind.encode()[:16]
+    ).digest()
 
 
 def words_of(key: bytes) -> np.ndarray:

@@ -215,3 +215,15 @@ class Result(IntEnum):
     OVERFLOW = 7
     RULE_VERSION_PINNED = 8
     PERIOD_CLOSED = 9
+    PERIOD_OPEN = 10  # a period can be closed when it is over
+    UNKNOWN_ORDER = 11
+    CLOSED_ORDER = 12  # committed, released, timed out or decided already
+    NOT_COMMITTED = 13  # only what was spent can be refunded
+    FROZEN = 14
+    WAITING_PERIOD = 15  # a new member earns at once and spends later
+    OUT_OF_STOCK = 16
+    UNKNOWN_EXCHANGE = 17
+    AWAITING_APPROVAL = 18
+    UNKNOWN_REQUEST = 19
+    SAME_PERSON = 20  # two persons have to agree, and this is the first one again
+    NO_REASON = 21

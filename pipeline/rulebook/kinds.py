@@ -11,9 +11,9 @@ import re
 import zoneinfo
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from datetime import UTC, tzinfo
+from datetime import UTC, date, tzinfo
 from fractions import Fraction
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from pipeline.model.money import CURRENCY_SCALE, INT64_MAX
 from pipeline.model.stage import END_OF_TIME
@@ -27,6 +27,7 @@ from pipeline.rulebook.model import (
     Accrual,
     AccrualExample,
     Contract,
+    Exchange,
     Experiment,
     HostExample,
     Location,
@@ -39,9 +40,17 @@ from pipeline.rulebook.model import (
 )
 from pipeline.rulebook.names import is_registry, is_under
 
-EXPIRY = re.compile(r"never|calendar_year_plus\(\d{1,2}\)|rolling_months\([1-9]\d{0,2}\)")
+EXPIRY = re.compile(
+    r"never|calendar_year_plus\(\d{1,2}\)|(rolling_months|inactivity)\([1-9]\d{0,2}\)"
+    r"|fixed_date\((\d{4}-\d\d-\d\d)\)"
+)
+REFUND = re.compile(r"original|fresh|grace\((\d{1,3})d\)")
+REFUNDS = ("grace(30d)", "original", "fresh")
 POINTS_MAX = INT64_MAX // 10**6
-EXPIRIES = ("never", "calendar_year_plus(2)", "rolling_months(36)")
+EXPIRIES = (
+    "never", "calendar_year_plus(2)", "rolling_months(36)", "inactivity(12)",
+    "fixed_date(2027-12-31)",
+)  # fmt: skip
 PLACEHOLDERS = ("click", "url")
 PLACEHOLDER = re.compile(r"\{([^{}]*)\}")
 WEB_ADDRESS = re.compile(r"https?://[A-Za-z0-9.-]+(:\d{1,5})?([/?]|\Z)", re.ASCII)
@@ -99,16 +108,72 @@ def read_programme(sheet: Sheet) -> Programme:
         "expiry": top.text("expiry"),
     }
     expiry = str(content["expiry"])
-    if expiry and not EXPIRY.fullmatch(expiry):
+    if expiry and not _is_expiry(expiry):
         top.report("expiry", "one of " + ", ".join(EXPIRIES), nearest(expiry, EXPIRIES))
     if content["points"] in CURRENCY_SCALE:
         top.report("points", "a name that is not a currency's, such as PTS")
+    spending = _spending(top)
+    exchanges = tuple(_exchange(table) for table in top.tables("exchange"))
+    _report_twins(sheet, "exchange", "exchange", [exchange.id for exchange in exchanges])
     top.done()
+    stated = [[e.id, e.unit, e.rate_out, e.rate_in] for e in exchanges]
+    # What is not said leaves the version alone: it was not known to earlier versions.
+    hashed = {**content, **spending, **({"exchanges": stated} if stated else {})}
     return Programme(
         **content,  # type: ignore[arg-type]
-        version=version_of("programme", content),
+        **spending,
+        exchanges=exchanges,
+        version=version_of("programme", hashed),
         location=sheet.location(("programme",)),
     )
+
+
+def _is_expiry(text: str) -> bool:
+    found = EXPIRY.fullmatch(text)
+    if not found or not found[2]:
+        return found is not None
+    try:
+        date.fromisoformat(found[2])
+    except ValueError:
+        return False
+    return True
+
+
+def _spending(top: Fields) -> dict[str, Any]:
+    """What a programme says of spending and adjusting; only what it says."""
+    said: dict[str, Any] = {}
+    for key, name in (("hold", "hold_ns"), ("waiting_period", "waiting_ns")):
+        if top.has(key):
+            said[name] = top.duration(key)
+    if top.has("refund"):
+        refund = said["refund"] = top.text("refund")
+        if refund and not REFUND.fullmatch(refund):
+            top.report("refund", "one of " + ", ".join(REFUNDS), nearest(refund, REFUNDS))
+    if top.has("manual_limit"):
+        expected = "points in smallest units, 0 or more"
+        said["manual_limit"] = top.integer("manual_limit", 0, POINTS_MAX, expected)
+    return said
+
+
+def _exchange(table: Fields) -> Exchange:
+    """Another programme; a way without a rate is shut."""
+    expected = 'points for one point, above 0 and at most 1000000, such as "3/2"'
+    rates = {
+        key: table.fraction(key, Fraction(0), Fraction(10**6), expected, above=True)
+        for key in ("rate_out", "rate_in")
+        if table.has(key)
+    }
+    if not rates:
+        table.report("rate_out", "rate_out, rate_in or both")
+    exchange = Exchange(
+        table.name("exchange"),
+        table.text("unit"),
+        rates.get("rate_out", Fraction(0)),
+        rates.get("rate_in", Fraction(0)),
+        table.sheet.location(table.path),
+    )
+    table.done()
+    return exchange
 
 
 def read_policy(sheet: Sheet) -> Policy:

@@ -66,10 +66,28 @@ class RulebookError(ValueError):
 
 
 @dataclass(frozen=True, slots=True)
+class Exchange:
+    """Another programme that points can be changed with.
+
+    `unit` is the commodity of its points. `rate_out` are its points for one of ours, `rate_in` ours
+    for one of its, in smallest units; zero where that way is shut.
+    """
+
+    id: str
+    unit: str
+    rate_out: Fraction
+    rate_in: Fraction
+    location: Location
+
+
+@dataclass(frozen=True, slots=True)
 class Programme:
     """The loyalty programme: its points and what they cost.
 
-    Prices are money in major units of `currency` for one whole point.
+    Prices are money in major units of `currency` for one whole point. `hold_ns` is how long a
+    reservation lasts that names no time, `waiting_ns` how long a new member waits before spending,
+    `refund` which date points have that come back after theirs (`original`, `grace(Nd)`, `fresh`),
+    `manual_limit` up to how many points, in smallest units, one person alone may adjust.
     """
 
     id: str
@@ -85,6 +103,11 @@ class Programme:
     expiry: str
     version: bytes
     location: Location
+    hold_ns: int = 15 * 60 * 10**9
+    waiting_ns: int = 0
+    refund: str = "grace(30d)"
+    manual_limit: int = 0
+    exchanges: tuple[Exchange, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

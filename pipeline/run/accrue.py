@@ -129,7 +129,7 @@ class _Job:
         self._note(RunState.STARTED, started_ns)
         segments = self._deliver_journal()
         previous = self._previous()
-        orders = self._post_orders((previous or {}).get("commands", 0))
+        orders = self._post_commands((previous or {}).get("commands", 0))
         self.progress("folding purchase messages")
         folds = self.clickhouse.folds(self.position, previous, self.now_ns, self.fold)
         targets = rate(folds, self.rulebook, self.now_ns, fold=self.fold)
@@ -203,10 +203,10 @@ class _Job:
         position: dict[str, int] = json.loads(earlier[0]["position"])
         return position
 
-    def _post_orders(self, start: int) -> np.ndarray:
+    def _post_commands(self, start: int) -> np.ndarray:
         """Send the orders that came since the cut before, in the order of their stream."""
         orders = self.clickhouse.commands("order", start, self.position.get("commands", 0))
-        return self.book.post_orders(
+        return self.book.post_commands(
             orders, cut=self.number, now_ns=self.now_ns, run_id=self.run_id, actor=self.actor
         )
 

@@ -131,6 +131,8 @@ class State:
                 TextColumn.of([kind]),
                 TextColumn.of([ref]),
                 TextColumn.of([actor]),
+                TextColumn.of([""]),
+                TextColumn.of([""]),
                 ids([subscriber_id]),
                 np.zeros(1, np.int64),
                 TextColumn.of([json.dumps(body, sort_keys=True)]),

@@ -47,6 +47,8 @@ def order_commands(orders: OrderBatch, logins: Logins, keys: Keys, tally: Tally)
         kind=TextColumn.repeat(KIND, len(orders)),
         ref=orders.ref,
         actor=TextColumn.repeat(ACTOR, len(orders)),
+        role=TextColumn.repeat("", len(orders)),
+        scope=TextColumn.repeat("", len(orders)),
         subscriber_id=ids(subscribers),
         points=orders.points,
         body=TextColumn.repeat("{}", len(orders)),

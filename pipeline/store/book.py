@@ -20,48 +20,52 @@ from __future__ import annotations
 import contextlib
 import gc
 import hashlib
+import itertools
 import threading
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
-from sqlalchemy import Connection, Select, delete, insert, select, update
+from sqlalchemy import Connection, delete, insert, select, update
 
-from pipeline.ledger.accounts import balance_shown, member_accounts
+from pipeline.ledger.commands import commands_of
+from pipeline.ledger.due import post_due
 from pipeline.ledger.lots import Lot, spending_key
-from pipeline.ledger.orders import post_order
 from pipeline.ledger.posting import post_target
-from pipeline.ledger.state import Balance, Conversion, LedgerState, PendingItem, Pin
-from pipeline.ledger.targets import orders_of, plain_column, targets_of
-from pipeline.ledger.terms import period_of, terms_of
-from pipeline.ledger.transfers import (
-    CONVERSION,
-    FIRST_LINK,
-    ORDER,
-    LotMove,
-    entry_id,
-    transfers_of_cause,
-    transfers_of_entry,
+from pipeline.ledger.requests import post_command
+from pipeline.ledger.state import (
+    Balance,
+    Conversion,
+    Hold,
+    LedgerState,
+    Order,
+    PendingItem,
+    Pin,
+    rules_of,
 )
+from pipeline.ledger.targets import targets_of
+from pipeline.ledger.terms import next_period, period_of, terms_of
+from pipeline.ledger.transfers import FIRST_LINK, Booking, LotMove, postings_of_entry
 from pipeline.model.batches import CommandBatch, CutBatch, EntryBatch, TargetBatch
-from pipeline.model.columns import ID_DTYPE, TextColumn, columns_of, ids
 from pipeline.model.identifiers import NO_ID, Keys, digest
+from pipeline.model.words import Result
 from pipeline.rulebook.model import Rulebook
 from pipeline.store import book_schema as tables
+from pipeline.store.book_asof import balance_at
 from pipeline.store.book_audit import audit
-from pipeline.store.book_migrate import MigrationError, migrate
-from pipeline.store.book_pages import (
-    CHUNK,
-    Booking,
-    Pages,
-    conversion_of,
-    lot_of,
-    pending_of,
-    read_terms,
+from pipeline.store.book_entries import (
+    Waiting,
+    all_balances,
+    entries_after,
+    entries_of_postings,
+    moves_of,
+    posting_ids,
+    waiting_requests,
 )
+from pipeline.store.book_migrate import MigrationError, migrate
+from pipeline.store.book_pages import CHUNK, Pages, conversion_of, lot_of, order_of, pending_of
+from pipeline.store.book_pages import read_terms
 from pipeline.store.book_register import DoneCut, Register, RuleVersion, Run
-from pipeline.store.book_schema import AnyRow
 from pipeline.store.crash import crash_point
 from pipeline.store.identity import Identities
 
@@ -82,6 +86,14 @@ class MemberPoints:
     available: int
     reserved: int
     debt: int
+
+
+@dataclass(frozen=True, slots=True)
+class Due:
+    """What ended by itself: reservations released, lots lapsed."""
+
+    released: int
+    lapsed: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,6 +133,7 @@ class Book:
     def _use(self, rulebook: Rulebook) -> None:
         programme = rulebook.programme
         self._programme, self._terms = programme, terms_of(programme)
+        self._rulebook_hash = rulebook.hash
 
     def _open_meta(self, connection: Connection) -> None:
         expected = {
@@ -133,8 +146,8 @@ class Book:
         if not found:
             rows = [{"name": name, "value": value} for name, value in expected.items()]
             connection.execute(insert(tables.meta), rows)
-            head = {"head": 1, "sequence": 0, "transfers": 0, "accounts": 0, "link": FIRST_LINK}
-            connection.execute(insert(tables.heads), head)
+            counts = dict.fromkeys(("postings", "transfers", "accounts", "members"), 0)
+            connection.execute(insert(tables.heads), {"head": 1, **counts, "link": FIRST_LINK})
             return
         for name, value in expected.items():
             if found.get(name) != value:
@@ -164,121 +177,203 @@ class Book:
     # Posting
 
     def post_targets(
-        self, targets: TargetBatch, *, cut: int, now_ns: int, run_id: bytes, actor: str
+        self,
+        targets: TargetBatch,
+        *,
+        cut: int,
+        now_ns: int,
+        run_id: bytes,
+        actor: str,
+        re_rates: bool = False,
     ) -> np.ndarray:
         """Book the differences to these targets, in their order; one `Result` (uint8) each.
 
-        Raises ValueError, before anything is booked, for targets that are a mistake of the caller.
+        `re_rates`: they are an approved re-rating, which may break pins. Raises ValueError, before
+        anything is booked, for targets that are a mistake of the caller.
         """
         rows = targets_of(targets)
-        booking = self._booking(cut, now_ns, run_id, actor)
         results = np.zeros(len(rows), np.uint8)
         for start in range(0, len(rows), TRANSACTION_ROWS):
             chunk = rows[start : start + TRANSACTION_ROWS]
-            with self._pages() as pages:
+            with self._pages(now_ns) as pages:
+                booking = self._booking(pages, cut, now_ns, run_id, actor)
                 pages.read_for_targets(chunk)
                 for number, target in enumerate(chunk, start):
-                    posting = post_target(pages.state, target)
-                    results[number] = posting.result
-                    pages.write(posting, booking)
+                    answer = post_target(pages.state, target, re_rates)
+                    results[number] = answer.result
+                    pages.write(answer.postings, booking)
         return results
 
-    def post_orders(
-        self, orders: CommandBatch, *, cut: int, now_ns: int, run_id: bytes, actor: str
+    def post_commands(
+        self, commands: CommandBatch, *, cut: int, now_ns: int, run_id: bytes, actor: str
     ) -> np.ndarray:
-        """Spend points by `order` commands, in their order; one `Result` (uint8) each.
+        """Post commands (`ledger/commands.py`) in their order; one `Result` (uint8) each.
 
-        The actor of an order is the command's own; `actor` stands in where it names none.
+        The actor of a command is its own, with role and scope; `actor` stands in where it names
+        none. Raises ValueError for a kind of command that the book does not know.
         """
-        rows = orders_of(orders)
-        actors = plain_column(orders.actor)
+        rows = commands_of(commands)
         results = np.zeros(len(rows), np.uint8)
         for start in range(0, len(rows), TRANSACTION_ROWS):
             chunk = rows[start : start + TRANSACTION_ROWS]
-            with self._pages() as pages:
-                pages.read_for_orders(chunk)
-                for number, order in enumerate(chunk, start):
-                    booking = self._booking(cut, now_ns, run_id, actors[number] or actor)
-                    known = order.order_id in pages.state.orders
-                    posting = post_order(pages.state, order)
-                    results[number] = posting.result
+            with self._pages(now_ns) as pages:
+                pages.read_for_commands(chunk)
+                bookings: dict[tuple[str, str, str], Booking] = {}
+                for number, command in enumerate(chunk, start):
+                    who = (command.actor or actor, command.role, command.scope)
+                    booking = bookings.get(who)
+                    if booking is None:
+                        booking = self._booking(pages, cut, now_ns, run_id, *who)
+                        bookings[who] = booking
+                    known = command.command_id in pages.state.requests
+                    answer = post_command(pages.state, command)
+                    results[number] = answer.result
                     if not known:
-                        pages.write_order(order, posting.result, booking)
-                    pages.write(posting, booking)
+                        pages.write_request(command, answer.result, booking)
+                    pages.write(answer.postings, booking)
         return results
 
-    def _booking(self, cut: int, now_ns: int, run_id: bytes, actor: str) -> Booking:
+    def post_due(self, *, cut: int, now_ns: int, run_id: bytes, actor: str) -> Due:
+        """Release reservations and let lots lapse whose time is over at `now_ns`."""
+        released = lapsed = 0
+        for start in itertools.count():
+            with self._pages(now_ns) as pages:
+                members = pages.due_members(now_ns, TRANSACTION_ROWS)
+                if not members:
+                    break
+                booking = self._booking(pages, cut, now_ns, run_id, actor)
+                pages.read_for_due(members)
+                postings, releases = post_due(pages.state, members, now_ns)
+                assert postings or not start, "what is due has to be booked"
+                pages.write(postings, booking)
+                released, lapsed = released + releases, lapsed + len(postings) - releases
+                if not postings:
+                    break
+        return Due(released, lapsed)
+
+    def _booking(
+        self,
+        pages: Pages,
+        cut: int,
+        now_ns: int,
+        run_id: bytes,
+        actor: str,
+        role: str = "",
+        scope: str = "",
+    ) -> Booking:
+        """How something is booked now: in the period of `now_ns`, or the next that is open."""
         period = period_of(now_ns, self._programme.timezone)
-        return Booking(cut, now_ns, period, bytes(run_id), actor.replace("\0", "\ufffd"))
+        while pages.is_closed(period):
+            period = next_period(period)
+        pages.state.booked_period = period
+        words = (text.replace("\0", "\ufffd") for text in (actor, role, scope))
+        return Booking(cut, now_ns, period, bytes(run_id), *words)
 
     @contextlib.contextmanager
-    def _pages(self) -> Iterator[Pages]:
+    def _pages(self, now_ns: int) -> Iterator[Pages]:
         """One transaction: what is read and written between its beginning and its commit."""
-        programme = self._programme
-        state = LedgerState(self._key, self._terms, programme.timezone, programme.version)
+        state = LedgerState(self._key, rules_of(self._programme, self._rulebook_hash))
         with _collector_paused(), self._write() as connection:
             pages = Pages(connection, state)
             yield pages
-            pages.flush()
+            pages.flush(now_ns)
             crash_point("book.before_commit")
         crash_point("book.after_commit")
 
     # Delivery
 
     def entries(self, after_sequence: int, limit: int = 1 << 16) -> EntryBatch:
-        """Up to `limit` entries with a larger sequence number, in booking order."""
-        entries = tables.entries
-        query = _entry_query().where(entries.c.sequence > after_sequence)
+        """Entries with a larger sequence number, in booking order: up to `limit`, whole transfers.
+
+        A transfer has two, the debit and the credit, numbered one after the other.
+        """
         with self._read() as connection:
-            rows = connection.execute(query.order_by(entries.c.sequence).limit(limit)).all()
-        return entry_batch(rows)
+            return entries_after(connection, after_sequence, max(limit, 2))
 
     def undelivered(self) -> tuple[int, int] | None:
         """First and last sequence number of the entries in the outbox; None where it is empty."""
         outbox = tables.outbox
-        query = select(outbox).order_by(outbox.c.first_sequence)
+        query = select(outbox).order_by(outbox.c.first_transfer)
         with self._read() as connection:
             rows = connection.execute(query).all()
-        return (rows[0].first_sequence, rows[-1].last_sequence) if rows else None
+        if not rows:
+            return None
+        return 2 * rows[0].first_transfer - 1, 2 * rows[-1].last_transfer
 
     def mark_delivered(self, sequence: int) -> None:
-        """Take entries up to and including `sequence` out of the outbox."""
-        outbox = tables.outbox
+        """Take entries up to and including `sequence` out of the outbox, by whole transfers."""
+        outbox, last = tables.outbox, sequence // 2
         with self._write() as connection:
-            connection.execute(delete(outbox).where(outbox.c.last_sequence <= sequence))
-            begun = outbox.c.first_sequence <= sequence
-            rest = update(outbox).where(begun).values(first_sequence=sequence + 1)
+            connection.execute(delete(outbox).where(outbox.c.last_transfer <= last))
+            begun = outbox.c.first_transfer <= last
+            rest = update(outbox).where(begun).values(first_transfer=last + 1)
             connection.execute(rest)
 
     # Asking
 
     def balances(self) -> dict[Balance, int]:
         """Balances that are not zero by (account, commodity); debits positive."""
-        accounts = tables.accounts
-        query = select(accounts.c.account, accounts.c.commodity, accounts.c.balance)
         with self._read() as connection:
-            rows = connection.execute(query.where(accounts.c.balance != 0)).all()
-        return {(row.account, row.commodity): row.balance for row in sorted(rows)}
+            return all_balances(connection, self._terms.commodity)
 
     def member(self, subscriber_id: bytes) -> MemberPoints:
         """A member's points."""
-        accounts = tables.accounts
-        names = member_accounts(bytes(subscriber_id))
-        query = select(accounts.c.account, accounts.c.balance).where(
-            accounts.c.account.in_(names), accounts.c.commodity == self._terms.commodity
-        )
+        t = tables.members
+        query = select(t.c.pending, t.c.available, t.c.reserved, t.c.debt)
         with self._read() as connection:
-            found = {row.account: row.balance for row in connection.execute(query)}
-        return MemberPoints(*(balance_shown(name, found.get(name, 0)) for name in names))
+            row = connection.execute(query.where(t.c.subscriber_id == bytes(subscriber_id))).first()
+        if row is None:
+            return MemberPoints(0, 0, 0, 0)
+        return MemberPoints(-row.pending, -row.available, -row.reserved, row.debt)
 
     def lots(self, subscriber_id: bytes) -> list[Lot]:
-        """A member's lots that hold points, in spending order."""
+        """A member's lots that hold points, free or reserved, in spending order of their dates."""
         lots = tables.lots
-        chosen = (lots.c.subscriber_id == bytes(subscriber_id), lots.c.remaining > 0)
+        there = (lots.c.remaining > 0) | (lots.c.held > 0)
         with self._read() as connection:
             terms = read_terms(connection)
-            rows = connection.execute(select(lots).where(*chosen)).all()
+            rows = connection.execute(
+                select(lots).where(lots.c.subscriber_id == bytes(subscriber_id), there)
+            ).all()
         return sorted((lot_of(row, terms) for row in rows), key=spending_key)
+
+    def order(self, order_id: bytes) -> Order | None:
+        """An order that was accepted, as it stands, with what it took of each lot."""
+        orders, taken = tables.orders, tables.order_lots
+        with self._read() as connection:
+            row = connection.execute(
+                select(orders).where(orders.c.order_id == bytes(order_id))
+            ).first()
+            if row is None:
+                return None
+            lots = connection.execute(select(taken).where(taken.c.order_id == bytes(order_id)))
+            order = order_of(row)
+            order.lots = {lot[1]: Hold(*lot[2:], stored=True) for lot in lots}
+        return order
+
+    def request(self, request_id: bytes) -> Result | None:
+        """What a command was answered; None where it was never asked."""
+        t = tables.requests
+        query = select(t.c.result).where(t.c.request_id == bytes(request_id))
+        with self._read() as connection:
+            found = connection.execute(query).scalar()
+        return None if found is None else Result(found)
+
+    def awaiting(self) -> list[Waiting]:
+        """Commands that wait for a second person, in the order of their times."""
+        with self._read() as connection:
+            return waiting_requests(connection)
+
+    def balance_at(self, subscriber_id: bytes, at_ns: int, known_ns: int) -> MemberPoints:
+        """A member's points at a time, by what was known at another; also of a time to come."""
+        with self._read() as connection:
+            found = balance_at(connection, self._programme, bytes(subscriber_id), at_ns, known_ns)
+        return MemberPoints(*found)
+
+    def liability_at(self, at_ns: int, known_ns: int) -> MemberPoints:
+        """What is pending, available, reserved and owed of all members, as `balance_at`."""
+        with self._read() as connection:
+            return MemberPoints(*balance_at(connection, self._programme, None, at_ns, known_ns))
 
     def conversion(self, conversion_key: bytes) -> Standing | None:
         """What the book knows of a conversion; None where no target of it was ever accepted."""
@@ -295,7 +390,7 @@ class Book:
                 select(items).where(items.c.conversion_key == key).order_by(items.c.generation)
             ).all()
             granted = connection.execute(
-                select(lots).where(lots.c.conversion_key == key, lots.c.amount > 0)
+                select(lots).where(lots.c.cause_id == key, lots.c.amount > 0)
             ).all()
         return Standing(
             conversion_of(row),
@@ -321,40 +416,20 @@ class Book:
     def entry(self, entry_id: bytes) -> EntryBatch:
         """The entry of this id: one row, or none."""
         wanted = bytes(entry_id)
-        chosen = tables.transfers.c.transfer_id.in_(transfers_of_entry(wanted))
-        found = self._entries_where(chosen)
+        with self._read() as connection:
+            found = entries_of_postings(connection, postings_of_entry(wanted))
         return found.take(np.array([bytes(v) == wanted for v in found.entry_id], np.bool_))
 
     def entries_of(self, cause_id: bytes) -> EntryBatch:
-        """All entries of a cause (a conversion's key, an order's id), in booking order."""
-        cause, t = bytes(cause_id), tables.conversions
+        """All entries of a cause (a conversion, an order, a command, a lot), in booking order."""
         with self._read() as connection:
-            number = connection.execute(
-                select(t.c.number).where(t.c.conversion_key == cause)
-            ).scalar()
-        kind = CONVERSION if number else ORDER
-        wanted = transfers_of_cause(self._key, self._terms.programme, kind, cause, number or 1)
-        return self._entries_where(tables.transfers.c.transfer_id.in_(wanted))
-
-    def _entries_where(self, chosen: object) -> EntryBatch:
-        query = _entry_query().where(chosen)  # type: ignore[arg-type]
-        with self._read() as connection:
-            rows = connection.execute(query.order_by(tables.entries.c.sequence)).all()
-        return entry_batch(rows)
+            wanted = posting_ids(connection, self._key, self._terms.programme, bytes(cause_id))
+            return entries_of_postings(connection, wanted)
 
     def moves(self, transfer_id: bytes) -> list[tuple[Lot, LotMove]]:
         """The lots, as they are now, that a transfer put points into or took them from; and how."""
-        transfers, moves, lots = tables.transfers, tables.lot_moves, tables.lots
-        query = (
-            select(moves.c.lot_id, moves.c.amount_change, moves.c.remaining_change, lots)
-            .join(transfers, transfers.c.transfer_number == moves.c.transfer_number)
-            .join(lots, lots.c.lot_id == moves.c.lot_id)
-            .where(transfers.c.transfer_id == bytes(transfer_id))
-        )
         with self._read() as connection:
-            terms = read_terms(connection)
-            rows = connection.execute(query).all()
-        found = [(lot_of(row[3:], terms), LotMove._make(row[:3])) for row in rows]
+            found = moves_of(connection, bytes(transfer_id))
         return sorted(found, key=lambda pair: spending_key(pair[0]))
 
     def ledger_hash(self) -> str:
@@ -363,22 +438,27 @@ class Book:
         Equal for any order in which the same messages arrived, if nothing was spent between.
         """
         h = hashlib.blake2b(self._terms.programme.encode(), digest_size=16)
-        lots, accounts = tables.lots, tables.accounts
+        lots = tables.lots
         columns = (
             lots.c.conversion_key, lots.c.subscriber_id, lots.c.contract_version,
             lots.c.rule_version, lots.c.earned_ns, lots.c.spendable_from_ns, lots.c.expires_ns,
-            lots.c.amount, lots.c.remaining,
+            lots.c.amount, lots.c.remaining, lots.c.held, lots.c.lapsed,
         )  # fmt: skip
-        balances = select(accounts.c.account, accounts.c.commodity, accounts.c.balance)
+        query = select(*columns).where((lots.c.remaining > 0) | (lots.c.held > 0))
         with self._read() as connection:
-            rows = [tuple(r) for r in connection.execute(balances.where(accounts.c.balance != 0))]
-            held = [
-                tuple(r) for r in connection.execute(select(*columns).where(lots.c.remaining > 0))
-            ]
-        for row in (*sorted(rows), *sorted(held)):
+            balances = all_balances(connection, self._terms.commodity)
+            held = [tuple(row) for row in connection.execute(query)]
+        rows = sorted((*at, balance) for at, balance in balances.items())
+        for row in (*rows, *sorted(held)):
             words = (v.hex() if isinstance(v, bytes) else str(v) for v in row)
             h.update("\t".join(words).encode() + b"\n")
         return h.hexdigest()
+
+    def head(self) -> tuple[int, str]:
+        """How many postings there are, and the link of the last one: to be kept elsewhere."""
+        with self._read() as connection:
+            row = connection.execute(select(tables.heads)).one()
+        return row.postings, row.link.hex()
 
     def audit(self) -> list[str]:
         """Every broken invariant as a sentence; empty for a sound book."""
@@ -469,34 +549,3 @@ def _collector_paused() -> Iterator[None]:
     finally:
         if running:
             gc.enable()
-
-
-def _entry_query() -> Select:
-    """Entries with the columns of an `EntryBatch`; entry ids are made of transfer ids after."""
-    found = {c.name: c for t in (tables.accounts, tables.transfers, tables.entries) for c in t.c}
-    found["subscriber_id"] = tables.transfers.c.subscriber_id
-    found["entry_id"] = tables.transfers.c.transfer_id
-    return (
-        select(*(found[column.name].label(column.name) for column in columns_of(EntryBatch)))
-        .select_from(tables.entries)
-        .join(tables.transfers)
-        .join(tables.accounts)
-    )
-
-
-def entry_batch(rows: Sequence[AnyRow]) -> EntryBatch:
-    """Rows of the entry query as a batch."""
-    if not rows:
-        return EntryBatch.empty()
-    columns = dict(zip(rows[0]._fields, zip(*rows, strict=True), strict=True))
-    columns["entry_id"] = tuple(map(entry_id, columns["transfer_id"], columns["leg"]))
-    made: dict[str, Any] = {}
-    for column in columns_of(EntryBatch):
-        values = columns[column.name]
-        if column.dtype is None:
-            made[column.name] = TextColumn.of(values)
-        elif column.dtype == ID_DTYPE:
-            made[column.name] = ids(values)
-        else:
-            made[column.name] = np.array(values, column.dtype)
-    return EntryBatch(**made)

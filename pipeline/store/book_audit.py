@@ -1,14 +1,15 @@
 """Does the book keep its own rules? Reads every row once and says what is broken, row by row.
 
-The invariants are those that hold at any time, whatever happened: legs sum to zero; nothing
-available, reserved, pending or owed is below zero; lots hold between nothing and what was granted,
-and together what is available and reserved; a pending item resolves once and whole; a conversion's
-entries sum to its target; nothing was booked without a cause and a rule; points issued are the
-targets that stand. Balances, lots, pending items and orders are folds of what is append-only, and
-the hash chain shows that this was not touched since it was written (`book_walk`). What they were
-made from is compared by `book_origin`.
+The invariants are those that hold at any time, whatever happened: nothing available, reserved,
+pending or owed is below zero, and who owes has nothing available; lots hold between nothing and
+what was granted, and together what is available and reserved; a pending item resolves once and
+whole; a conversion's transfers sum to its target; an order's to what it stands for; nothing was
+booked without a cause and a rule. And invariant 0: points issued are the targets that stand, and
+what people, imports and exchanges issued; every lot traces to one of these.
 
-Nothing here trusts a stored sum; all sums are Python integers, which do not wrap.
+Balances, lots, pending items and orders are folds of what is append-only, and the hash chain shows
+that this was not touched since it was written (`book_walk`). What they were made from is compared
+by `book_origin`. Nothing here trusts a stored sum; all sums are Python integers, which do not wrap.
 """
 
 from __future__ import annotations
@@ -19,10 +20,19 @@ from typing import Any
 
 from sqlalchemy import Connection, Select, Table, select
 
-from pipeline.ledger.accounts import ISSUED, balance_shown, member_accounts, money_accounts
+from pipeline.ledger.accounts import (
+    BUCKETS,
+    ISSUED,
+    TRANSIT,
+    Bucket,
+    EntryKind,
+    member_accounts,
+    money_accounts,
+)
 from pipeline.ledger.lots import lot_id
 from pipeline.ledger.targets import Target
 from pipeline.ledger.terms import expires_ns
+from pipeline.ledger.transfers import COMMAND, CONVERSION
 from pipeline.model.identifiers import NO_ID, id_text
 from pipeline.model.words import Result, TargetState
 from pipeline.rulebook.model import Programme
@@ -32,6 +42,9 @@ from pipeline.store.book_pages import conversion_of
 from pipeline.store.book_schema import AnyRow
 from pipeline.store.book_walk import STEP, Walk
 
+# Commands that may be accepted without moving anything.
+UNMOVED = frozenset({"freeze", "unfreeze", "close_period", "approve", "reject"})
+
 
 def audit(connection: Connection, key: bytes, programme: Programme) -> list[str]:
     """Every broken invariant as a sentence with the ids concerned; empty for a sound book."""
@@ -39,10 +52,12 @@ def audit(connection: Connection, key: bytes, programme: Programme) -> list[str]
     check = _Check(connection, key, programme, walk)
     check.origins.rulebooks()
     check.accounts()
+    check.members()
     check.lots()
     check.pending()
     check.conversions()
     check.orders()
+    check.requests()
     check.outbox()
     check.origins.references()
     return walk.problems
@@ -57,10 +72,13 @@ class _Check:
         self.connection, self.key, self.programme = connection, key, programme
         self.folds, self.say = walk.folds, walk.problems.append
         self.issued = 0
-        self.spendable: dict[bytes, int] = defaultdict(int)  # available and reserved, less lots
+        self.total = 0
+        self.free: dict[bytes, int] = defaultdict(int)  # available, less what lots have
+        self.held: dict[bytes, int] = defaultdict(int)  # reserved, less what lots hold
         self.waiting: dict[bytes, int] = defaultdict(int)  # pending, less open items
         self.granted: dict[bytes, dict[bytes, int]] = defaultdict(dict)
         self.open: dict[bytes, tuple[bytes, int]] = {}
+        self.lots_held: dict[bytes, int] = {}
         self.origins = Origins(connection, walk.folds, self.say)
 
     def rows(self, source: Table | Select[Any]) -> Iterator[AnyRow]:
@@ -69,79 +87,108 @@ class _Check:
         return iter(self.connection.execution_options(yield_per=STEP).execute(query))
 
     def accounts(self) -> None:
-        """Balances are sums of entries, and none that must not is below zero."""
-        total = 0
-        for number, account, commodity, member, balance in self.rows(tables.accounts):
+        """Balances are sums of transfers."""
+        for number, account, commodity, balance in self.rows(tables.accounts):
             folded = self.folds.balances.pop(number, 0)
             if folded != balance:
                 self.say(
-                    f"account {account} has {balance} {commodity}, its entries sum to {folded}"
+                    f"account {account} has {balance} {commodity}, its transfers sum to {folded}"
                 )
             if commodity == self.programme.points:
-                total += balance
+                self.total += balance
                 self.issued += balance if account == ISSUED else 0
-            if account.startswith("member:"):
-                self._member_account(account, member, balance)
-        if total:
-            self.say(f"all points together come to {total}, not to zero")
+                if account == TRANSIT and balance:
+                    self.say(f"{balance} points are left between two members")
+            if account.startswith("stock:") and not account.endswith(":supplied") and balance < 0:
+                self.say(f"account {account} is below zero: {balance}")
 
-    def _member_account(self, account: str, member: bytes, balance: int) -> None:
-        names, shown = member_accounts(member), balance_shown(account, balance)
-        if account not in names:
-            self.say(f"account {account} is filed under subscriber {id_text(member)}")
-        if shown < 0:
-            self.say(f"account {account} is below zero: {shown}")
-        if account in (names.available, names.reserved):
-            self.spendable[member] += shown
-        elif account == names.pending:
-            self.waiting[member] += shown
+    def members(self) -> None:
+        """What members have is a sum of transfers, too, and never below zero."""
+        for row in self.rows(tables.members):
+            number, member, balances = row[0], row[1], row[2:6]
+            names = member_accounts(member)
+            for bucket, balance in enumerate(balances):
+                folded = self.folds.balances.pop(number * BUCKETS + bucket, 0)
+                if folded != balance:
+                    self.say(
+                        f"account {names[bucket]} has {balance} points,"
+                        f" its transfers sum to {folded}"
+                    )
+                shown = balance if bucket == Bucket.DEBT else -balance
+                if shown < 0:
+                    self.say(f"account {names[bucket]} is below zero: {shown}")
+                self.total += balance
+            self.waiting[member] -= row.pending
+            self.free[member] -= row.available
+            self.held[member] -= row.reserved
+            if row.debt and row.available:
+                self.say(f"subscriber {id_text(member)} owes {row.debt}, and has points available")
+        if self.total:
+            self.say(f"all points together come to {self.total}, not to zero")
+        for number in sorted(number for number, sum_ in self.folds.balances.items() if sum_):
+            self.say(f"account number {number} has transfers but does not exist")
 
     def lots(self) -> None:
         """Lots hold from nothing to what was granted, and all that is available and reserved."""
-        moved: dict[bytes, tuple[int, int]] = defaultdict(lambda: (0, 0))
-        changes: dict[int, int] = defaultdict(int)
-        first: dict[bytes, int] = {}
-        for transfer, lot, amount, left in self.rows(tables.lot_moves):
-            if amount > 0:
-                first[lot] = min(first.get(lot, transfer), transfer)
-            moved[lot] = moved[lot][0] + amount, moved[lot][1] + left
-            changes[transfer] += left
-        for transfer in sorted(changes.keys() | self.folds.spendable.keys()):
-            points, taken = self.folds.spendable.get(transfer, 0), changes.get(transfer, 0)
-            if points != taken:
-                self.say(f"transfer number {transfer} moves {points} points but {taken} in lots")
         terms = {row[0]: row for row in self.rows(tables.terms)}
+        dated = {row[0] for row in self.rows(select(tables.lot_dates.c.lot_id).distinct())}
+        known: set[bytes] = set()
+        parents: dict[bytes, bytes] = {}
         for lot in self.rows(tables.lots):
-            self._lot(lot, moved.pop(lot.lot_id, (0, 0)), terms.get(lot.terms_id))
-            self.origins.lot(lot, first.get(lot.lot_id, 0))
-        for lost in sorted(moved):
+            known.add(lot.lot_id)
+            if lot.parent_lot_id != NO_ID:
+                parents[lot.lot_id] = lot.parent_lot_id
+            self._lot(lot, self.folds.lots.pop(lot.lot_id, [0] * 4))
+            self._lot_dates(lot, terms.get(lot.terms_id), lot.lot_id in dated)
+            self.origins.lot(lot, self.folds.first.get(lot.lot_id, 0))
+        for lost in sorted(self.folds.lots):
             self.say(f"lot {id_text(lost)} has moves but does not exist")
-        for member, rest in sorted(self.spendable.items()):
-            if rest:
-                name = f"subscriber {id_text(member)}"
-                self.say(f"{name} has {rest} more points available and reserved than in lots")
+        for lost in sorted(lot for lot, parent in parents.items() if parent not in known):
+            self.say(f"lot {id_text(lost)} came from a lot that does not exist")
+        for what, sums in (("available", self.free), ("reserved", self.held)):
+            for member, rest in sorted(sums.items()):
+                if rest:
+                    name = f"subscriber {id_text(member)}"
+                    self.say(f"{name} has {rest} more points {what} than in lots")
 
-    def _lot(self, lot: AnyRow, folded: tuple[int, int], terms: AnyRow | None) -> None:
+    def _lot(self, lot: AnyRow, folded: list[int]) -> None:
         name = f"lot {id_text(lot.lot_id)}"
-        if not 0 <= lot.remaining <= lot.amount:
-            self.say(f"{name} has {lot.remaining} of {lot.amount} points")
-        if folded != (lot.amount, lot.remaining):
+        numbers = [lot.amount, lot.remaining, lot.held, lot.lapsed]
+        if min(numbers) < 0 or lot.remaining + lot.lapsed > lot.amount:
             self.say(
-                f"{name} has {lot.remaining} of {lot.amount} points,"
-                f" its moves say {folded[1]} of {folded[0]}"
+                f"{name} has {lot.remaining} of {lot.amount} points, {lot.held} held,"
+                f" {lot.lapsed} lapsed"
             )
-        own = lot_id(self.key, self.programme.id, lot.conversion_key, lot.subscriber_id)
-        if own != lot.lot_id:
-            self.say(f"{name} is not the lot of its conversion and member")
+        if folded != numbers:
+            self.say(
+                f"{name} has {lot.remaining} of {lot.amount} points, {lot.held} held,"
+                f" {lot.lapsed} lapsed; its moves say {folded[1]} of {folded[0]}, {folded[2]},"
+                f" {folded[3]}"
+            )
+        if self.folds.lot_steps.get(lot.lot_id, 0) != lot.changes:
+            self.say(f"{name} lapsed or came back {lot.changes} times, its postings say otherwise")
+        if lot.parent_lot_id == NO_ID:
+            own = lot_id(self.key, self.programme.id, lot.cause_id, lot.subscriber_id)
+            if own != lot.lot_id:
+                self.say(f"{name} is not the lot of its cause and member")
+        if lot.cause_kind not in (CONVERSION, COMMAND):
+            self.say(f"{name} traces to nothing that may issue points")
+        self.free[lot.subscriber_id] -= lot.remaining
+        self.held[lot.subscriber_id] -= lot.held
+        if lot.held:
+            self.lots_held[lot.lot_id] = lot.held
+        if lot.amount and lot.cause_kind == CONVERSION:
+            self.granted[lot.cause_id][lot.subscriber_id] = lot.amount
+
+    def _lot_dates(self, lot: AnyRow, terms: AnyRow | None, dated_again: bool) -> None:
+        """A lot of a conversion that was never dated again expires as its terms say."""
+        name = f"lot {id_text(lot.lot_id)}"
         if terms is None:
             self.say(f"{name} has no terms")
-        elif lot.expires_ns != expires_ns(
-            terms.expiry_policy, lot.earned_ns, self.programme.timezone
-        ):
-            self.say(f"{name} does not expire as {terms.expiry_policy} says")
-        self.spendable[lot.subscriber_id] -= lot.remaining
-        if lot.amount:
-            self.granted[lot.conversion_key][lot.subscriber_id] = lot.amount
+        elif lot.cause_kind == CONVERSION and not dated_again:
+            until = expires_ns(terms.expiry_policy, lot.earned_ns, self.programme.timezone)
+            if lot.expires_ns != until:
+                self.say(f"{name} does not expire as {terms.expiry_policy} says")
 
     def pending(self) -> None:
         """A pending item resolves at most once, and never into more than it was."""
@@ -167,7 +214,7 @@ class _Check:
                 self.say(f"{name} has {rest} more points pending than in open items")
 
     def conversions(self) -> None:
-        """One active state each, with entries that sum to it; together they are what was issued."""
+        """One active state each, with transfers that sum to it; invariant 0."""
         targets, seen = 0, set()
         for row in self.rows(tables.conversions):
             conversion = conversion_of(row)
@@ -179,12 +226,15 @@ class _Check:
             self._sums(target)
             if target.points and conversion.pin.rule_version == NO_ID:
                 self.say(f"conversion {id_text(target.conversion_key)} has points but no rule")
-        if self.issued != targets:
-            self.say(f"{self.issued} points are issued, conversions come to {targets}")
+        if self.issued != targets + self.folds.by_command:
+            self.say(
+                f"{self.issued} points are issued, conversions come to {targets}"
+                f" and commands to {self.folds.by_command}"
+            )
         for key in sorted((self.granted.keys() | self.open.keys()) - seen):
             self.say(f"conversion {id_text(key)} has points but does not exist")
         for (key, account, commodity), rest in sorted(self.folds.by_conversion.items()):
-            if rest:
+            if rest and account not in UNCOUNTED:
                 name = f"conversion {id_text(key)}"
                 self.say(f"{name} has {rest} {commodity} more on {account} than its target")
 
@@ -215,23 +265,76 @@ class _Check:
             self.folds.by_conversion[target.conversion_key, account, commodity] -= amount
 
     def orders(self) -> None:
-        """What was redeemed is what accepted orders asked for."""
+        """An order stands for what its postings did: reserved, spent, let go, given back."""
+        taken: dict[bytes, list[int]] = defaultdict(lambda: [0] * 3)
+        held: dict[bytes, int] = defaultdict(int)
+        for order_id, lot, *numbers in self.rows(tables.order_lots):
+            if min(numbers) < 0 or numbers[2] > numbers[1]:
+                self.say(f"order {id_text(order_id)} took {numbers} of lot {id_text(lot)}")
+            for at, number in enumerate(numbers):
+                taken[order_id][at] += number
+            held[lot] += numbers[0]
+        for lot in sorted(held.keys() | self.lots_held.keys()):
+            if held.get(lot, 0) != self.lots_held.get(lot, 0):
+                self.say(
+                    f"lot {id_text(lot)} holds {self.lots_held.get(lot, 0)} points,"
+                    f" orders hold {held.get(lot, 0)} of it"
+                )
+        folded, steps = self.folds.orders, self.folds.order_steps
         for order in self.rows(tables.orders):
-            spent = self.folds.redeemed.pop(order.order_id, 0)
-            asked = order.points if order.result == Result.OK else 0
-            if spent != asked:
-                name = f"order {id_text(order.order_id)}"
-                self.say(f"{name} should have spent {asked} points, its entries say {spent}")
-        for identifier, spent in sorted(self.folds.redeemed.items()):
-            self.say(f"order {id_text(identifier)} spent {spent} points but does not exist")
+            name = f"order {id_text(order.order_id)}"
+            sums = [folded.pop((order.order_id, int(kind)), 0) for kind in ORDER_SUMS]
+            reserved, spent, let_go, refunded = sums
+            stands = (order.points, order.committed, order.refunded)
+            if (reserved, spent, refunded) != stands:
+                self.say(
+                    f"{name} stands for {stands} points reserved, spent and refunded,"
+                    f" its postings say {(reserved, spent, refunded)}"
+                )
+            left = reserved - spent - let_go
+            if bool(left) != bool(order.is_open):
+                self.say(f"{name} is {'open' if order.is_open else 'closed'} and holds {left}")
+            if taken.pop(order.order_id, [0] * 3) != [left, spent, refunded]:
+                self.say(f"{name} does not hold, spend and refund what it took of lots")
+            if steps.pop(order.order_id, 0) != order.number:
+                self.say(f"{name} took {order.number} steps, its postings are others")
+        for identifier in sorted({at[0] for at in folded} | steps.keys() | taken.keys()):
+            self.say(f"order {id_text(identifier)} moved points but does not exist")
+
+    def requests(self) -> None:
+        """A command that was accepted moved something, one that was refused did not."""
+        bookings = {row[0]: row for row in self.rows(tables.bookings)}
+        awaits = int(Result.AWAITING_APPROVAL)
+        for request in self.rows(tables.requests):
+            name = f"{request.kind} {id_text(request.request_id)}"
+            if request.booking_id not in bookings:
+                self.say(f"{name} was booked by nobody")
+            moved = request.request_id in self.folds.causes
+            if request.kind in UNMOVED:
+                continue
+            if request.kind in ("commit", "release", "refund"):
+                continue  # their cause is the order
+            if moved and request.result != Result.OK:
+                self.say(f"{name} was refused, but moved something")
+            elif not moved and request.result == Result.OK:
+                self.say(f"{name} was accepted, but moved nothing")
+            elif request.result == awaits and moved:
+                self.say(f"{name} waits for a second person, but moved something")
 
     def outbox(self) -> None:
-        """What is not delivered is one unbroken range up to the newest entry."""
+        """What is not delivered is one unbroken range up to the newest transfer."""
         outbox, expected = tables.outbox, None
-        for first, last in self.rows(select(outbox).order_by(outbox.c.first_sequence)):
+        for first, last in self.rows(select(outbox).order_by(outbox.c.first_transfer)):
             if first > last or expected not in (None, first):
-                self.say(f"the outbox has entries {first} to {last} out of line")
+                self.say(f"the outbox has transfers {first} to {last} out of line")
             expected = last + 1
-        head = self.connection.execute(select(tables.heads.c.sequence)).scalar_one()
+        head = self.connection.execute(select(tables.heads.c.transfers)).scalar_one()
         if expected not in (None, head + 1):
-            self.say(f"the outbox ends before entry {expected}, the book at entry {head}")
+            self.say(
+                f"the outbox ends before transfer {expected}, the book at transfer {head}"
+            )
+
+
+ORDER_SUMS = (EntryKind.RESERVE, EntryKind.COMMIT, EntryKind.RELEASE, EntryKind.REFUND)
+# What a conversion leaves on these is not told by its target: lapsed points may be taken back.
+UNCOUNTED = ("programme:lapsed",)

@@ -13,7 +13,7 @@ from sqlalchemy import Connection, inspect, select, text
 
 from pipeline.store import book_schema as tables
 
-HEAD = "0001"  # the newest revision
+HEAD = "0002"  # the newest revision
 FIRST, FIRST_VERSION = "0001", "2"  # what a book has whose tables no revision made
 VERSIONS = "alembic_version"  # Alembic's own table
 
@@ -40,7 +40,10 @@ def migrate(connection: Connection) -> None:
     if found is None and inspect(connection).has_table(tables.meta.name):
         _check_first(connection)
         command.stamp(config, FIRST)
-    command.upgrade(config, HEAD)
+    try:
+        command.upgrade(config, HEAD)
+    except RuntimeError as error:
+        raise MigrationError(str(error)) from error
 
 
 def revision_of(connection: Connection) -> str | None:

@@ -1,9 +1,9 @@
 """Is what the book holds what made it? Lots, pending items, terms, rule versions and runs.
 
-A pending item keeps what the transfer said that opened it. A lot that stands for points has the
+A pending item keeps what the posting said that opened it. A lot that stands for points has the
 rule, the contract and the time of its conversion's newest target, and the terms of the rulebook
 under which its first points were booked. Terms and rule versions are read again from the text of
-their rulebook, whose hash is its name. A run or rulebook that transfers, orders, cuts or runs name
+their rulebook, whose hash is its name. A run or rulebook that postings, commands, cuts or runs name
 has to be there; a book that never heard of any (no rulebook, no run, no cut) names none.
 """
 
@@ -18,6 +18,7 @@ from sqlalchemy import Connection, Table, select
 
 from pipeline.ledger.targets import Target
 from pipeline.ledger.terms import Terms, terms_of
+from pipeline.ledger.transfers import CONVERSION
 from pipeline.model.identifiers import NO_ID, id_text
 from pipeline.rulebook.model import Rulebook, RulebookError, files_hash
 from pipeline.rulebook.read import from_texts
@@ -27,6 +28,7 @@ from pipeline.store.book_schema import AnyRow
 from pipeline.store.book_walk import Folds
 
 Say = Callable[[str], None]
+SOURCES = ("conversion", "manual", "migrate", "exchange")
 
 
 class Origins:
@@ -50,7 +52,7 @@ class Origins:
                 all_read = False
                 continue
             expected = terms_of(rulebook.programme)
-            said.add(expected)
+            said.update(expected._replace(source=source) for source in SOURCES)
             name = f"rulebook {id_text(rulebook_hash)}"
             if number not in terms:
                 self._say(f"{name} has terms number {number}, which are none")
@@ -87,28 +89,30 @@ class Origins:
                 self._say(f"{name} is not as rulebook {id_text(rulebook.hash)} has it")
 
     def pending(self, item: AnyRow) -> None:
-        """A pending item against the transfer that opened it."""
+        """A pending item against the posting that opened it."""
         opened = self._folds.opened.get(item.conversion_key, ())
         name = f"pending item {item.generation} of conversion {id_text(item.conversion_key)}"
         if not 1 <= item.generation <= len(opened):
-            self._say(f"{name} was opened by no transfer")
+            self._say(f"{name} was opened by no posting")
             return
         made = opened[item.generation - 1]
         held = (item.subscriber_id, item.contract_version, item.rule_version, item.event_ns)
         names = ("subscriber_id", "contract_version", "rule_version", "event_ns")
         wrong = [n for n, ours, theirs in zip(names, held, made, strict=False) if ours != theirs]
         if wrong:
-            self._say(f"{name} has another {_listed(wrong)} than the transfer that opened it")
+            self._say(f"{name} has another {_listed(wrong)} than the posting that opened it")
         self._check_terms(name, item.terms_id, made[-1])
 
-    def lot(self, lot: AnyRow, first_transfer: int) -> None:
-        """A lot against the transfer that first put points on it; its target comes later."""
+    def lot(self, lot: AnyRow, first_posting: int) -> None:
+        """A lot against the posting that first put points on it; its target comes later."""
         name = f"lot {id_text(lot.lot_id)}"
         if lot.spendable_from_ns != lot.earned_ns:
             self._say(f"{name} may be spent from another time than it was earned at")
-        self._check_terms(name, lot.terms_id, self._folds.rulebook_of.get(first_transfer, NO_ID))
+        if lot.cause_kind != CONVERSION:
+            return
+        self._check_terms(name, lot.terms_id, self._folds.rulebook_of.get(first_posting, NO_ID))
         if lot.amount:
-            self._lots[lot.conversion_key, lot.subscriber_id] = lot
+            self._lots[lot.cause_id, lot.subscriber_id] = lot
 
     def target(self, target: Target) -> None:
         """The lot that a conversion's newest target gave its points to."""
@@ -132,10 +136,12 @@ class Origins:
         if not (runs or cuts or self._terms_of_rulebook):
             return
         if runs or cuts:
-            orders = (row.run_id for row in self._rows(tables.orders))
+            bookings = {row.booking_id: row.run_id for row in self._rows(tables.bookings)}
+            asked = (row.booking_id for row in self._rows(tables.requests))
+            requests = (bookings.get(number, NO_ID) for number in asked)
             for what, named in (
-                ("transfers", self._folds.runs),
-                ("orders", Counter(orders)),
+                ("postings", self._folds.runs),
+                ("commands", Counter(requests)),
                 ("cuts", Counter(cuts)),
             ):
                 for run in sorted(named.keys() - runs.keys()):
@@ -143,7 +149,7 @@ class Origins:
         named = Counter(self._folds.rulebook_of.values())
         for rulebook in sorted(named.keys() - self._terms_of_rulebook.keys() - {NO_ID}):
             name = f"rulebook {id_text(rulebook)}"
-            self._say(f"{name}, which {named[rulebook]} transfers name, was never imported")
+            self._say(f"{name}, which {named[rulebook]} postings name, was never imported")
         for run, row in sorted(runs.items()):
             if row.rulebook_hash not in (NO_ID, *self._terms_of_rulebook):
                 named_by = f"rulebook {id_text(row.rulebook_hash)}, which run {id_text(run)} names"

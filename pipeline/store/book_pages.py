@@ -1,63 +1,85 @@
 """Between the book's tables and the state of postings: read what is needed, write what changed.
 
 Reading is a handful of set-based queries per batch, whatever its size: the conversions named, their
-open pending items and own lots, the accounts of the members and partners concerned, and the
-non-empty lots of those members who may have to give points from other lots. Writing is one
-`executemany` per table.
+open pending items and own lots, the orders and requests that commands speak of, the members and
+partners concerned, and the lots of those members who may have to give points, or get some back.
+Writing is one `executemany` per table.
 """
 
 from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
-from typing import Any, NamedTuple
+from typing import Any
 
-from sqlalchemy import (
-    ColumnElement,
-    Connection,
-    Table,
-    select,
-)
+from sqlalchemy import ColumnElement, Connection, Table, select
 
 from pipeline.ledger.accounts import (
+    BUCKETS,
+    FORFEITED,
     ISSUED,
+    LAPSED,
+    OTHER_REDEMPTION,
+    REDEMPTIONS,
+    TRANSIT,
+    exchange_accounts,
     money_accounts,
     redeemed_account,
+    stock_accounts,
 )
+from pipeline.ledger.commands import OF_ORDERS, OF_REQUESTS, Command, made
 from pipeline.ledger.lots import Lot
-from pipeline.ledger.state import Balance, Conversion, LedgerState, PendingItem, Pin, SettledOrder
-from pipeline.ledger.targets import Order, Target
-from pipeline.ledger.terms import Terms
+from pipeline.ledger.state import (
+    Conversion,
+    Hold,
+    LedgerState,
+    Member,
+    Order,
+    PendingItem,
+    Pin,
+    Settled,
+)
+from pipeline.ledger.targets import Target
+from pipeline.ledger.terms import INACTIVITY, Terms, idle_since
 from pipeline.ledger.transfers import (
-    Header,
-    Leg,
+    Booking,
+    Origin,
     Posting,
-    entry_link,
-    header_bytes,
-    transfer_id,
+    link_of,
+    posting_bytes,
+    posting_id,
+    shared_bytes,
 )
 from pipeline.model.identifiers import NO_ID
+from pipeline.model.stage import END_OF_TIME
 from pipeline.model.words import Result, TargetState
 from pipeline.store import book_schema as tables
 from pipeline.store.book_bulk import change_rows, put_rows
 from pipeline.store.book_schema import AnyRow
 
 CHUNK = 500  # values in one IN list
-NO_CONSENT, NO_CAMPAIGN = NO_ID, ""  # no cause brings them yet
-TARGET_COLUMNS = len(Target._fields)
-CHANGING_CONVERSION = tuple(
-    column.name for column in tables.conversions.columns if not column.primary_key
-)
-
-
-class Booking(NamedTuple):
-    """What everything booked by one call has in common."""
-
-    cut: int
-    now_ns: int
-    period: str
-    run_id: bytes
-    actor: str
+FREEZES = 1  # a bit of a member's flags
+TARGET_COLUMNS = len(Target._fields) - 1  # without the explanation, which only the store keeps
+OF_PROGRAMME = (
+    ISSUED, LAPSED, FORFEITED, TRANSIT,
+    *(redeemed_account(kind) for kind in (*REDEMPTIONS, OTHER_REDEMPTION)),
+)  # fmt: skip
+CHANGING = {
+    tables.conversions: tuple(c.name for c in tables.conversions.columns if not c.primary_key),
+    tables.pending_items: ("amount", "confirmed", "returned", "resolved"),
+    tables.lots: (
+        "contract_version", "rule_version", "earned_ns", "spendable_from_ns", "expires_ns",
+        "amount", "remaining", "held", "lapsed", "changes",
+    ),
+    tables.accounts: ("balance",),
+    tables.members: (
+        "pending", "available", "reserved", "debt", "since_ns", "active_ns", "flags",
+    ),
+    tables.orders: ("committed", "refunded", "is_open", "number"),
+    tables.order_lots: ("held", "committed", "refunded"),
+}  # fmt: skip
+# A lot whose dates stay is found by its numbers alone: no index has to be written anew.
+LOT_NUMBERS = ("amount", "remaining", "held", "lapsed", "changes")
 
 
 class Pages:
@@ -66,18 +88,19 @@ class Pages:
     def __init__(self, connection: Connection, state: LedgerState) -> None:
         self.connection, self.state = connection, state
         head = connection.execute(select(tables.heads).with_for_update()).one()
-        self.sequence, self.transfers, self.last_account = head[1], head[2], head[3]
-        self.link: bytes = head[4]
-        self.first_new = self.sequence + 1
-        self.account_ids: dict[Balance, int] = {}
-        self.owners: dict[str, bytes] = {}
+        self.posting, self.transfer = head.postings, head.transfers
+        state.last_account, state.last_member = head.accounts, head.members
+        self.link: bytes = head.link
+        self.first_new = self.transfer + 1
         self.stored: set[Any] = set()  # keys of rows that are there already
         self.rows: dict[Table, list[tuple[Any, ...]]] = {
+            tables.postings: [],
             tables.transfers: [],
-            tables.entries: [],
             tables.lot_moves: [],
-            tables.orders: [],
+            tables.requests: [],
         }
+        self._moved: set[int] = set()  # accounts
+        self._shared: dict[Origin | Booking, tuple[int, bytes]] = {}
         self.terms_by_id = read_terms(connection)
         self.terms_ids = {found: number for number, found in self.terms_by_id.items()}
         books = tables.rulebooks
@@ -98,9 +121,10 @@ class Pages:
         held = [c.target for c in state.conversions.values()]
         sides = [*targets, *held]
         members = {x.subscriber_id for x in sides if x.subscriber_id != NO_ID and x.points}
-        names = {ISSUED}.union(*(money_accounts(p) for p in {x.partner for x in sides}))
-        self._read_accounts(names, members)
-        waiting = {x.conversion_key for x in held if x.standing == TargetState.PENDING}
+        names = set(OF_PROGRAMME).union(*(money_accounts(p) for p in {x.partner for x in sides}))
+        self._read_accounts(names)
+        self._read_members(members)
+        waiting = {x.conversion_key for x in held if x.points and x.state == TargetState.PENDING}
         for row in self._chosen(
             tables.pending_items,
             tables.pending_items.c.conversion_key.in_,
@@ -108,11 +132,13 @@ class Pages:
             tables.pending_items.c.resolved.is_(False),
         ):
             self._put_pending(row)
-        available = [x for x in sides if x.standing == TargetState.AVAILABLE]
+        available = [x for x in sides if x.points and x.state == TargetState.AVAILABLE]
         own = {state.own_lot_id(x.conversion_key, x.subscriber_id) for x in available}
         self._read_lots(tables.lots.c.lot_id.in_, own)
         givers = self._givers(targets)  # after own lots, which tell who lacks points
         self._read_lots(tables.lots.c.subscriber_id.in_, givers, tables.lots.c.remaining > 0)
+        if self._has_idle_terms():
+            self._read_lots(tables.lots.c.subscriber_id.in_, members, tables.lots.c.lapsed > 0)
 
     def _givers(self, targets: Sequence[Target]) -> set[bytes]:
         """Members who may lose more points than their own lot has: others of their lots give them.
@@ -123,28 +149,108 @@ class Pages:
         times = Counter(target.conversion_key for target in targets)
         for target in targets:
             held = self.state.conversions.get(target.conversion_key)
-            if held is not None and held.target.standing == TargetState.AVAILABLE:
-                old = held.target
+            old = held.target if held is not None else None
+            if old is not None and old.points and old.state == TargetState.AVAILABLE:
                 own = self.state.lots[self.state.own_lot_id(old.conversion_key, old.subscriber_id)]
-                stays = old.subscriber_id == target.subscriber_id
-                left = target.points if stays and target.standing == old.standing else 0
-                if own.remaining < old.points - left:
+                stays = old.subscriber_id == target.subscriber_id and target.state == old.state
+                left = target.points if stays else 0
+                if own.remaining + own.lapsed < old.points - left:
                     givers.add(old.subscriber_id)
             if times[target.conversion_key] > 1:
                 givers.add(target.subscriber_id)
-                if held is not None:
-                    givers.add(held.target.subscriber_id)
+                if old is not None:
+                    givers.add(old.subscriber_id)
         return givers - {NO_ID}
 
-    def read_for_orders(self, orders: Sequence[Order]) -> None:
-        """Fill the state with all that these orders need."""
-        t = tables.orders
-        for row in self._chosen(t, t.c.order_id.in_, {order.order_id for order in orders}):
-            settled = SettledOrder(row.subscriber_id, row.points, Result(row.result))
-            self.state.orders[row.order_id] = settled
-        members = {order.subscriber_id for order in orders} - {NO_ID}
-        self._read_accounts({redeemed_account(order.redemption) for order in orders}, members)
-        self._read_lots(tables.lots.c.subscriber_id.in_, members, tables.lots.c.remaining > 0)
+    def read_for_commands(self, commands: Sequence[Command]) -> None:
+        """Fill the state with all that these commands need."""
+        state = self.state
+        asked = {c.command_id for c in commands}
+        awaited = {c.id("request") for c in commands if c.kind in OF_REQUESTS} - {NO_ID}
+        self._read_requests(asked | awaited, awaited)
+        members = {c.subscriber_id for c in commands} | {c.id("to") for c in commands}
+        members |= {asked.subscriber_id for asked in state.awaiting.values()}
+        named = {c.id("order") for c in commands if c.kind in OF_ORDERS} - {NO_ID}
+        self._read_orders(tables.orders.c.order_id.in_, named)
+        whole = {order.subscriber_id for order in state.orders.values()}
+        members = (members | whole) - {NO_ID}
+        self._read_accounts(self._names(commands))
+        self._read_members(members)
+        self._read_open_orders(members)
+        whole |= {m.subscriber_id for m in state.members.values() if m.holds}
+        # What comes back may need a lot that has nothing any more.
+        some = members if named & asked or self._reserves(commands) else members - whole
+        whole = members if some is members else whole
+        self._read_lots(tables.lots.c.subscriber_id.in_, whole)
+        usable = tables.lots.c.remaining > 0
+        if self._has_idle_terms():
+            usable |= tables.lots.c.lapsed > 0
+        self._read_lots(tables.lots.c.subscriber_id.in_, some - whole, usable)
+        self._read_order_lots()
+        if any(c.kind == "close_period" for c in commands):
+            self._read_periods()
+
+    @staticmethod
+    def _reserves(commands: Sequence[Command]) -> bool:
+        """May one of these commands end what another of them began?"""
+        kinds = {c.kind for c in commands}
+        return bool(kinds & {"reserve", "order"}) and bool(kinds & OF_ORDERS | kinds & {"reserve"})
+
+    def read_for_due(self, members: Iterable[bytes]) -> None:
+        """Fill the state with all that ends for these members by itself."""
+        wanted = set(members)
+        self._read_members(wanted)
+        self._read_open_orders(wanted)
+        items = {order.item for order in self.state.orders.values() if order.item}
+        names = set(OF_PROGRAMME)
+        self._read_accounts(names.union(*(stock_accounts(item)[:4] for item in items)))
+        self._read_lots(tables.lots.c.subscriber_id.in_, wanted)
+        self._read_order_lots()
+
+    def due_members(self, now_ns: int, limit: int) -> list[bytes]:
+        """Members of whom something ends by `now_ns`: at most so many, in no order that matters."""
+        orders, lots, members = tables.orders, tables.lots, tables.members
+        due = [
+            select(orders.c.subscriber_id).where(
+                orders.c.is_open, orders.c.hold_until_ns <= now_ns
+            ),
+            select(lots.c.subscriber_id).where(lots.c.remaining > 0, lots.c.expires_ns <= now_ns),
+        ]
+        for number, terms in self.terms_by_id.items():
+            if not terms.expiry_policy.startswith(INACTIVITY):
+                continue
+            since_ns = idle_since(terms.expiry_policy, now_ns, self.state.rules.timezone)
+            due.append(
+                select(lots.c.subscriber_id)
+                .join(members, members.c.subscriber_id == lots.c.subscriber_id)
+                .where(
+                    lots.c.terms_id == number, lots.c.remaining > 0,
+                    lots.c.expires_ns == END_OF_TIME,
+                    members.c.active_ns <= since_ns, lots.c.earned_ns <= since_ns,
+                )
+            )  # fmt: skip
+        found: set[bytes] = set()
+        for query in due:
+            rows = self.connection.execute(query.distinct().limit(limit))
+            found.update(row[0] for row in rows)
+        return sorted(found)[:limit]
+
+    def is_closed(self, period: str) -> bool:
+        """Is an accounting period closed?"""
+        t = tables.periods
+        found = self.connection.execute(select(t.c.period).where(t.c.period == period)).first()
+        return found is not None
+
+    def _names(self, commands: Sequence[Command]) -> set[str]:
+        names = set(OF_PROGRAMME)
+        items = {c.text("item").strip() for c in commands if "item" in c.said}
+        items |= {order.item for order in self.state.orders.values()}
+        for item in items - {""}:
+            names.update(stock_accounts(item)[:4])
+        for command in commands:
+            if "programme" in command.said:
+                names.update(exchange_accounts(command.text("programme")))
+        return names
 
     def _chosen(
         self,
@@ -158,13 +264,78 @@ class Pages:
             query = select(table).where(choose(wanted[at : at + CHUNK]))
             yield from self.connection.execute(query if also is None else query.where(also)).all()
 
-    def _read_accounts(self, names: set[str], members: set[bytes]) -> None:
-        t = tables.accounts
-        for choose, values in ((t.c.account.in_, names), (t.c.subscriber_id.in_, members)):
-            for number, account, commodity, _, balance in self._chosen(t, choose, values):
-                self.account_ids[account, commodity] = number
-                self.stored.add((account, commodity))
-                self.state.balances[account, commodity] = balance
+    def _read_accounts(self, names: set[str]) -> None:
+        t, state = tables.accounts, self.state
+        for number, account, commodity, balance in self._chosen(t, t.c.account.in_, names):
+            state.put_account(number, account, commodity, balance)
+            self.stored.add(number)
+
+    def _read_members(self, wanted: set[bytes]) -> None:
+        t, state = tables.members, self.state
+        frozen = set()
+        wanted = {who for who in wanted if who not in state.members}
+        for number, who, *balances, since_ns, active_ns, flags in self._chosen(
+            t, t.c.subscriber_id.in_, wanted
+        ):
+            member = Member(number, who, since_ns, active_ns, flags, stored=True)
+            state.put_member(member, tuple(balances))  # type: ignore[arg-type]
+            if flags & FREEZES:
+                frozen.add(who)
+        t = tables.freezes
+        query = self._chosen(t, t.c.subscriber_id.in_, frozen)
+        for _, who, from_ns, is_frozen in sorted(query, key=lambda row: row.from_ns):
+            state.members[who].freezes.append((from_ns, is_frozen))
+
+    def _read_requests(self, identifiers: set[bytes], awaited: set[bytes]) -> None:
+        t, state = tables.requests, self.state
+        for row in self._chosen(t, t.c.request_id.in_, identifiers):
+            state.requests[row.request_id] = Settled(row.content, Result(row.result))
+            if row.request_id in awaited:
+                state.awaiting[row.request_id] = self._asked(row)
+
+    def _asked(self, row: AnyRow) -> Command:
+        """A command that somebody else may be about to approve."""
+        t = tables.bookings
+        who = self.connection.execute(
+            select(t.c.actor, t.c.role, t.c.scope).where(t.c.booking_id == row.booking_id)
+        ).one()
+        return made(
+            row.request_id, row.kind, row.ref, row.subscriber_id, row.points, row.event_ns,
+            row.body, *who,
+        )  # fmt: skip
+
+    def _read_open_orders(self, members: set[bytes]) -> None:
+        t = tables.orders
+        self._read_orders(t.c.subscriber_id.in_, members, t.c.is_open)
+
+    def _read_orders(
+        self,
+        choose: Callable[[list[Any]], ColumnElement[bool]],
+        values: set[bytes],
+        also: ColumnElement[bool] | None = None,
+    ) -> None:
+        state = self.state
+        for row in self._chosen(tables.orders, choose, values, also):
+            order = state.orders.get(row.order_id)
+            if order is None:
+                order = state.orders[row.order_id] = order_of(row)
+            member = state.members.get(order.subscriber_id)
+            if order.is_open and member is not None:
+                member.holds[order.order_id] = order
+
+    def _read_order_lots(self) -> None:
+        t, state = tables.order_lots, self.state
+        for order_id, lot_id, held, committed, refunded in self._chosen(
+            t, t.c.order_id.in_, {o.order_id for o in state.orders.values() if o.stored}
+        ):
+            state.orders[order_id].lots[lot_id] = Hold(held, committed, refunded, stored=True)
+        for order in state.orders.values():
+            if order.is_open:
+                state.members[order.subscriber_id].holds[order.order_id] = order
+
+    def _read_periods(self) -> None:
+        rows = self.connection.execute(select(tables.periods.c.period, tables.periods.c.request_id))
+        self.state.periods = {row[0]: row[1] for row in rows}
 
     def _read_lots(
         self,
@@ -172,10 +343,13 @@ class Pages:
         values: set[bytes],
         also: ColumnElement[bool] | None = None,
     ) -> None:
+        known = self.state.lots
         for row in self._chosen(tables.lots, choose, values, also):
-            if row[0] not in self.state.lots:
+            if row[0] not in known:
                 self.state.put_lot(lot_of(row, self.terms_by_id))
-                self.stored.add(row[0])
+
+    def _has_idle_terms(self) -> bool:
+        return any(t.expiry_policy.startswith("inactivity(") for t in self.terms_by_id.values())
 
     def _put_conversion(self, row: AnyRow) -> None:
         conversion = conversion_of(row)
@@ -190,130 +364,195 @@ class Pages:
 
     # Writing
 
-    def write(self, posting: Posting, booking: Booking) -> None:
-        """Number, identify and chain what a posting moves."""
-        cause = posting.cause
-        if cause is None:
-            return
-        key = self.state.key
-        for transfer in posting.transfers:
-            self.transfers += 1
-            identifier = transfer_id(key, self.state.terms.programme, cause, transfer.step)
-            header = Header(
-                identifier,
-                transfer.subscriber_id,
-                cause.id,
-                cause.conversion_key,
-                transfer.click_id,
-                transfer.visit_id,
-                cause.rule_version,
-                cause.rulebook_hash,
-                booking.run_id,
-                NO_CONSENT,
-                cause.version,
-                cause.effective_ns,
-                booking.now_ns,
-                booking.cut,
-                transfer.kind.value,
-                booking.period,
-                cause.kind,
-                cause.partner,
-                cause.rule_id,
-                cause.contract_version,
-                NO_CAMPAIGN,
-                booking.actor,
+    def write(self, postings: Iterable[Posting], booking: Booking) -> None:
+        """Number, identify and chain what was posted."""
+        state, rows, names = self.state, self.rows, self.state.names
+        for posting in postings:
+            transfers = posting.transfers
+            if not transfers:
+                continue
+            cause = posting.cause
+            origin_id, origin_bytes = self._share(cause.origin)
+            booking_id, booking_bytes = self._share(booking)
+            identifier = posting_id(
+                state.key, state.programme, cause.origin.cause_kind, cause.id, cause.version
             )
-            self.rows[tables.transfers].append((self.transfers, *header))
-            self._write_legs(header, transfer.legs)
-            self.rows[tables.lot_moves] += [(self.transfers, *move) for move in transfer.moves]
-
-    def _write_legs(self, header: Header, legs: tuple[Leg, ...]) -> None:
-        key, rows = self.state.key, self.rows[tables.entries]
-        hashed = header_bytes(header)
-        for leg, moved in enumerate(legs):
-            self.sequence += 1
-            self.link = entry_link(key, self.link, hashed, self.sequence, leg, moved)
-            rows.append(
+            head = posting_bytes(identifier, cause, origin_bytes, booking_bytes)
+            self.link = link_of(state.key, self.link, head, transfers, names, posting.moves)
+            self.posting += 1
+            number, first = self.posting, self.transfer + 1
+            rows[tables.postings].append(
                 (
-                    self.sequence,
-                    self.transfers,
-                    leg,
-                    self._account_id(moved, header.subscriber_id),
-                    moved.amount,
-                    self.link,
+                    number, identifier, cause.id, cause.version, cause.effective_ns,
+                    cause.subscriber_id, cause.click_id, cause.visit_id, origin_id, booking_id,
+                    first, len(transfers), self.link,
                 )
+            )  # fmt: skip
+            out = rows[tables.transfers]
+            for at, (kind, debit, credit, amount) in enumerate(transfers, first):
+                out.append((at, number, kind, debit, credit, amount))
+                self._moved.add(debit)
+                self._moved.add(credit)
+            self.transfer = first + len(transfers) - 1
+            rows[tables.lot_moves] += [(first + move[0], *move[1:]) for move in posting.moves]
+
+    def _share(self, row: Origin | Booking) -> tuple[int, bytes]:
+        """The number of what many postings share, written down where it is new; and its bytes."""
+        found = self._shared.get(row)
+        if found is None:
+            table = tables.origins if isinstance(row, Origin) else tables.bookings
+            found = self._shared[row] = put_shared(self.connection, table, row), shared_bytes(row)
+        return found
+
+    def write_request(self, command: Command, result: Result, booking: Booking) -> None:
+        """Keep a command with its answer."""
+        self.rows[tables.requests].append(
+            (
+                command.command_id, command.kind, command.ref, command.subscriber_id,
+                command.points, command.event_ns, command.body, command.content, int(result),
+                self._share(booking)[0],
             )
+        )  # fmt: skip
 
-    def _account_id(self, moved: Leg, member: bytes) -> int:
-        at = (moved.account, moved.commodity)
-        number = self.account_ids.get(at)
-        if number is None:
-            self.last_account += 1
-            number = self.account_ids[at] = self.last_account
-            if moved.account.startswith("member:"):
-                self.owners[moved.account] = member
-        return number
-
-    def write_order(self, order: Order, result: Result, booking: Booking) -> None:
-        """Keep an order with its answer."""
-        answered = (int(result), booking.now_ns, booking.cut, booking.actor, booking.run_id)
-        self.rows[tables.orders].append((*order, *answered))
-
-    def flush(self) -> None:
+    def flush(self, now_ns: int) -> None:
         """Write everything down, in an order that references allow."""
         state = self.state
-        self._put(
-            tables.accounts,
-            {at: self._account_row(at) for at in sorted(state.changed_balances)},
-            ("balance",),
-        )
+        self._put_accounts()
         for table, rows in self.rows.items():
             put_rows(self.connection, table, rows)
         self._put(
             tables.conversions,
-            {
-                key: conversion_row(state.conversions[key])
-                for key in sorted(state.changed_conversions)
-            },
-            CHANGING_CONVERSION,
+            {at: conversion_row(state.conversions[at]) for at in sorted(state.changed_conversions)},
         )
         self._put(
             tables.pending_items,
-            {at: self._with_terms(state.pending[at]) for at in sorted(state.changed_pending)},
-            ("amount", "confirmed", "returned", "resolved"),
+            {at: self._pending_row(state.pending[at]) for at in sorted(state.changed_pending)},
         )
-        self._put(
-            tables.lots,
-            {key: self._with_terms(state.lots[key]) for key in sorted(state.changed_lots)},
-            (
-                "contract_version", "rule_version", "earned_ns", "spendable_from_ns", "expires_ns",
-                "amount", "remaining",
-            ),
+        self._put_lots()
+        self._put_dates(now_ns)
+        self._put_orders()
+        self._put_seldom(now_ns)
+        if self.transfer >= self.first_new or state.last_member:
+            self._put_head()
+
+    def _put_head(self) -> None:
+        state = self.state
+        if self.transfer >= self.first_new:
+            put_rows(self.connection, tables.outbox, [(self.first_new, self.transfer)])
+        head = (1, self.posting, self.transfer, state.last_account, state.last_member, self.link)
+        names = ("postings", "transfers", "accounts", "members", "link")
+        change_rows(self.connection, tables.heads, names, [head])
+
+    def _put_accounts(self) -> None:
+        state = self.state
+        rows = []
+        by_number = {number: at for at, number in state.accounts.items()}
+        for number in sorted(n for n in self._moved if n < 0):
+            rows.append((number, *by_number[number], state.balances[number]))
+        new = [row for row in rows if row[0] not in self.stored]
+        put_rows(self.connection, tables.accounts, new)
+        known = [row for row in rows if row[0] in self.stored]
+        change_rows(self.connection, tables.accounts, CHANGING[tables.accounts], known)
+        touched = [state.members[who] for who in state.changed_members]
+        touched.sort(key=lambda member: member.number)
+        put_rows(
+            self.connection, tables.members, [self._member_row(m) for m in touched if not m.stored]
+        )
+        change_rows(
+            self.connection,
+            tables.members,
+            CHANGING[tables.members],
+            [self._member_row(m) for m in touched if m.stored],
+        )
+
+    def _member_row(self, member: Member) -> tuple[Any, ...]:
+        first, balances = member.number * BUCKETS, self.state.balances
+        flags = member.flags | (FREEZES if member.freezes else 0)
+        return (
+            member.number, member.subscriber_id, balances[first], balances[first + 1],
+            balances[first + 2], balances[first + 3], member.since_ns, member.active_ns, flags,
         )  # fmt: skip
-        if self.sequence >= self.first_new:
-            put_rows(self.connection, tables.outbox, [(self.first_new, self.sequence)])
-            head = (1, self.sequence, self.transfers, self.last_account, self.link)
-            names = ("sequence", "transfers", "accounts", "link")
-            change_rows(self.connection, tables.heads, names, [head])
 
-    def _account_row(self, at: Balance) -> tuple[Any, ...]:
-        owner = self.owners.get(at[0], NO_ID)
-        return (self.account_ids[at], *at, owner, self.state.balances[at])
+    def _put_lots(self) -> None:
+        lots = sorted(self.state.changed_lots.values(), key=lambda lot: lot.lot_id)
+        put_rows(
+            self.connection, tables.lots, [self._lot_row(lot) for lot in lots if not lot.stored]
+        )
+        dated = self.state.dated_lots
+        some = [lot for lot in lots if lot.stored and lot.lot_id not in dated]
+        rest = [lot for lot in lots if lot.stored and lot.lot_id in dated]
+        change_rows(
+            self.connection, tables.lots, LOT_NUMBERS, [self._lot_row(lot) for lot in some]
+        )
+        change_rows(
+            self.connection, tables.lots, CHANGING[tables.lots], [self._lot_row(x) for x in rest]
+        )
 
-    def _put(
-        self, table: Table, rows: dict[Any, tuple[Any, ...]], changing: tuple[str, ...]
-    ) -> None:
+    def _put_dates(self, now_ns: int) -> None:
+        """The dates that lots had until now; what was so for no time leaves no trace."""
+        t, former = tables.lot_dates, self.state.former_dates
+        there = {row[0] for row in self._chosen(t, t.c.lot_id.in_, former, t.c.until_ns == now_ns)}
+        rows = [
+            (lot, now_ns, *dates) for lot, dates in sorted(former.items()) if lot not in there
+        ]
+        put_rows(self.connection, t, rows)
+
+    def _put_orders(self) -> None:
+        orders = sorted(self.state.changed_orders.values(), key=lambda order: order.order_id)
+        put_rows(self.connection, tables.orders, [order_row(o) for o in orders if not o.stored])
+        change_rows(
+            self.connection,
+            tables.orders,
+            CHANGING[tables.orders],
+            [order_row(o) for o in orders if o.stored],
+        )
+        new, known = [], []
+        for order in orders:
+            for lot_id, hold in order.lots.items():
+                row = (order.order_id, lot_id, hold.held, hold.committed, hold.refunded)
+                (known if hold.stored else new).append(row)
+        put_rows(self.connection, tables.order_lots, new)
+        names = CHANGING[tables.order_lots]
+        change_rows(self.connection, tables.order_lots, names, known)
+
+    def _put_seldom(self, now_ns: int) -> None:
+        """Freezes, decisions and closed periods."""
+        state, there = self.state, {row[0] for row in self.rows[tables.requests]}
+        put_rows(self.connection, tables.freezes, state.freezes)
+        t = tables.requests
+        for identifier, result in sorted(state.decided.items()):
+            assert identifier in state.requests
+            change = t.update().where(t.c.request_id == identifier).values(result=int(result))
+            self.connection.execute(change)
+        periods = [
+            (period, request, now_ns, self.posting, self.link)
+            for period, request in sorted(state.periods.items())
+            if request in there
+        ]
+        put_rows(self.connection, tables.periods, periods)
+
+    def _put(self, table: Table, rows: dict[Any, tuple[Any, ...]]) -> None:
         """Insert the rows that are new and update those that are there."""
         put_rows(self.connection, table, [row for at, row in rows.items() if at not in self.stored])
         known = [row for at, row in rows.items() if at in self.stored]
-        change_rows(self.connection, table, changing, known)
+        change_rows(self.connection, table, CHANGING[table], known)
 
-    def _with_terms(self, row: Lot | PendingItem) -> tuple[Any, ...]:
-        """A lot or pending item as its row: its terms, the fourth value, by their number."""
-        number = self.terms_ids.get(row.terms)
+    def _lot_row(self, lot: Lot) -> tuple[Any, ...]:
+        return (
+            lot.lot_id, lot.cause_kind, lot.cause_id, lot.conversion_key, lot.parent_lot_id,
+            lot.subscriber_id, self._terms_number(lot.terms), lot.contract_version,
+            lot.rule_version, lot.earned_ns, lot.spendable_from_ns, lot.expires_ns, lot.amount,
+            lot.remaining, lot.held, lot.lapsed, lot.changes,
+        )  # fmt: skip
+
+    def _pending_row(self, item: PendingItem) -> tuple[Any, ...]:
+        return (*item[:3], self._terms_number(item.terms), *item[4:])
+
+    def _terms_number(self, wanted: Terms) -> int:
+        number = self.terms_ids.get(wanted)
         if number is None:
-            number = self.terms_ids[row.terms] = put_terms(self.connection, row.terms)
-        return (*row[:3], number, *row[4:])
+            number = self.terms_ids[wanted] = put_terms(self.connection, wanted)
+        return number
 
 
 def read_terms(connection: Connection) -> dict[int, Terms]:
@@ -323,17 +562,24 @@ def read_terms(connection: Connection) -> dict[int, Terms]:
 
 def put_terms(connection: Connection, wanted: Terms) -> int:
     """The number of terms, which are added where they are new."""
-    known = read_terms(connection)
-    for number, found in known.items():
-        if found == wanted:
-            return number
-    put_rows(connection, tables.terms, [(len(known) + 1, *wanted)])
-    return len(known) + 1
+    return put_shared(connection, tables.terms, wanted)
+
+
+def put_shared(connection: Connection, table: Table, wanted: Sequence[Any]) -> int:
+    """The number of a row that others point to, which is added where it is new."""
+    key, *columns = table.columns
+    same = (column == value for column, value in zip(columns, wanted, strict=True))
+    number = connection.execute(select(key).where(*same)).scalar()
+    if number is None:
+        last = connection.execute(select(key).order_by(key.desc()).limit(1)).scalar() or 0
+        number = last + 1
+        put_rows(connection, table, [(number, *wanted)])
+    return int(number)
 
 
 def lot_of(row: Sequence[Any], terms: dict[int, Terms]) -> Lot:
     """A lot from its row."""
-    return Lot._make((*row[:3], terms[row[3]], *row[4:]))
+    return Lot(*row[:6], terms[row[6]], *row[7:], stored=True)
 
 
 def pending_of(row: AnyRow, terms: dict[int, Terms]) -> PendingItem:
@@ -341,12 +587,29 @@ def pending_of(row: AnyRow, terms: dict[int, Terms]) -> PendingItem:
     return PendingItem._make((*row[:3], terms[row[3]], *row[4:]))
 
 
+def order_of(row: AnyRow) -> Order:
+    """An order from its row."""
+    return Order(*row[:11], words=tuple(row[11:14]), stored=True)  # type: ignore[arg-type]
+
+
+def order_row(order: Order) -> tuple[Any, ...]:
+    """An order as its row."""
+    return (
+        order.order_id, order.subscriber_id, order.points, order.committed, order.refunded,
+        order.is_open, order.hold_until_ns, order.number, order.redemption, order.item,
+        order.quantity, *order.words,
+    )  # fmt: skip
+
+
 def conversion_of(row: AnyRow) -> Conversion:
-    """A conversion from its row."""
-    target, rest = Target(*row[:TARGET_COLUMNS]), row[TARGET_COLUMNS:]
+    """A conversion from its row; what explains its target only the store keeps."""
+    target, rest = Target(*row[:TARGET_COLUMNS], ""), row[TARGET_COLUMNS:]
     return Conversion(target, rest[0], rest[1], Pin(*rest[2:]))
 
 
 def conversion_row(conversion: Conversion) -> tuple[Any, ...]:
     """A conversion as its row."""
-    return (*conversion.target, conversion.number, conversion.generation, *conversion.pin)
+    return (
+        *conversion.target[:TARGET_COLUMNS], conversion.number, conversion.generation,
+        *conversion.pin,
+    )  # fmt: skip

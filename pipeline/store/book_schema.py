@@ -13,9 +13,10 @@ What only one of them understands stands there and in `wipe_deleted`, and nowher
 
 A change here is a revision in `migrations/versions` too (see `book_migrate`).
 
-Append-only: `transfers`, `entries`, `lot_moves`, `orders`, `terms`, `rulebooks`, `rule_versions`.
-The other tables hold the newest standing, which is a fold over those, and `audit` checks that it
-is.
+Append-only: `postings`, `transfers`, `lot_moves`, `lot_dates`, `freezes`, `origins`, `bookings`,
+`periods`, `terms`, `rulebooks`, `rule_versions`, and `requests` but for the answer of one that waits
+for a second person. The other tables hold the newest standing, which is a fold over those, and
+`audit` checks that it is.
 """
 
 from __future__ import annotations
@@ -32,6 +33,7 @@ from sqlalchemy import (
     Connection,
     Engine,
     ForeignKey,
+    Index,
     Integer,
     LargeBinary,
     MetaData,
@@ -79,64 +81,109 @@ heads = Table(
     "heads",
     metadata,
     _number("head"),
-    _int("sequence"),
+    _int("postings"),
     _int("transfers"),
     _int("accounts"),
+    _int("members"),
     Column("link", LargeBinary(32), nullable=False),
 )
 
+# Accounts that are not a member's. An account of these is known by its number below zero.
 accounts = Table(
     "accounts",
     metadata,
     _number("account_id"),
     _text("account"),
     _text("commodity"),
-    _id("subscriber_id", index=True),
     _int("balance"),
     UniqueConstraint("account", "commodity"),
 )
 
+# Members, with the balances of their four accounts, debits positive; `flags` say what else there is
+# of a member that is seldom there (freezes).
+members = Table(
+    "members",
+    metadata,
+    _number("member_number"),
+    _id("subscriber_id", unique=True),
+    _int("pending"),
+    _int("available"),
+    _int("reserved"),
+    _int("debt"),
+    _int("since_ns"),
+    _int("active_ns"),
+    Column("flags", SmallInteger, nullable=False),
+)
+
+# Spending of a member stops, and goes on, from a time: append-only.
+freezes = Table(
+    "freezes",
+    metadata,
+    _id("request_id", primary_key=True),
+    _id("subscriber_id", index=True),
+    _int("from_ns"),
+    Column("frozen", Boolean, nullable=False),
+)
+
+# What many postings share: how they came to be, and how they were booked.
+origins = Table(
+    "origins",
+    metadata,
+    _number("origin_id"),
+    _text("cause_kind"),
+    _text("partner"),
+    _text("rule_id"),
+    _id("rule_version"),
+    _text("contract_version"),
+    _id("rulebook_hash"),
+    _text("campaign"),
+    _id("consent_id"),
+)
+bookings = Table(
+    "bookings",
+    metadata,
+    _number("booking_id"),
+    _int("cut"),
+    _int("booked_ns"),
+    _text("period"),
+    _id("run_id"),
+    _text("actor"),
+    _text("role"),
+    _text("scope"),
+)
+
+postings = Table(
+    "postings",
+    metadata,
+    _number("posting_number"),
+    _id("posting_id", unique=True),
+    _id("cause_id"),
+    _int("cause_version"),
+    _int("effective_ns"),
+    _id("subscriber_id", index=True),
+    _id("click_id"),
+    _id("visit_id"),
+    Column("origin_id", Number, ForeignKey(origins.c.origin_id), nullable=False),
+    Column("booking_id", Number, ForeignKey(bookings.c.booking_id), nullable=False),
+    _int("first_transfer"),
+    Column("transfers", SmallInteger, nullable=False),
+    Column("link", LargeBinary(32), nullable=False),
+)
+
+# `debit` and `credit` are numbers of accounts (see `ledger/accounts.py`), `kind` an EntryKind.
 transfers = Table(
     "transfers",
     metadata,
     _number("transfer_number"),
-    _id("transfer_id", unique=True),
-    _id("subscriber_id"),
-    _id("cause_id"),
-    _id("conversion_key"),
-    _id("click_id"),
-    _id("visit_id"),
-    _id("rule_version"),
-    _id("rulebook_hash"),
-    _id("run_id"),
-    _id("consent_id"),
-    _int("cause_version"),
-    _int("effective_ns"),
-    _int("booked_ns"),
-    _int("cut"),
-    _text("kind"),
-    _text("period"),
-    _text("cause_kind"),
-    _text("partner"),
-    _text("rule_id"),
-    _text("contract_version"),
-    _text("campaign"),
-    _text("actor"),
-)
-
-entries = Table(
-    "entries",
-    metadata,
-    _number("sequence"),
-    Column("transfer_number", Number, ForeignKey(transfers.c.transfer_number), nullable=False),
-    Column("leg", SmallInteger, nullable=False),
-    Column("account_id", Number, ForeignKey(accounts.c.account_id), nullable=False),
+    Column("posting_number", Number, ForeignKey(postings.c.posting_number), nullable=False),
+    Column("kind", SmallInteger, nullable=False),
+    _int("debit"),
+    _int("credit"),
     _int("amount"),
-    Column("link", LargeBinary(32), nullable=False),
 )
 
-# Ranges of entries that are not delivered yet: written with the entries, in one transaction.
-outbox = Table("outbox", metadata, _number("first_sequence"), _int("last_sequence"))
+# Ranges of transfers that are not delivered yet: written with them, in one transaction.
+outbox = Table("outbox", metadata, _number("first_transfer"), _int("last_transfer"))
 
 conversions = Table(
     "conversions",
@@ -164,7 +211,6 @@ conversions = Table(
     _text("contract_version"),
     _id("rulebook_hash"),
     _id("terms_hash"),
-    _text("explanation"),
     _int("number"),
     _int("generation"),
     _text("pinned_rule_id"),
@@ -172,6 +218,7 @@ conversions = Table(
     _text("pinned_contract_version"),
     _id("pinned_rulebook_hash"),
     _id("pinned_terms_hash"),
+    sqlite_with_rowid=False,
 )
 
 # What many lots and pending items have in common; prices are fractions of money per point.
@@ -204,13 +251,17 @@ pending_items = Table(
     _int("confirmed"),
     _int("returned"),
     Column("resolved", Boolean, nullable=False),
+    sqlite_with_rowid=False,
 )
 
 lots = Table(
     "lots",
     metadata,
     _id("lot_id", primary_key=True),
+    _text("cause_kind"),
+    _id("cause_id"),
     _id("conversion_key"),
+    _id("parent_lot_id"),
     _id("subscriber_id", index=True),
     Column("terms_id", Number, ForeignKey(terms.c.terms_id), nullable=False),
     _text("contract_version"),
@@ -220,6 +271,25 @@ lots = Table(
     _int("expires_ns"),
     _int("amount"),
     _int("remaining"),
+    _int("held"),
+    _int("lapsed"),
+    _int("changes"),
+    sqlite_with_rowid=False,
+)
+# What may lapse, by its date.
+Index("lots_due", lots.c.expires_ns, sqlite_where=lots.c.remaining > 0,
+      postgresql_where=lots.c.remaining > 0)  # fmt: skip
+
+# The dates a lot had until others were booked; append-only.
+lot_dates = Table(
+    "lot_dates",
+    metadata,
+    _id("lot_id", primary_key=True),
+    Column("until_ns", BigInteger, primary_key=True, autoincrement=False),
+    _int("earned_ns"),
+    _int("spendable_from_ns"),
+    _int("expires_ns"),
+    sqlite_with_rowid=False,
 )
 
 lot_moves = Table(
@@ -229,25 +299,72 @@ lot_moves = Table(
     _id("lot_id", primary_key=True),
     _int("amount_change"),
     _int("remaining_change"),
+    _int("held_change"),
+    _int("lapsed_change"),
+    sqlite_with_rowid=False,
 )
 
-orders = Table(
-    "orders",
+# Commands and their answers: append-only, but for what awaits a second person.
+requests = Table(
+    "requests",
     metadata,
-    _id("order_id", primary_key=True),
+    _id("request_id", primary_key=True),
+    _text("kind"),
     _text("ref"),
     _id("subscriber_id"),
     _int("points"),
     _int("event_ns"),
+    _text("body"),
+    _id("content"),
+    Column("result", SmallInteger, nullable=False),
+    Column("booking_id", Number, ForeignKey(bookings.c.booking_id), nullable=False),
+    sqlite_with_rowid=False,
+)
+
+# Orders that were accepted, as they stand.
+orders = Table(
+    "orders",
+    metadata,
+    _id("order_id", primary_key=True),
+    _id("subscriber_id"),
+    _int("points"),
+    _int("committed"),
+    _int("refunded"),
+    Column("is_open", Boolean, nullable=False),
+    _int("hold_until_ns"),
+    _int("number"),
     _text("redemption"),
+    _text("item"),
+    _int("quantity"),
     _text("region"),
     _text("channel"),
     _text("payee"),
-    Column("result", SmallInteger, nullable=False),
-    _int("booked_ns"),
-    _int("cut"),
-    _text("actor"),
-    _id("run_id"),
+    sqlite_with_rowid=False,
+)
+Index("orders_open", orders.c.subscriber_id, sqlite_where=orders.c.is_open,
+      postgresql_where=orders.c.is_open)  # fmt: skip
+
+# What an order took of each lot.
+order_lots = Table(
+    "order_lots",
+    metadata,
+    _id("order_id", primary_key=True),
+    _id("lot_id", primary_key=True),
+    _int("held"),
+    _int("committed"),
+    _int("refunded"),
+    sqlite_with_rowid=False,
+)
+
+# Accounting periods that are closed, with where the book stood.
+periods = Table(
+    "periods",
+    metadata,
+    Column("period", Text, primary_key=True),
+    _id("request_id"),
+    _int("closed_ns"),
+    _int("postings"),
+    Column("link", LargeBinary(32), nullable=False),
 )
 
 # Points are issued on the terms of the rulebook that rated them.

@@ -1,30 +1,44 @@
-"""One walk over all entries in booking order: what each must be, and sums for the audit.
+"""One walk over all postings in booking order: what each must be, and sums for the audit.
 
-Checked on the way: numbering without gaps, the hash chain, ids that follow from the cause, legs of
-a transfer that sum to zero for each commodity, a cause and a rule, the accounting period, and times
-of booking that never go back.
+Checked on the way: numbering without gaps, the hash chain, ids that follow from the cause,
+transfers that move something of one commodity, a cause and a rule, the accounting period, times of
+booking that never go back, and that each transfer did to lots what it did to accounts. A transfer
+debits one account and credits another by one amount, so legs cannot but sum to zero.
 """
 
 from __future__ import annotations
 
 from collections import Counter, defaultdict
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
-from sqlalchemy import Connection, Select, select
+from sqlalchemy import Connection, select
 
-from pipeline.ledger.accounts import EntryKind, member_accounts
-from pipeline.ledger.terms import period_of
+from pipeline.ledger.accounts import (
+    AVAILABLE,
+    BUCKETS,
+    ISSUED,
+    KIND_WORDS,
+    LAPSED,
+    RESERVED,
+    EntryKind,
+    member_accounts,
+)
+from pipeline.ledger.terms import next_period, period_of
 from pipeline.ledger.transfers import (
     CONVERSION,
     FIRST_LINK,
     ORDER,
+    Booking,
     Cause,
-    Header,
-    Leg,
-    entry_link,
-    header_bytes,
-    transfer_id,
+    LotMove,
+    Origin,
+    Transfer,
+    link_of,
+    posting_bytes,
+    posting_id,
+    shared_bytes,
 )
 from pipeline.model.identifiers import NO_ID, id_text
 from pipeline.rulebook.model import Programme
@@ -32,50 +46,44 @@ from pipeline.store import book_schema as tables
 from pipeline.store.book_schema import AnyRow
 
 STEP = 4096
-ENTRY_COLUMNS = 8
+ORDER_KINDS = (EntryKind.RESERVE, EntryKind.COMMIT, EntryKind.RELEASE, EntryKind.REFUND)
+# Issued by a command; what conversions issue is compared with their targets.
+BY_COMMAND = (EntryKind.MANUAL_ADJUST, EntryKind.MIGRATE_OPEN, EntryKind.CONVERT_IN)
+
+
+def _ints() -> dict[Any, int]:
+    return defaultdict(int)
 
 
 @dataclass
 class Folds:
-    """What the entries say, for the audit to compare with what is stored."""
+    """What the postings say, for the audit to compare with what is stored."""
 
-    balances: dict[int, int] = field(default_factory=lambda: defaultdict(int))
-    by_conversion: dict[tuple[bytes, str, str], int] = field(
-        default_factory=lambda: defaultdict(int)
-    )
-    redeemed: dict[bytes, int] = field(default_factory=lambda: defaultdict(int))
-    spendable: dict[int, int] = field(default_factory=lambda: defaultdict(int))  # by transfer
-    rulebook_of: dict[int, bytes] = field(default_factory=dict)  # by transfer
-    runs: Counter[bytes] = field(default_factory=Counter)  # transfers of each
-    # By conversion, what each transfer said that opened a pending item, in their order: member,
+    balances: dict[int, int] = field(default_factory=_ints)  # by account number
+    by_conversion: dict[tuple[bytes, str, str], int] = field(default_factory=_ints)
+    orders: dict[tuple[bytes, int], int] = field(default_factory=_ints)  # by kind of transfer
+    order_steps: Counter[bytes] = field(default_factory=Counter)
+    by_command: int = 0  # points issued by people, imports and exchanges
+    causes: set[bytes] = field(default_factory=set)  # commands that moved something
+    lots: dict[bytes, list[int]] = field(default_factory=lambda: defaultdict(lambda: [0] * 4))
+    lot_steps: Counter[bytes] = field(default_factory=Counter)
+    first: dict[bytes, int] = field(default_factory=dict)  # posting that first granted to a lot
+    rulebook_of: dict[int, bytes] = field(default_factory=dict)  # by posting
+    runs: Counter[bytes] = field(default_factory=Counter)  # postings of each
+    # By conversion, what each posting said that opened a pending item, in their order: member,
     # contract, rule, time, rulebook.
     opened: dict[bytes, list[tuple[bytes, str, bytes, int, bytes]]] = field(
         default_factory=lambda: defaultdict(list)
     )
 
 
-def walk_query() -> Select[Any]:
-    """Entries in booking order, each with its account and the header of its transfer."""
-    entries, transfers, accounts = tables.entries, tables.transfers, tables.accounts
-    return (
-        select(
-            *entries.c, accounts.c.account, accounts.c.commodity,
-            *(transfers.c[name] for name in Header._fields),
-        )
-        .select_from(entries)
-        .outerjoin(transfers, entries.c.transfer_number == transfers.c.transfer_number)
-        .outerjoin(accounts, entries.c.account_id == accounts.c.account_id)
-        .order_by(entries.c.sequence)
-    )  # fmt: skip
-
-
 class Walk:
-    """Goes over the entries once; `problems` and `folds` are what came of it."""
+    """Goes over the postings once; `problems` and `folds` are what came of it."""
 
     def __init__(self, connection: Connection, key: bytes, programme: Programme) -> None:
         self.problems: list[str] = []
         self.folds = Folds()
-        self._key, self._programme = key, programme
+        self._key, self._programme, self._connection = key, programme, connection
         versions = tables.rule_versions
         self._rules = {row[0] for row in connection.execute(select(versions.c.version).distinct())}
         # A book that did a cut or has a rulebook was told of all rules that it booked under.
@@ -83,125 +91,233 @@ class Walk:
             connection.execute(select(table).limit(1)).first() is not None
             for table in (tables.rulebooks, tables.cuts)
         )
-        self._sequence, self._link = 0, FIRST_LINK
-        self._transfer, self._leg, self._step, self._booked_ns = 0, 0, 0, 0
-        self._header: Header | None = None
-        self._hashed = b""
-        self._sums: dict[str, int] = {}
-        streamed = connection.execution_options(yield_per=STEP)
-        for row in streamed.execute(walk_query()):
-            self._entry(row)
-        self._end_transfer()
-        self._end(connection)
+        self.accounts = {row[0]: row for row in connection.execute(select(tables.accounts))}
+        self.names = {
+            number: f"{row.account}\0{row.commodity}".encode()
+            for number, row in self.accounts.items()
+        }
+        self._lapsed = self._named(LAPSED)
+        self._issued = self._named(ISSUED)
+        self.members: dict[int, bytes] = {}
+        for number, who in connection.execute(
+            select(tables.members.c.member_number, tables.members.c.subscriber_id)
+        ):
+            self.members[number] = who
+            for bucket in range(BUCKETS):
+                self.names[number * BUCKETS + bucket] = who + bytes((bucket,))
+        self._origins = {
+            row[0]: (Origin(*row[1:]), shared_bytes(Origin(*row[1:])))
+            for row in connection.execute(select(tables.origins))
+        }
+        self._bookings = {
+            row[0]: (Booking(*row[1:]), shared_bytes(Booking(*row[1:])))
+            for row in connection.execute(select(tables.bookings))
+        }
+        self._closed = {row[0] for row in connection.execute(select(tables.periods.c.period))}
+        self._link, self._posting, self._transfer, self._booked_ns = FIRST_LINK, 0, 0, 0
+        self._walk()
 
-    def _entry(self, row: AnyRow) -> None:
-        sequence, number, leg, account_id, amount, link = row[:6]
-        if sequence != self._sequence + 1:
-            self.problems.append(f"entries {self._sequence + 1} to {sequence - 1} are missing")
-        if row.account is None:
-            self.problems.append(
-                f"entry {sequence} is of account number {account_id}, which is none"
+    def _named(self, name: str) -> int:
+        wanted = (name, self._programme.points)
+        found = (n for n, row in self.accounts.items() if (row.account, row.commodity) == wanted)
+        return next(found, 0)
+
+    def _rows(self, table: Any, *order: Any) -> Iterator[AnyRow]:
+        streamed = self._connection.execution_options(yield_per=STEP)
+        return iter(streamed.execute(select(table).order_by(*order)))
+
+    def _walk(self) -> None:
+        postings = self._rows(tables.postings, tables.postings.c.posting_number)
+        transfers = _Reader(self._rows(tables.transfers, tables.transfers.c.transfer_number))
+        moves = _Reader(
+            self._rows(
+                tables.lot_moves, tables.lot_moves.c.transfer_number, tables.lot_moves.c.lot_id
             )
-        if number != self._transfer:
-            self._begin_transfer(number, row)
-        if leg != self._leg:
-            self.problems.append(f"entry {sequence} is leg {leg}, expected {self._leg}")
-        moved = Leg(row.account or "", row.commodity or "", amount)
-        made = entry_link(self._key, self._link, self._hashed, sequence, leg, moved)
-        if made != link:
+        )
+        for posting in postings:
+            last = posting.first_transfer + posting.transfers - 1
+            self._check_posting(posting, transfers.until(last), moves.until(last))
+        for row in transfers.rest():
+            self.problems.append(f"transfer number {row[0]} belongs to no posting")
+        for row in moves.rest():
+            self.problems.append(f"transfer number {row[0]} has lot moves but does not exist")
+        head = self._connection.execute(select(tables.heads)).one()
+        if (head.postings, head.transfers) != (self._posting, self._transfer):
             self.problems.append(
-                f"entry {sequence} of transfer number {number} breaks the hash chain:"
-                " it, its transfer or its account was changed, or an entry before it is gone"
-            )
-        self._sequence, self._link, self._leg = sequence, link, leg + 1
-        self._fold(account_id, number, moved)
-
-    def _fold(self, account_id: int, number: int, moved: Leg) -> None:
-        self._sums[moved.commodity] = self._sums.get(moved.commodity, 0) + moved.amount
-        self.folds.balances[account_id] += moved.amount
-        header = self._header
-        if header is None:
-            return
-        if header.cause_kind == CONVERSION and not moved.account.startswith("member:"):
-            at = (header.cause_id, moved.account, moved.commodity)
-            self.folds.by_conversion[at] += moved.amount
-        elif header.cause_kind == ORDER and moved.account.startswith("programme:redeemed:"):
-            self.folds.redeemed[header.cause_id] -= moved.amount
-        names = member_accounts(header.subscriber_id)
-        if moved.account in (names.available, names.reserved):
-            self.folds.spendable[number] -= moved.amount
-        elif moved.account.startswith("member:") and moved.account not in names:
-            self.problems.append(
-                f"entry {self._sequence} moves {moved.account} in a transfer about"
-                f" subscriber {id_text(header.subscriber_id)}"
-            )
-
-    def _begin_transfer(self, number: int, row: AnyRow) -> None:
-        self._end_transfer()
-        if number != self._transfer + 1:
-            self.problems.append(
-                f"entry {row.sequence} is of transfer number {number}, out of turn"
-            )
-        before = self._header
-        self._transfer, self._leg, self._sums = number, 0, {}
-        if row.transfer_id is None:
-            self._header, self._hashed = None, b""
-            self.problems.append(
-                f"entry {row.sequence} is of transfer number {number}, which is none"
-            )
-            return
-        header = self._header = Header(*row[ENTRY_COLUMNS:])
-        self._hashed = header_bytes(header)
-        same = before is not None and _cause_of(before) == _cause_of(header)
-        self._step = self._step + 1 if same else 0
-        self._check_header(header)
-        self._fold_header(number, header)
-
-    def _fold_header(self, number: int, header: Header) -> None:
-        folds = self.folds
-        folds.rulebook_of[number] = header.rulebook_hash
-        folds.runs[header.run_id] += 1
-        if header.kind == EntryKind.EARN_PENDING:
-            rule = (header.contract_version, header.rule_version, header.effective_ns)
-            made = (header.subscriber_id, *rule, header.rulebook_hash)
-            folds.opened[header.conversion_key].append(made)
-
-    def _check_header(self, header: Header) -> None:
-        say, name = self.problems.append, f"transfer {id_text(header.transfer_id)}"
-        kind, identifier, version = _cause_of(header)
-        cause = Cause(kind, identifier, version, 0, "", NO_ID, "", NO_ID, "", NO_ID)
-        if transfer_id(self._key, self._programme.id, cause, self._step) != header.transfer_id:
-            say(f"{name} does not have the id of its cause")
-        if identifier == NO_ID or not kind or version < 1:
-            say(f"{name} has no cause")
-        if header.rule_version == NO_ID:
-            say(f"{name} has no rule version")
-        elif self._imports and header.rule_version not in self._rules:
-            say(f"{name} was booked under rule version {header.rule_version.hex()}, never imported")
-        if header.period != period_of(header.booked_ns, self._programme.timezone):
-            say(f"{name} is in period {header.period}, but was booked in another")
-        if header.booked_ns < self._booked_ns:
-            say(f"{name} was booked at an earlier time than the one before it")
-        self._booked_ns = header.booked_ns
-
-    def _end_transfer(self) -> None:
-        for commodity, rest in self._sums.items():
-            if rest:
-                name = id_text(self._header.transfer_id) if self._header else str(self._transfer)
-                self.problems.append(
-                    f"transfer {name} does not balance: {rest} {commodity} are left"
-                )
-
-    def _end(self, connection: Connection) -> None:
-        head = connection.execute(select(tables.heads)).one()
-        if (head.sequence, head.transfers) != (self._sequence, self._transfer):
-            self.problems.append(
-                f"the book ends at entry {self._sequence} of transfer {self._transfer},"
-                f" its head says entry {head.sequence} of transfer {head.transfers}"
+                f"the book ends at posting {self._posting} and transfer {self._transfer},"
+                f" its head says posting {head.postings} and transfer {head.transfers}"
             )
         if head.link != self._link:
-            self.problems.append("the head of the hash chain is not the link of the last entry")
+            self.problems.append("the head of the hash chain is not the link of the last posting")
+
+    def _check_posting(
+        self, row: AnyRow, transfers: list[AnyRow], moves: list[AnyRow]
+    ) -> None:
+        say, number = self.problems.append, row.posting_number
+        if number != self._posting + 1:
+            say(f"postings {self._posting + 1} to {number - 1} are missing")
+        self._posting = number
+        expected = list(range(self._transfer + 1, self._transfer + 1 + row.transfers))
+        if [t.transfer_number for t in transfers] != expected:
+            say(f"posting {number} should have transfers {expected[0]} to {expected[-1]}")
+        for transfer in transfers:
+            if transfer.posting_number != number:
+                say(f"transfer number {transfer[0]} says that it is of another posting")
+        self._transfer = row.first_transfer + row.transfers - 1
+        origin, origin_bytes = self._origins.get(row.origin_id, (None, b""))
+        booking, booking_bytes = self._bookings.get(row.booking_id, (None, b""))
+        if origin is None or booking is None:
+            say(f"posting {number} has no origin, or no booking")
+            self._link = row.link
+            return
+        cause = Cause(
+            row.cause_id, row.cause_version, row.effective_ns, row.subscriber_id, row.click_id,
+            row.visit_id, origin,
+        )  # fmt: skip
+        head = posting_bytes(row.posting_id, cause, origin_bytes, booking_bytes)
+        known = all(t.debit in self.names and t.credit in self.names for t in transfers)
+        plain = [Transfer(t.kind, t.debit, t.credit, t.amount) for t in transfers]
+        made = [LotMove(m[0] - row.first_transfer, *m[1:]) for m in moves]
+        if not known:
+            say(f"posting {number} moves accounts that do not exist")
+        elif not self._is_chained(head, plain, made, row.link):
+            say(
+                f"posting {number} breaks the hash chain:"
+                " it, a transfer, a lot move or an account was changed, or one before it is gone"
+            )
+        self._link = row.link
+        self._check_head(number, row.posting_id, cause, booking)
+        self._fold_posting(number, cause, booking, plain, made)
+
+    def _is_chained(
+        self, head: bytes, transfers: list[Transfer], moves: list[LotMove], link: bytes
+    ) -> bool:
+        """Does the link follow from the one before and from what is there?"""
+        try:
+            found = link_of(self._key, self._link, head, transfers, self.names, moves)
+        except Exception as error:  # what no posting can hold: a number that does not fit
+            self.problems.append(f"posting {self._posting} cannot be read: {error}")
+            return True
+        return found == link
+
+    def _check_head(self, number: int, identifier: bytes, cause: Cause, booking: Booking) -> None:
+        say, name, origin = self.problems.append, f"posting {number}", cause.origin
+        made = posting_id(
+            self._key, self._programme.id, origin.cause_kind, cause.id, cause.version
+        )
+        if made != identifier:
+            say(f"{name} does not have the id of its cause")
+        if cause.id == NO_ID or not origin.cause_kind or cause.version < 1:
+            say(f"{name} has no cause")
+        if origin.rule_version == NO_ID:
+            say(f"{name} has no rule version")
+        elif self._imports and origin.rule_version not in self._rules:
+            say(f"{name} was booked under rule version {origin.rule_version.hex()}, never imported")
+        period = period_of(booking.booked_ns, self._programme.timezone)
+        while period != booking.period and period in self._closed:
+            period = next_period(period)
+        if period != booking.period:
+            say(f"{name} is in period {booking.period}, but was booked in {period}")
+        if booking.booked_ns < self._booked_ns:
+            say(f"{name} was booked at an earlier time than the one before it")
+        self._booked_ns = booking.booked_ns
+
+    def _fold_posting(
+        self,
+        number: int,
+        cause: Cause,
+        booking: Booking,
+        transfers: list[Transfer],
+        moves: list[LotMove],
+    ) -> None:
+        folds, kind = self.folds, cause.origin.cause_kind
+        folds.rulebook_of[number] = cause.origin.rulebook_hash
+        folds.runs[booking.run_id] += 1
+        folds.causes.add(cause.id)
+        if kind == ORDER:
+            folds.order_steps[cause.id] += 1
+        elif kind == "lot":
+            folds.lot_steps[cause.id] += 1
+        by_step: dict[int, list[int]] = {}
+        for move in moves:
+            sums = by_step.setdefault(move.step, [0] * 4)
+            lot = folds.lots[move.lot_id]
+            for at, change in enumerate(move[2:]):
+                sums[at] += change
+                lot[at] += change
+            if move.amount > 0:
+                folds.first.setdefault(move.lot_id, number)
+        for step, transfer in enumerate(transfers):
+            self._fold_transfer(number, cause, transfer, by_step.get(step, [0] * 4))
+
+    def _fold_transfer(
+        self, number: int, cause: Cause, transfer: Transfer, moved: list[int]
+    ) -> None:
+        folds, say, kind = self.folds, self.problems.append, cause.origin.cause_kind
+        word = KIND_WORDS.get(transfer.kind, str(transfer.kind))
+        if transfer.amount <= 0:
+            say(f"a transfer ({word}) of posting {number} moves {transfer.amount}")
+        names, changes = [], {AVAILABLE: 0, RESERVED: 0}
+        for account, sign in ((transfer.debit, 1), (transfer.credit, -1)):
+            amount = sign * transfer.amount
+            folds.balances[account] += amount
+            name, commodity = self._name(account)
+            names.append(commodity)
+            if account > 0:
+                if self.members.get(account // BUCKETS) != cause.subscriber_id:
+                    say(f"posting {number} moves {name}, it is about another subscriber")
+                if account % BUCKETS in changes:
+                    changes[account % BUCKETS] -= amount
+            elif kind == CONVERSION:
+                folds.by_conversion[cause.id, name, commodity] += amount
+            if account == self._issued and transfer.kind in BY_COMMAND:
+                folds.by_command += amount
+        if names[0] != names[1]:
+            say(f"a transfer ({word}) of posting {number} moves {names[0]} to {names[1]}")
+        if kind == ORDER and transfer.kind in ORDER_KINDS:
+            folds.orders[cause.id, transfer.kind] += transfer.amount
+        lapsed = sum(
+            transfer.amount * sign
+            for account, sign in ((transfer.credit, 1), (transfer.debit, -1))
+            if account == self._lapsed
+        )
+        if moved[1:] != [changes[AVAILABLE], changes[RESERVED], lapsed]:
+            say(
+                f"a transfer ({word}) of posting {number} moves {changes[AVAILABLE]} available,"
+                f" {changes[RESERVED]} reserved, {lapsed} lapsed points, but in lots"
+                f" {moved[1]}, {moved[2]}, {moved[3]}"
+            )
+        if transfer.kind == EntryKind.EARN_PENDING:
+            origin = cause.origin
+            made = (cause.subscriber_id, origin.contract_version, origin.rule_version,
+                    cause.effective_ns, origin.rulebook_hash)  # fmt: skip
+            folds.opened[cause.id].append(made)
+
+    def _name(self, number: int) -> tuple[str, str]:
+        if number > 0:
+            who = self.members.get(number // BUCKETS, NO_ID)
+            return member_accounts(who)[number % BUCKETS], self._programme.points
+        row = self.accounts.get(number)
+        return (row.account, row.commodity) if row is not None else (f"account {number}", "?")
 
 
-def _cause_of(header: Header) -> tuple[str, bytes, int]:
-    return header.cause_kind, header.cause_id, header.cause_version
+class _Reader:
+    """Rows by a rising first number, taken as far as one asks."""
+
+    def __init__(self, rows: Iterator[AnyRow]) -> None:
+        self._rows, self._next = rows, next(rows, None)
+
+    def until(self, last: int) -> list[AnyRow]:
+        """The rows up to and including a number."""
+        found = []
+        while self._next is not None and self._next[0] <= last:
+            found.append(self._next)
+            self._next = next(self._rows, None)
+        return found
+
+    def rest(self) -> Iterator[AnyRow]:
+        """All that is left."""
+        while self._next is not None:
+            yield self._next
+            self._next = next(self._rows, None)
+

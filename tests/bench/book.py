@@ -96,7 +96,7 @@ class Timed:
         for batch in self.day.orders if name == ORDERS else self.day.targets[name]:
             began = time.perf_counter()
             if isinstance(batch, CommandBatch):
-                results = self.book.post_orders(batch, **booking(5))
+                results = self.book.post_commands(batch, **booking(5))
             else:
                 results = self.book.post_targets(batch, **booking(int(batch.fold[0])))
             self.seconds.setdefault(name, []).append(time.perf_counter() - began)
@@ -131,7 +131,7 @@ def record(day: Day, folder: Path) -> tuple[dict[str, Writes], int]:
         current = writes[name] = []
         for batch in batches:
             if isinstance(batch, CommandBatch):
-                book.post_orders(batch, **booking(5))
+                book.post_commands(batch, **booking(5))
             else:
                 book.post_targets(batch, **booking(int(batch.fold[0])))
     transfers = len({bytes(v) for v in book.entries(0, 10**9).transfer_id})

@@ -20,13 +20,14 @@ from typing import Any
 
 import numpy as np
 
-from pipeline.ledger.accounts import balance_shown, member_accounts
-from pipeline.ledger.orders import post_order
+from pipeline.ledger.accounts import Bucket, member_accounts
+from pipeline.ledger.commands import commands_of
+from pipeline.ledger.due import post_due
 from pipeline.ledger.posting import post_target
-from pipeline.ledger.state import LedgerState
-from pipeline.ledger.targets import Target, orders_of
-from pipeline.ledger.terms import terms_of
-from pipeline.ledger.transfers import Posting
+from pipeline.ledger.requests import post_command
+from pipeline.ledger.state import LedgerState, rules_of
+from pipeline.ledger.targets import Target
+from pipeline.ledger.transfers import Answer, Posting
 from pipeline.model.batches import CommandBatch, TargetBatch
 from pipeline.model.columns import ID_DTYPE, TextColumn, columns_of, ids
 from pipeline.model.identifiers import NO_ID, Keys, digest
@@ -139,6 +140,8 @@ def order_batch(
         TextColumn.repeat("order", count),
         TextColumn.of(ref for ref, _, _ in rows),
         TextColumn.repeat("ann", count),
+        TextColumn.repeat("", count),
+        TextColumn.repeat("", count),
         ids(name_id("member", member) for _, member, _ in rows),
         np.array([points for _, _, points in rows], np.int64),
         TextColumn.repeat(body, count),
@@ -166,29 +169,39 @@ class PureDesk:
     """The posting logic by itself: one state that never leaves memory."""
 
     def __init__(self, book: Rulebook | None = None) -> None:
-        programme = (book or rulebook()).programme
-        self.state = LedgerState(
-            KEYS.audit, terms_of(programme), programme.timezone, programme.version
-        )
+        made = book or rulebook()
+        self.state = LedgerState(KEYS.audit, rules_of(made.programme, made.hash))
+        self.state.booked_period = "2026-03"
         self.postings: list[Posting] = []
 
     def post(self, targets: Iterable[Target], cut: int = 1) -> list[Result]:
         """Post targets one by one."""
         made = [post_target(self.state, t) for t in targets]
-        self.postings += made
-        return [posting.result for posting in made]
+        return self._took(made)
 
-    def order(self, ref: str, member: str, points: int, at_ns: int, cut: int = 1) -> Result:
-        """Post one order."""
-        order = orders_of(order_batch([(ref, member, points)], at_ns))[0]
-        self.postings.append(post_order(self.state, order))
-        return self.postings[-1].result
+    def command(self, batch: CommandBatch, cut: int = 1) -> list[Result]:
+        """Post commands one by one."""
+        return self._took([post_command(self.state, c) for c in commands_of(batch)])
+
+    def due(self, now_ns: int, cut: int = 1) -> tuple[int, int]:
+        """Let what is due end: how many reservations, how many lots."""
+        made, releases = post_due(self.state, list(self.state.members), now_ns)
+        self.postings += made
+        return releases, len(made) - releases
+
+    def _took(self, answers: list[Answer]) -> list[Result]:
+        for answer in answers:
+            self.postings += answer.postings
+        for lot in self.state.lots.values():
+            lot.stored = True
+        return [answer.result for answer in answers]
 
     def points(self, member: str) -> tuple[int, int, int, int]:
         """Pending, available, reserved, debt."""
-        names = member_accounts(name_id("member", member))
-        found = (self.state.balances.get((name, "PTS"), 0) for name in names)
-        return tuple(balance_shown(n, b) for n, b in zip(names, found, strict=True))  # type: ignore[return-value]
+        found = self.state.members.get(name_id("member", member))
+        if found is None:
+            return 0, 0, 0, 0
+        return tuple(self.state.shown(found, bucket) for bucket in Bucket)  # type: ignore[return-value]
 
     def lots(self, member: str) -> dict[bytes, int]:
         """Remaining points by conversion."""
@@ -197,7 +210,12 @@ class PureDesk:
 
     def balances(self) -> dict[tuple[str, str], int]:
         """All balances that are not zero."""
-        return {at: balance for at, balance in sorted(self.state.balances.items()) if balance}
+        state = self.state
+        found = {at: state.balances[number] for at, number in state.accounts.items()}
+        for member in state.members.values():
+            for bucket, name in enumerate(member_accounts(member.subscriber_id)):
+                found[name, "PTS"] = state.balances[member.account(bucket)]
+        return {at: balance for at, balance in sorted(found.items()) if balance}
 
 
 class BookDesk:
@@ -205,16 +223,32 @@ class BookDesk:
 
     def __init__(self, url: str = "sqlite://", book: Rulebook | None = None) -> None:
         self.book = Book(url, KEYS, book or rulebook())
+        self._now_ns = 0
+
+    def _booking(self, cut: int, now_ns: int = 0) -> dict[str, Any]:
+        """As `booking`; `now` never goes back."""
+        where = booking(cut)
+        self._now_ns = max(self._now_ns, now_ns or where["now_ns"])
+        return {**where, "now_ns": self._now_ns}
 
     def post(self, targets: Iterable[Target], cut: int = 1) -> list[Result]:
         """Post targets as one batch."""
-        results = self.book.post_targets(target_batch(targets), **booking(cut))
+        results = self.book.post_targets(target_batch(targets), **self._booking(cut))
+        return [Result(int(result)) for result in results]
+
+    def command(self, batch: CommandBatch, cut: int = 1) -> list[Result]:
+        """Post commands as one batch."""
+        results = self.book.post_commands(batch, **self._booking(cut))
         return [Result(int(result)) for result in results]
 
     def order(self, ref: str, member: str, points: int, at_ns: int, cut: int = 1) -> Result:
         """Post one order."""
-        batch = order_batch([(ref, member, points)], at_ns)
-        return Result(int(self.book.post_orders(batch, **booking(cut))[0]))
+        return self.command(order_batch([(ref, member, points)], at_ns), cut)[0]
+
+    def due(self, now_ns: int, cut: int = 1) -> tuple[int, int]:
+        """Let what is due end: how many reservations, how many lots."""
+        found = self.book.post_due(**{**self._booking(cut, now_ns), "now_ns": now_ns})
+        return found.released, found.lapsed
 
     def points(self, member: str) -> tuple[int, int, int, int]:
         """Pending, available, reserved, debt."""
@@ -224,7 +258,7 @@ class BookDesk:
     def lots(self, member: str) -> dict[bytes, int]:
         """Remaining points by conversion."""
         lots = self.book.lots(name_id("member", member))
-        return {lot.conversion_key: lot.remaining for lot in lots}
+        return {lot.conversion_key: lot.remaining for lot in lots if lot.remaining}
 
     def balances(self) -> dict[tuple[str, str], int]:
         """All balances that are not zero."""
@@ -250,7 +284,8 @@ def tell(desk: Desk, story: str) -> None:
         cut = int(row["cut"])
         if row["do"] == "order":
             at_ns = ns(row["event"]) if row.get("event") else EVENT_NS
-            result = desk.order(row["what"], row["member"], int(row["points"]), at_ns, cut)
+            asked = order_batch([(row["what"], row["member"], int(row["points"]))], at_ns)
+            result = desk.command(asked, cut)[0]
         else:
             result = desk.post([_target_of(row, cut)], cut)[0]
         assert result.name.lower() == row["result"], line

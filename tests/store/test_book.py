@@ -107,12 +107,12 @@ def test_where_a_batch_is_cut_leaves_no_trace(
     for cut, targets in enumerate(busy_day(), 1):
         whole.post_targets(target_batch(targets), **booking(cut))
         orders = order_batch([(f"o{cut}.{n}", f"m{n % 10}", 3 * n) for n in range(20)])
-        whole.post_orders(orders, **booking(cut))
+        whole.post_commands(orders, **booking(cut))
     monkeypatch.undo()
     for cut, targets in enumerate(busy_day(), 1):
         book.post_targets(target_batch(targets), **booking(cut))
         orders = order_batch([(f"o{cut}.{n}", f"m{n % 10}", 3 * n) for n in range(20)])
-        book.post_orders(orders, **booking(cut))
+        book.post_commands(orders, **booking(cut))
     assert whole_book(whole) == whole_book(book)
 
 
@@ -161,7 +161,7 @@ def test_a_late_fact_is_booked_in_the_open_period(book: Book) -> None:
 
 def test_an_order_names_its_programmes_rules(book: Book) -> None:
     book.post_targets(target_batch([target("a", 40, "available")]), **booking(1))
-    book.post_orders(order_batch([("o", "ann", 30)]), **booking(2))
+    book.post_commands(order_batch([("o", "ann", 30)]), **booking(2))
     entries = book.entries_of(name_id("order", "o"))
     assert entries.kind.to_list() == ["reserve", "reserve", "commit", "commit"]
     assert {bytes(v) for v in entries.rule_version} == {rulebook().programme.version}
@@ -188,7 +188,7 @@ def test_a_debit_tells_which_lots_it_took(book: Book) -> None:
     lots = [target("B", 50, "available", event_ns=ns("2025-02-01"))]
     lots.append(target("A", 100, "available", event_ns=ns("2024-03-05")))
     book.post_targets(target_batch(lots), **booking(1))
-    book.post_orders(order_batch([("o", "ann", 120)], ns("2026-06-01")), **booking(2))
+    book.post_commands(order_batch([("o", "ann", 120)], ns("2026-06-01")), **booking(2))
     entries = book.entries_of(name_id("order", "o"))
     taken = {
         kind: [(lot.conversion_key, move.remaining_change) for lot, move in book.moves(transfer)]

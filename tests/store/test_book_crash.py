@@ -34,7 +34,7 @@ for cut in (1, 2, 3):
     ]
     book.post_targets(target_batch(targets), **booking(cut))
     orders = order_batch([(f"o{cut}.{n}", f"m{n % 5}", 25) for n in range(20)])
-    book.post_orders(orders, **booking(cut))
+    book.post_commands(orders, **booking(cut))
 """
 PASSES = 3 * (3 + 2)  # transactions of a day: three of targets and two of orders, three times
 

@@ -37,7 +37,7 @@ from tests.store.test_book_killed import batch
 book = Book(sys.argv[1], KEYS, rulebook())
 print("ready", flush=True)
 for number in count(int(sys.argv[2])):
-    results = book.post_orders(batch(number), **booking(2)).tolist()
+    results = book.post_commands(batch(number), **booking(2)).tolist()
     assert set(results) in ({Result.OK}, {Result.EXISTS}), results
     print(number, flush=True)
     if number == int(sys.argv[3]):
@@ -117,7 +117,7 @@ def test_what_was_acknowledged_is_stored_and_nothing_else(url: str) -> None:
     parts = [target(f"c{n}", 10**6, "available", member=f"m{n}") for n in range(MEMBERS)]
     undisturbed.post_targets(target_batch(parts), **booking(1))
     for number in range(following + 1):
-        undisturbed.post_orders(batch(number), **booking(2))
+        undisturbed.post_commands(batch(number), **booking(2))
     book = Book(url, KEYS, rulebook())
     assert book.ledger_hash() == undisturbed.ledger_hash()
     assert newest_link(book) == newest_link(undisturbed), "the same entries in the same order"

@@ -53,7 +53,7 @@ def test_a_transaction_has_few_statements(book: Book, count: int) -> None:
         assert len(seen) <= 30, seen
     with statements(book) as seen:
         orders = order_batch([(f"o{n}", f"m{n % 300}", 1) for n in range(count)])
-        book.post_orders(orders, **booking(9))
+        book.post_commands(orders, **booking(9))
     assert len(seen) <= 20, seen
 
 
@@ -69,7 +69,7 @@ def test_other_lots_are_read_only_for_those_who_lack_points(book: Book) -> None:
     both = [target("a", 40, "available"), target("b", 40, "available", member="bob")]
     more = [target("c", 40, "available"), target("d", 40, "available", member="bob")]
     book.post_targets(batch_of([*both, *more]), **booking(1))
-    book.post_orders(order_batch([("o", "ann", 35)]), **booking(1))
+    book.post_commands(order_batch([("o", "ann", 35)]), **booking(1))
     down = [target("b", 20, "available", fold=2, member="bob")]
     with statements(book) as seen:
         book.post_targets(batch_of(down), **booking(2))
@@ -120,7 +120,7 @@ def test_every_value_is_of_its_columns_type(book: Book, monkeypatch: pytest.Monk
     monkeypatch.setattr(book_pages, "put_rows", check)
     for fold, (state, points) in enumerate([("pending", 9), ("available", 8), ("none", 0)], 1):
         book.post_targets(batch_of(many(5, fold, state, points)), **booking(fold))
-        book.post_orders(order_batch([(f"o{fold}", "m1", 4)]), **booking(fold))
+        book.post_commands(order_batch([(f"o{fold}", "m1", 4)]), **booking(fold))
     assert seen == {
         "accounts", "transfers", "entries", "outbox", "conversions", "terms", "pending_items",
         "lots", "lot_moves", "orders",

@@ -34,7 +34,7 @@ def books(url: str) -> list[Book]:
 
 def ask(book: Book, number: int) -> Result:
     batch = order_batch([(f"o{number}", "ann", WORTHS[number])], AFTER_NS)
-    return Result(int(book.post_orders(batch, **booking(2))[0]))
+    return Result(int(book.post_commands(batch, **booking(2))[0]))
 
 
 def all_at_once(books: list[Book], numbers: list[int]) -> list[tuple[int, Result]]:

@@ -28,7 +28,7 @@ def command(journal, name, kind, seconds=0, **body):
         "commands",
         CommandBatch(
             ids([an_id(name)]), TextColumn.of([kind]), TextColumn.of([name]),
-            TextColumn.of(["tester"]), ids([NO_ID]), np.zeros(1, np.int64),
+            *(TextColumn.of([who]) for who in ("tester", "", "")), ids([NO_ID]), np.zeros(1, np.int64),
             TextColumn.of([json.dumps(body)]), *([np.array([seconds], np.int64)] * 2),
         ),
     )  # fmt: skip

@@ -1,0 +1,163 @@
+"""Balances as of any moment: what was so at one time, by what was known at another.
+
+Every posting has two times: `effective_ns` (when it happened) and `booked_ns` (when the book
+learned of it). A balance at `at_ns`, known at `known_ns`, is the sum of the transfers that had
+happened and were known by then; and of the points that are left of it, those lapse whose date is
+past at `at_ns` and whose lapse was not booked yet. So a time to come has an answer, too: the
+balance that a cut at that time would leave if nothing else happened. The dates of lots are those
+known at `known_ns` (`lot_dates`); where the date follows from activity, it is the activity known
+then.
+
+Planned lapse is derived and not stored: a lot's plan is what remains in it, at its date.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from typing import Any
+
+from sqlalchemy import Connection, Select, and_, func, select
+
+from pipeline.ledger.accounts import BUCKETS, EntryKind
+from pipeline.ledger.terms import INACTIVITY, inactive_ns
+from pipeline.model.stage import END_OF_TIME
+from pipeline.rulebook.model import Programme
+from pipeline.store import book_schema as tables
+from pipeline.store.book_pages import read_terms
+
+ACTIVE_KINDS = (
+    EntryKind.EARN, EntryKind.CONFIRM, EntryKind.RESERVE, EntryKind.TRANSFER,
+    EntryKind.CONVERT_OUT, EntryKind.CONVERT_IN,
+)  # fmt: skip
+
+
+def balance_at(
+    connection: Connection,
+    programme: Programme,
+    subscriber_id: bytes | None,
+    at_ns: int,
+    known_ns: int,
+) -> tuple[int, int, int, int]:
+    """Pending, available, reserved and owed of a member, or (None) of all together."""
+    sums = _sums(connection, subscriber_id, at_ns, known_ns)
+    planned = _planned(connection, programme, subscriber_id, at_ns, known_ns)
+    return -sums[0], -sums[1] - planned, -sums[2], sums[3]
+
+
+def _known(at_ns: int, known_ns: int) -> Any:
+    p, b = tables.postings, tables.bookings
+    return and_(
+        p.c.booking_id == b.c.booking_id, p.c.effective_ns <= at_ns, b.c.booked_ns <= known_ns
+    )
+
+
+def _sums(
+    connection: Connection, subscriber_id: bytes | None, at_ns: int, known_ns: int
+) -> tuple[int, int, int, int]:
+    """What is in the four accounts, debits positive."""
+    t, p = tables.transfers, tables.postings
+    sums = [0] * BUCKETS
+    for side, sign in ((t.c.debit, 1), (t.c.credit, -1)):
+        bucket = (side % BUCKETS).label("bucket")
+        query = (
+            select(bucket, func.sum(t.c.amount))
+            .select_from(t)
+            .join(p, p.c.posting_number == t.c.posting_number)
+            .join(tables.bookings, _known(at_ns, known_ns))
+            .where(side > 0)
+            .group_by(bucket)
+        )
+        for number, amount in connection.execute(_about(query, subscriber_id)):
+            sums[number] += sign * int(amount)
+    return sums[0], sums[1], sums[2], sums[3]
+
+
+def _about(query: Select[Any], subscriber_id: bytes | None) -> Select[Any]:
+    if subscriber_id is None:
+        return query
+    return query.where(tables.postings.c.subscriber_id == subscriber_id)
+
+
+def _planned(
+    connection: Connection,
+    programme: Programme,
+    subscriber_id: bytes | None,
+    at_ns: int,
+    known_ns: int,
+) -> int:
+    """Points that will have lapsed by `at_ns`, and whose lapse is not among what is known."""
+    t, p, m = tables.transfers, tables.postings, tables.lot_moves
+    query = (
+        select(m.c.lot_id, func.sum(m.c.remaining_change))
+        .select_from(m)
+        .join(t, t.c.transfer_number == m.c.transfer_number)
+        .join(p, p.c.posting_number == t.c.posting_number)
+        .join(tables.bookings, _known(at_ns, known_ns))
+        .group_by(m.c.lot_id)
+    )
+    left = {
+        lot: int(points)
+        for lot, points in connection.execute(_about(query, subscriber_id))
+        if points
+    }
+    if not left:
+        return 0
+    dates = _dates(connection, programme, subscriber_id, at_ns, known_ns, set(left))
+    return sum(points for lot, points in left.items() if dates[lot] <= at_ns)
+
+
+def _dates(
+    connection: Connection,
+    programme: Programme,
+    subscriber_id: bytes | None,
+    at_ns: int,
+    known_ns: int,
+    wanted: set[bytes],
+) -> dict[bytes, int]:
+    """When these lots lapse, by what was known."""
+    lots, terms = tables.lots, read_terms(connection)
+    query = select(
+        lots.c.lot_id, lots.c.subscriber_id, lots.c.terms_id, lots.c.earned_ns, lots.c.expires_ns
+    )
+    if subscriber_id is not None:
+        query = query.where(lots.c.subscriber_id == subscriber_id)
+    former = _former(connection, known_ns)
+    active = None
+    found = {}
+    for lot, who, number, earned_ns, until_ns in connection.execute(query):
+        if lot not in wanted:
+            continue
+        earned_ns, until_ns = former.get(lot, (earned_ns, until_ns))
+        policy = terms[number].expiry_policy
+        if until_ns == END_OF_TIME and policy.startswith(INACTIVITY):
+            if active is None:
+                active = _activity(connection, subscriber_id, at_ns, known_ns)
+            until_ns = inactive_ns(policy, max(active[who], earned_ns), programme.timezone)
+        found[lot] = until_ns
+    return found
+
+
+def _former(connection: Connection, known_ns: int) -> dict[bytes, tuple[int, int]]:
+    """The dates that lots had at `known_ns`, of those that were given others since."""
+    d = tables.lot_dates
+    query = select(d.c.lot_id, d.c.earned_ns, d.c.expires_ns).where(d.c.until_ns > known_ns)
+    rows = connection.execute(query.order_by(d.c.until_ns.desc()))
+    return {row[0]: (row[1], row[2]) for row in rows}
+
+
+def _activity(
+    connection: Connection, subscriber_id: bytes | None, at_ns: int, known_ns: int
+) -> dict[bytes, int]:
+    """The last time each member was active, as far as it was known."""
+    t, p = tables.transfers, tables.postings
+    gives = (t.c.kind != int(EntryKind.TRANSFER)) | (t.c.debit > 0)
+    query = (
+        select(p.c.subscriber_id, func.max(p.c.effective_ns))
+        .select_from(t)
+        .join(p, p.c.posting_number == t.c.posting_number)
+        .join(tables.bookings, _known(at_ns, known_ns))
+        .where(t.c.kind.in_([int(kind) for kind in ACTIVE_KINDS]), gives)
+        .group_by(p.c.subscriber_id)
+    )
+    rows = connection.execute(_about(query, subscriber_id))
+    return defaultdict(int, {who: int(last) for who, last in rows})
