@@ -116,16 +116,12 @@ class Lot:
         return self.idle_ns(timezone)
 
     def idle_ns(self, timezone: str) -> int:
-        """When it lapses for want of activity: each activity in time moves the date."""
+        """When it lapses for want of activity: so long after the last thing the member did."""
         months = dates.months_of_inactivity(self.policy)
         if not months:
             return END_OF_TIME
-        since = self.earned_ns
-        for at_ns in sorted(self.member.activities):
-            if at_ns >= dates.months_later_ns(since, months, timezone):
-                break
-            since = max(since, at_ns)
-        return dates.months_later_ns(since, months, timezone)
+        since_ns = max(self.earned_ns, self.member.active_ns)
+        return dates.months_later_ns(since_ns, months, timezone)
 
 
 class Purse:
@@ -136,7 +132,7 @@ class Purse:
         self.lots: list[Lot] = []
         self.debt = 0
         self.since_ns = END_OF_TIME
-        self.activities: set[int] = set()
+        self.active_ns = 0
         self.freezes: list[tuple[int, int, bool]] = []  # from, order of coming, frozen
         self.known = False
 

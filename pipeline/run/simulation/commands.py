@@ -87,8 +87,8 @@ def _may_not_spend(ledger: NaiveLedger, asked: Asked, takes_part: bool = True) -
         return Result.UNKNOWN_MEMBER
     if purse.frozen_at(asked.at_ns):
         return Result.FROZEN
-    has_begun = bool(purse.lots)
-    if has_begun and asked.at_ns < purse.since_ns + ledger.rules.waiting_ns:
+    waits = ledger.rules.waiting_ns if purse.lots else 0
+    if waits and asked.at_ns < purse.since_ns + waits:
         return Result.WAITING_PERIOD
     return None
 

@@ -31,6 +31,7 @@ from pipeline.run.simulation.commands import AMOUNT_MAX, Asked
 
 LotIds = Callable[[bytes, bytes, int], bytes]  # cause, member, number -> lot id
 PLACES = {TargetState.PENDING: "pending", TargetState.AVAILABLE: "available"}
+LotRow = tuple[bytes, int, int, int, int, int, int]
 Balances = dict[tuple[str, str], int]
 
 
@@ -133,7 +134,7 @@ class NaiveLedger:
         found = {lot.conversion: len(lot.at("available")) for lot in self.purse(member).lots}
         return {conversion: count for conversion, count in found.items() if count}
 
-    def lot_rows(self, member: bytes) -> list[tuple[bytes, int, int, int, int, int, int]]:
+    def lot_rows(self, member: bytes) -> list[LotRow]:
         """Of every lot with points: id, amount, remaining, held, lapsed, earned, its own date."""
         rows = []
         for lot in self.purse(member).in_order(self.rules.timezone):
@@ -240,15 +241,22 @@ class NaiveLedger:
         purse.debt -= melt(paying)
 
     def be_active(self, purse: Purse, at_ns: int) -> None:
-        """The member did something: what lapsed for want of it is there again."""
+        """The member did something, after all that is known of.
+
+        What had run out for want of it is there again; what had run out before it stays so, though
+        nobody may have looked until now.
+        """
+        if at_ns <= purse.active_ns:
+            return
         zone = self.rules.timezone
-        lots = purse.in_order(zone)
-        purse.activities.add(at_ns)
-        for lot in lots:
-            back = [c for c in lot.at("lapsed") if c.idle and c.lapsed_ns < lot.idle_ns(zone)]
+        for lot in purse.in_order(zone):
+            if lot.runs_out_ns(zone) <= at_ns and lot.runs_out_ns(zone) == lot.idle_ns(zone):
+                self.lapse(lot)
+            back = [c for c in lot.at("lapsed") if c.idle and at_ns < c.lapsed_ns]
             for coin in back:
                 coin.put("available")
             self.recover(purse, back)
+        purse.active_ns = at_ns
 
     def lapse(self, lot: Lot) -> bool:
         """What remains in a lot runs out, at its date; was there anything?"""
