@@ -39,14 +39,15 @@ class LotDates(NamedTuple):
 class Lot:
     """Points of one member from one cause; times are UTC nanoseconds.
 
-    `changes` counts lapses and reinstatements, which have the lot as their cause. `parent_lot_id`
-    is the giver's lot where the points came by a transfer.
+    `changes` counts lapses and reinstatements, which have the lot as their cause; `lapsed_ns` is
+    the date of the last lapse. `parent_lot_id` is the giver's lot where the points came by a
+    transfer.
     """
 
     __slots__ = (
         "amount", "cause_id", "cause_kind", "changes", "contract_version", "conversion_key",
-        "earned_ns", "expires_ns", "held", "lapsed", "lot_id", "parent_lot_id", "remaining",
-        "rule_version", "spendable_from_ns", "stored", "subscriber_id", "terms",
+        "earned_ns", "expires_ns", "held", "lapsed", "lapsed_ns", "lot_id", "parent_lot_id",
+        "remaining", "rule_version", "spendable_from_ns", "stored", "subscriber_id", "terms",
     )  # fmt: skip
 
     def __init__(
@@ -68,6 +69,7 @@ class Lot:
         held: int = 0,
         lapsed: int = 0,
         changes: int = 0,
+        lapsed_ns: int = 0,
         stored: bool = False,
     ) -> None:
         self.lot_id, self.cause_kind, self.cause_id = lot_id, cause_kind, cause_id
@@ -77,7 +79,7 @@ class Lot:
         self.earned_ns, self.spendable_from_ns = earned_ns, spendable_from_ns
         self.expires_ns = expires_ns
         self.amount, self.remaining, self.held, self.lapsed = amount, remaining, held, lapsed
-        self.changes, self.stored = changes, stored
+        self.changes, self.lapsed_ns, self.stored = changes, lapsed_ns, stored
 
     @property
     def room(self) -> int:

@@ -17,8 +17,9 @@ from pipeline.ledger.accounts import (
 )
 from pipeline.ledger.lots import Lot
 from pipeline.ledger.state import LedgerState, Member
-from pipeline.ledger.terms import INACTIVITY, inactive_ns
+from pipeline.ledger.terms import INACTIVITY
 from pipeline.ledger.transfers import LOT, Origin, Posting
+from pipeline.model.stage import END_OF_TIME
 
 Part = tuple[Lot, int]  # some points of a lot
 
@@ -162,34 +163,38 @@ def _find_room(
 
 
 def be_active(state: LedgerState, member: Member, at_ns: int) -> list[Posting]:
-    """The member did something at this time; what lapsed for want of it is there again."""
+    """The member did something at this time.
+
+    Where validity follows activity, what had run out before lapses now, whether or not a cut came
+    between; and what lapsed at a date after this time, for want of it, is there again.
+    """
     if at_ns <= member.active_ns:
         return []
-    postings = [
-        _reinstate(state, member, lot, at_ns)
-        for lot in state.in_spending_order(
-            [lot for lot in member.lots.values() if _lapsed_idle(state, member, lot, at_ns)]
-        )
-    ]
+    postings = []
+    for lot in state.in_spending_order(
+        [lot for lot in member.lots.values() if lot.remaining and follows_activity(lot)]
+    ):
+        until_ns = state.expiry_of(lot)
+        if until_ns <= at_ns:
+            postings.append(lapse(state, member, lot, until_ns))
+    for lot in state.in_spending_order(
+        [lot for lot in member.lots.values() if lot.lapsed and follows_activity(lot)]
+    ):
+        if at_ns < lot.lapsed_ns:
+            postings.append(_reinstate(state, member, lot, at_ns))
     member.active_ns = at_ns
     state.changed_members.add(member.subscriber_id)
     return postings
 
 
-def _lapsed_idle(state: LedgerState, member: Member, lot: Lot, at_ns: int) -> bool:
-    """Did a lot lapse for want of activity, at a time after this one?"""
-    policy = lot.terms.expiry_policy
-    if not lot.lapsed or not policy.startswith(INACTIVITY):
-        return False
-    idle_since_ns = max(member.active_ns, lot.earned_ns)
-    return at_ns < inactive_ns(policy, idle_since_ns, state.rules.timezone)
+def follows_activity(lot: Lot) -> bool:
+    """Does a lot expire some time after its member's last activity?"""
+    return lot.expires_ns == END_OF_TIME and lot.terms.expiry_policy.startswith(INACTIVITY)
 
 
 def _reinstate(state: LedgerState, member: Member, lot: Lot, at_ns: int) -> Posting:
     points = lot.lapsed
-    state.move(
-        EntryKind.REINSTATE, state.account(LAPSED), member.account(AVAILABLE), points
-    )
+    state.move(EntryKind.REINSTATE, state.account(LAPSED), member.account(AVAILABLE), points)
     state.touch(lot, remaining=points, lapsed=-points)
     recover(state, member, [(lot, points)])
     lot.changes += 1
@@ -204,6 +209,7 @@ def lapse(state: LedgerState, member: Member, lot: Lot, at_ns: int) -> Posting:
     state.move(EntryKind.EXPIRE, member.account(AVAILABLE), state.account(LAPSED), points)
     state.touch(lot, remaining=-points, lapsed=points)
     lot.changes += 1
+    lot.lapsed_ns = at_ns
     return state.close_posting(
         lot_origin(state, lot), lot.lot_id, lot.changes, at_ns, member.subscriber_id
     )

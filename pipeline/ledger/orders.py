@@ -31,6 +31,7 @@ from pipeline.ledger.state import AMOUNT_MAX, Hold, LedgerState, Member, Order
 from pipeline.ledger.terms import INACTIVITY, expires_ns, grace_days, grace_ns, inactive_ns
 from pipeline.ledger.transfers import ORDER, Answer, Origin, Posting
 from pipeline.model.identifiers import NO_ID
+from pipeline.model.stage import END_OF_TIME
 from pipeline.model.words import Result
 
 OK = Result.OK
@@ -60,11 +61,14 @@ def may_spend(state: LedgerState, command: Command) -> Result | None:
     if command.points > AMOUNT_MAX or state.is_full:
         return Result.OVERFLOW
     member = state.members.get(command.subscriber_id)
-    if member is None:
+    if member is None or (
+        command.kind == "transfer" and command.id("to") in (NO_ID, member.subscriber_id)
+    ):
         return Result.UNKNOWN_MEMBER
     if member.freezes and member.is_frozen(command.event_ns):
         return Result.FROZEN
-    if state.rules.waiting_ns and command.event_ns < member.since_ns + state.rules.waiting_ns:
+    waiting_ns, since_ns = state.rules.waiting_ns, member.since_ns
+    if waiting_ns and since_ns != END_OF_TIME and command.event_ns < since_ns + waiting_ns:
         return Result.WAITING_PERIOD
     return None
 
@@ -187,9 +191,7 @@ def refund(state: LedgerState, command: Command) -> Answer:
     return Answer(OK, (*before, _close(state, order, command.event_ns)))
 
 
-def _date_again(
-    state: LedgerState, member: Member, parts: list[Part], at_ns: int
-) -> list[Posting]:
+def _date_again(state: LedgerState, member: Member, parts: list[Part], at_ns: int) -> list[Posting]:
     """Give lots whose date is past another one, as the programme says of refunds.
 
     What remains in such a lot lapses at its old date first.

@@ -113,7 +113,7 @@ def _pin(pin: Pin, target: Target, re_rates: bool = False) -> Pin:
 
 def _remember(state: LedgerState, held: Conversion, target: Target) -> None:
     """Keep the newest word on a conversion whose worth did not change."""
-    state.put_conversion(Conversion(target, held.number, held.generation, _pin(held.pin, target)))
+    state.put_conversion(held._replace(target=target, pin=_pin(held.pin, target)))
     if target.points and target.state == AVAILABLE:
         own = state.lots[state.own_lot_id(target.conversion_key, target.subscriber_id)]
         _date(state, own, target)
@@ -155,7 +155,8 @@ class _Difference:
             target.contract_version or pin.contract_version,
             target.rulebook_hash if target.rulebook_hash != NO_ID else pin.rulebook_hash,
         )
-        state.put_conversion(Conversion(target, self.version, self.generation, pin))
+        row = held.row if held else 0
+        state.put_conversion(Conversion(target, self.version, self.generation, pin, row))
 
     def post(self) -> tuple[Posting, ...]:
         """Book it: one posting, and before it one about the member whose points go, if any."""

@@ -109,8 +109,6 @@ def _transfer(state: LedgerState, command: Command) -> Answer:
     if refused is not None:
         return Answer(refused)
     giver, to = state.members[command.subscriber_id], command.id("to")
-    if to in (NO_ID, giver.subscriber_id):
-        return Answer(Result.UNKNOWN_MEMBER)
     points, at_ns = command.points, command.event_ns
     parts, missing = shares(state.spendable(giver, at_ns), points)
     if missing:
@@ -297,17 +295,17 @@ def _decide(state: LedgerState, command: Command) -> Answer:
     asked = state.awaiting.get(identifier)
     if asked is None:
         return Answer(Result.UNKNOWN_REQUEST)
-    if state.requests[identifier].result != Result.AWAITING_APPROVAL:
-        return Answer(Result.CLOSED_ORDER)
     if asked.actor == command.actor:
         return Answer(Result.SAME_PERSON)
+    if state.requests[identifier].result != Result.AWAITING_APPROVAL:
+        return Answer(Result.CLOSED_ORDER)
     answer = Answer(Result.OK)
     final = Result.CLOSED_ORDER
     if command.kind == "approve":
         answer = APPROVED[asked.kind](state, asked)
         final = answer.result
     state.requests[identifier] = state.requests[identifier]._replace(result=final)
-    state.decided[identifier] = final
+    state.decided[identifier] = final, command.command_id
     return answer
 
 

@@ -9,7 +9,6 @@ end of int64 takes nothing (`is_full`).
 
 from __future__ import annotations
 
-from collections import defaultdict
 from fractions import Fraction
 from typing import NamedTuple
 
@@ -45,13 +44,15 @@ NO_PIN = Pin("", NO_ID, "", NO_ID, NO_ID)
 class Conversion(NamedTuple):
     """The newest target of a conversion that the book took.
 
-    `number` counts the accepted targets, `generation` the pending items so far.
+    `number` counts its postings, `generation` the pending items so far; `row` is the conversion's
+    number in the book, 0 while it has none.
     """
 
     target: Target
     number: int
     generation: int
     pin: Pin
+    row: int = 0
 
 
 class PendingItem(NamedTuple):
@@ -74,12 +75,13 @@ class Member:
     """A member of the book. Accounts are numbered from the member's number (`accounts.py`).
 
     `since_ns` is the effective time of the first points, `active_ns` of the last thing the member
-    did. `freezes` are (from, frozen) in the order of their coming; `holds` the open reservations.
+    did. `freezes` are (from, frozen) in the order of their coming; `holds` the open reservations;
+    `last_posting` the number of the last posting about the member.
     """
 
     __slots__ = (
-        "active_ns", "flags", "freezes", "holds", "lots", "number", "pages", "since_ns", "stored",
-        "subscriber_id",
+        "active_ns", "flags", "freezes", "holds", "last_posting", "lots", "number", "since_ns",
+        "stored", "subscriber_id",
     )  # fmt: skip
 
     def __init__(
@@ -89,10 +91,12 @@ class Member:
         since_ns: int = END_OF_TIME,
         active_ns: int = 0,
         flags: int = 0,
+        last_posting: int = 0,
         stored: bool = False,
     ) -> None:
         self.number, self.subscriber_id = number, subscriber_id
         self.since_ns, self.active_ns, self.flags = since_ns, active_ns, flags
+        self.last_posting = last_posting
         self.stored = stored
         self.lots: dict[bytes, Lot] = {}
         self.freezes: list[tuple[int, bool]] = []
@@ -125,12 +129,12 @@ class Order:
     """An order that was accepted. `number` counts the steps of its life.
 
     It is open while it holds `points`; then `committed` of them are spent, of which `refunded` came
-    back. `lots` is what it took, by lot.
+    back. `lots` is what it took, by lot; `row` its number in the book.
     """
 
     __slots__ = (
         "committed", "hold_until_ns", "is_open", "item", "lots", "number", "order_id", "points",
-        "quantity", "redemption", "refunded", "stored", "subscriber_id", "words",
+        "quantity", "redemption", "refunded", "row", "stored", "subscriber_id", "words",
     )  # fmt: skip
 
     def __init__(
@@ -147,8 +151,10 @@ class Order:
         item: str,
         quantity: int,
         words: tuple[str, str, str] = ("", "", ""),
+        row: int = 0,
         stored: bool = False,
     ) -> None:
+        self.row = row
         self.order_id, self.subscriber_id, self.points = order_id, subscriber_id, points
         self.committed, self.refunded, self.is_open = committed, refunded, is_open
         self.hold_until_ns, self.number, self.redemption = hold_until_ns, number, redemption
@@ -215,7 +221,7 @@ class LedgerState:
         self.orders: dict[bytes, Order] = {}
         self.requests: dict[bytes, Settled] = {}
         self.awaiting: dict[bytes, Command] = {}  # and those that were decided
-        self.decided: dict[bytes, Result] = {}  # what awaited, and what came of it now
+        self.decided: dict[bytes, tuple[Result, bytes]] = {}  # what awaited, what came, by which
         self.freezes: list[tuple[bytes, bytes, int, bool]] = []  # new ones
         self.periods: dict[str, bytes] = {}  # closed ones, and the command that closed each
         self.booked_period = ""  # that of the cut
@@ -331,7 +337,7 @@ class LedgerState:
 
     def move(self, kind: int, debit: int, credit: int, amount: int) -> None:
         """Move an amount (above 0) from the account credited to the one debited."""
-        assert 0 < amount, KIND_WORDS[kind]
+        assert amount > 0, KIND_WORDS[kind]
         self.balances[debit] += amount
         self.balances[credit] -= amount
         self._transfers.append(Transfer(kind, debit, credit, amount))

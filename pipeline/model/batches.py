@@ -363,8 +363,10 @@ class EntryBatch(Batch):
     """Accepted entries of the book, in booking order: one row per leg; never journalled.
 
     `entry_id` is of the leg, `transfer_id` of the whole. `points`-like amounts are integers with
-    the commodity's scale. A positive amount debits, a negative one credits; legs of a transfer sum
-    to zero for each commodity.
+    the commodity's scale. A positive amount debits, a negative one credits; a transfer has one of
+    each. `conversion_key` is of the conversion that the entry is about, or whose points lapse.
+    `lots` is JSON: of each lot that the transfer changed its id, what its points came from (a
+    conversion, or else a command), and how many points.
     """
 
     entry_id: ID
@@ -397,6 +399,7 @@ class EntryBatch(Batch):
     role: TEXT
     scope: TEXT
     run_id: ID
+    lots: TEXT
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,6 +10,7 @@ from __future__ import annotations
 import hashlib
 import uuid
 from dataclasses import dataclass, fields
+from functools import lru_cache
 
 import numpy as np
 
@@ -47,15 +48,21 @@ def digest(key: bytes, kind: str, *parts: str | bytes | int) -> bytes:
     """The 16-byte keyed hash of `kind` and `parts`; each part is length-prefixed, so none can
     slide.
     """
-    pieces = []
+    pieces: list[bytes] = []
     for part in parts:
         if isinstance(part, int):
             part = part.to_bytes(16, "little", signed=True)
         raw = part.encode() if isinstance(part, str) else part
         pieces += (len(raw).to_bytes(8, "little"), raw)
-    return hashlib.blake2b(
-        b"".join(pieces), key=key, digest_size=16, person=kind.encode()[:16]
-    ).digest()
+    h = _begun(key, kind).copy()
+    h.update(b"".join(pieces))
+    return h.digest()
+
+
+@lru_cache(maxsize=256)
+def _begun(key: bytes, kind: str) -> hashlib.blake2b:
+    """A hash that has taken its key: half of the work on something short."""
+    return hashlib.blake2b(key=key, digest_size=16, person=kind.encode()[:16])
 
 
 def words_of(key: bytes) -> np.ndarray:

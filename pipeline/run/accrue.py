@@ -7,8 +7,12 @@ time it uses is the cut's, so the same cut gives the same targets, and the book 
 one with EXISTS: the job may be killed anywhere and run again, and a finished one may be run again,
 too.
 
-**Orders come before targets.** A member who asked before the cut asked for points that were booked
-then; what this cut grants is for later orders. Orders go to the book in the order of their stream.
+**Commands come before targets.** A member who asked before the cut asked for points that were
+booked then; what this cut grants is for later orders. Commands (orders and all else that the book
+knows) go to it in the order of their stream, by the cut's rulebook.
+
+**What is due comes last.** Reservations whose time is over at the cut's `now` are released, and
+lots whose date is past lapse.
 
 **Rules.** A conversion stays with the rulebook it was first rated by. A later one in which its
 rule, its contract's terms and the price of a point are the same says the same of it. Where they are
@@ -31,18 +35,21 @@ from collections import Counter
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from enum import IntEnum
+from typing import Any
 
 import numpy as np
 
 from pipeline.kernels.rowhash import row_hashes
 from pipeline.ledger.accounts import ISSUED
+from pipeline.ledger.commands import KINDS
 from pipeline.model.batches import CutBatch, FoldBatch, TargetBatch
 from pipeline.model.columns import TextColumn, concat, ids
 from pipeline.model.identifiers import id_text
 from pipeline.model.words import Result, TargetReason
 from pipeline.rulebook.model import Rulebook
+from pipeline.run.answers import answer_rows, answers_to
 from pipeline.score.rate import kinds_of, rate
-from pipeline.store.book import Book
+from pipeline.store.book import Book, Due
 from pipeline.store.book_register import Run
 from pipeline.store.clickhouse import ClickHouse
 from pipeline.store.clickhouse_schema import ConversionBatch, RunBatch, RunState
@@ -71,6 +78,8 @@ class AccrualReport:
     results: dict[str, int] = field(default_factory=dict)
     reasons: dict[str, int] = field(default_factory=dict)
     orders: dict[str, int] = field(default_factory=dict)
+    released: int = 0
+    lapsed: int = 0
     rerated: int = 0
     segments: int = 0
     entries: int = 0
@@ -126,10 +135,11 @@ class _Job:
     def run(self, clock: Callable[[], int]) -> AccrualReport:
         """Everything, in its order."""
         started_ns = clock()
+        self.book.use(self.rulebook)
         self._note(RunState.STARTED, started_ns)
         segments = self._deliver_journal()
         previous = self._previous()
-        orders = self._post_commands((previous or {}).get("commands", 0))
+        answers = self._post_commands((previous or {}).get("commands", 0))
         self.progress("folding purchase messages")
         folds = self.clickhouse.folds(self.position, previous, self.now_ns, self.fold)
         targets = rate(folds, self.rulebook, self.now_ns, fold=self.fold)
@@ -138,6 +148,7 @@ class _Job:
         self.clickhouse.deliver_conversions(
             outcomes(self.cut, folds, targets, results), self.number, self.run_id
         )
+        due = self._post_due()
         report = AccrualReport(
             cut=self.number,
             name=self.cut.name.text(0),
@@ -146,7 +157,9 @@ class _Job:
             whole=previous is None,
             results=_words(Result, results),
             reasons=_words(TargetReason, targets.reason),
-            orders=_words(Result, orders),
+            orders=answers,
+            released=due.released,
+            lapsed=due.lapsed,
             rerated=rerated,
             segments=segments,
             entries=deliver_outbox(self.clickhouse, self.book),
@@ -203,12 +216,27 @@ class _Job:
         position: dict[str, int] = json.loads(earlier[0]["position"])
         return position
 
-    def _post_commands(self, start: int) -> np.ndarray:
-        """Send the orders that came since the cut before, in the order of their stream."""
-        orders = self.clickhouse.commands("order", start, self.position.get("commands", 0))
-        return self.book.post_commands(
-            orders, cut=self.number, now_ns=self.now_ns, run_id=self.run_id, actor=self.actor
-        )
+    def _post_commands(self, start: int) -> dict[str, int]:
+        """Send the commands that came since the cut before; how many were answered what."""
+        stop = self.position.get("commands", 0)
+        commands, places = self.clickhouse.commands(KINDS, start, stop)
+        self.book.post_commands(commands, **self._booking())
+        answers = answers_to(self.book, commands, self.number)
+        if self.fold == self.number:  # a repeat was answered at the cut that it repeats
+            rows = answer_rows(commands, places, answers, self.number)
+            self.clickhouse.deliver_answers(rows, self.number, self.run_id)
+        return _words(Result, answers)
+
+    def _post_due(self) -> Due:
+        """Let end what is due at the cut."""
+        self.progress("ending what is due")
+        return self.book.post_due(**self._booking())
+
+    def _booking(self) -> dict[str, Any]:
+        """What everything booked by this job has in common."""
+        return {
+            "cut": self.number, "now_ns": self.now_ns, "run_id": self.run_id, "actor": self.actor,
+        }  # fmt: skip
 
     def _post(self, folds: FoldBatch, targets: TargetBatch) -> tuple[TargetBatch, np.ndarray, int]:
         """Send targets; those refused for their rule again, rated as the first time.
@@ -237,13 +265,7 @@ class _Job:
             self.progress(f"booking {start + 1:,} of {len(targets):,} conversions")
             crash_point("accrue.before_post")
             answers.append(
-                self.book.post_targets(
-                    targets.slice(start, start + POST_ROWS),
-                    cut=self.number,
-                    now_ns=self.now_ns,
-                    run_id=self.run_id,
-                    actor=self.actor,
-                )
+                self.book.post_targets(targets.slice(start, start + POST_ROWS), **self._booking())
             )
         return np.concatenate(answers)
 
@@ -264,7 +286,8 @@ class _Job:
         counts = ""
         if report is not None:
             told = {name: getattr(report, name) for name in ("results", "reasons", "orders")}
-            told |= {name: getattr(report, name) for name in ("rerated", "segments", "entries")}
+            numbers = ("rerated", "released", "lapsed", "segments", "entries")
+            told |= {name: getattr(report, name) for name in numbers}
             counts = json.dumps(told, sort_keys=True)
         self.clickhouse.deliver_run(
             RunBatch(

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 from pipeline.model.identifiers import NO_ID, NO_ID_TEXT, Keys, id_text, parse_id
 from pipeline.model.money import CURRENCY_SCALE, show_amount
 from pipeline.run.failures import RequestError
+from pipeline.run.in_words import sentence
 from pipeline.score.reasoning import told
 
 if TYPE_CHECKING:
@@ -145,7 +146,9 @@ def _entries(state: Asked, rows: list[Row]) -> list[Link]:
         "SELECT * FROM entries WHERE transfer_id = {id:UUID} ORDER BY leg",
         id=str(first["transfer_id"]),
     )
-    chain = [_leg(leg, state.rulebook.programme.points_scale) for leg in legs]
+    scale = state.rulebook.programme.points_scale
+    chain = [Link("in words", sentence(legs, scale)), *(_leg(leg, scale) for leg in legs)]
+    chain += _lots(state, legs)
     chain.append(
         Link(
             "booked",
@@ -155,10 +158,37 @@ def _entries(state: Asked, rows: list[Row]) -> list[Link]:
             f"by {first['actor']}, run {first['run_id']}",
         )
     )
-    if first["cause_kind"] == "order":
+    if first["cause_kind"] in ("order", "command"):
         return chain + _commands(state, first["cause_id"])
     chain.append(_rule(state, first))
+    if str(first["conversion_key"]) == NO_ID_TEXT:
+        return chain
     return chain + _conversion(state, first["conversion_key"], int(first["cut"]))
+
+
+def _lots(state: Asked, legs: list[Row]) -> list[Link]:
+    """The lots that a transfer changed, by what their points came from."""
+    links = []
+    for lot, source, points in json.loads(legs[0]["lots"] or "[]"):
+        shown = show_amount(points, state.rulebook.programme.points_scale)
+        links.append(Link("lot", f"{shown} points {_source(state, source)}", {"lot_id": lot}))
+    return links
+
+
+def _source(state: Asked, source: str) -> str:
+    """What points came from, in words."""
+    bought = rows_of(
+        state,
+        "SELECT partner, conversion_id, event_at FROM conversions WHERE conversion_key = {id:UUID}",
+        id=source,
+    )
+    for row in bought:
+        return f"of {row['partner']} {row['conversion_id']}, bought {when(row['event_at'])}"
+    for row in rows_of(
+        state, "SELECT kind, ref FROM commands_log WHERE command_id = {id:UUID} LIMIT 1", id=source
+    ):
+        return f"by {row['kind']} {row['ref']}"
+    return f"of {source}"
 
 
 def _leg(row: Row, points_scale: int) -> Link:
@@ -272,22 +302,25 @@ def _click(state: Asked, row: Row) -> Link:
 
 def _commands(state: Asked, command_id: Any) -> list[Link]:
     """Every message under a command's id, and, of orders, what each of them came to."""
-    from pipeline.run.order_answers import SAID, answered
+    from pipeline.run.answers import SAID, answered
 
     chain = []
-    orders = {row["stream_offset"]: row for row in answered(state, str(command_id))}
+    answers = {row["place"]: row for row in answered(state, str(command_id))}
     for row in rows_of(
         state,
         "SELECT * FROM commands_log WHERE command_id = {id:UUID} ORDER BY stream_offset",
         id=str(command_id),
     ):
         about = f"{row['kind']} {row['ref']} by {row['actor']}"
-        if order := orders.get(row["stream_offset"]):
-            nobody = str(row["subscriber_id"]) == NO_ID_TEXT
+        found = answers.get(row["stream_offset"])
+        nobody = str(row["subscriber_id"]) == NO_ID_TEXT
+        if found is not None:
             who = "a login of nobody we know" if nobody else f"subscriber {row['subscriber_id']}"
-            about = f"order {row['ref']} of {row['points']} points by {row['actor']} for {who}"
-            row = order
-        elif str(row["subscriber_id"]) != NO_ID_TEXT:
+            points = f" of {row['points']} points" if row["points"] else ""
+            by = f" by {row['actor']}" + (f" ({row['role']})" if row["role"] else "")
+            about = f"{row['kind']} {row['ref']}{points}{by} for {who}"
+            row = {**row, "answer": found["answer"]}
+        elif not nobody:
             about += f" for subscriber {row['subscriber_id']}"
         answer = f"; {SAID.get(row['answer'], row['answer'])}" if "answer" in row else ""
         chain.append(Link("command", f"{about}, at {when(row['event_at'])}{answer}", row))

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from pipeline.capture.facts import RowFault
 from pipeline.model.tally import Tally
-from pipeline.run.order_answers import order_counts
+from pipeline.run.answers import order_counts
 
 if TYPE_CHECKING:
     from pipeline.run.state import State

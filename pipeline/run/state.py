@@ -20,12 +20,14 @@ from typing import Any
 import numpy as np
 
 from pipeline.engine import Rows
+from pipeline.ledger.commands import KINDS
 from pipeline.model.batches import BasisBatch, CommandBatch, CutBatch, RulebookBatch
 from pipeline.model.columns import TextColumn, ids
 from pipeline.model.identifiers import NO_ID, Keys, digest
 from pipeline.rulebook.model import Rulebook
 from pipeline.rulebook.read import from_texts
 from pipeline.run.accrue import AccrualReport, accrue, deliver_outbox
+from pipeline.run.answers import answer_rows, answers_to
 from pipeline.run.folder import Closed, book_of, clickhouse_of, leave_mark, take_mark
 from pipeline.store.book import Book
 from pipeline.store.clickhouse import ClickHouse
@@ -206,7 +208,23 @@ class State:
             return False
         self.clickhouse.project(self.journal)
         deliver_outbox(self.clickhouse, self.book)
+        self._deliver_answers()
         return True
+
+    def _deliver_answers(self) -> None:
+        """Deliver again what was answered to commands, cut by cut; the book has kept it."""
+        before = 0
+        for cut in self.cuts():
+            number = int(cut.number[0])
+            if not self.book.cut_done(number) or int(cut.repeat_of[0]):
+                continue
+            after = json.loads(cut.position.text(0)).get("commands", 0)
+            commands, places = self.clickhouse.commands(KINDS, before, after)
+            answers = answers_to(self.book, commands, number)
+            run_id = accrual_run(self.keys, bytes(cut.cut_id[0]))
+            rows = answer_rows(commands, places, answers, number)
+            self.clickhouse.deliver_answers(rows, number, run_id)
+            before = after
 
     def deliver(self) -> None:
         """Bring the store up to the journal."""

@@ -53,6 +53,7 @@ from pipeline.rulebook.model import Rulebook
 from pipeline.store import book_schema as tables
 from pipeline.store.book_asof import balance_at
 from pipeline.store.book_audit import audit
+from pipeline.store.book_engine import BookError, open_engine, wipe_deleted
 from pipeline.store.book_entries import (
     Waiting,
     all_balances,
@@ -63,8 +64,16 @@ from pipeline.store.book_entries import (
     waiting_requests,
 )
 from pipeline.store.book_migrate import MigrationError, migrate
-from pipeline.store.book_pages import CHUNK, Pages, conversion_of, lot_of, order_of, pending_of
-from pipeline.store.book_pages import read_terms
+from pipeline.store.book_pages import (
+    CHUNK,
+    HEAD_COLUMNS,
+    Pages,
+    conversion_of,
+    lot_of,
+    order_of,
+    pending_of,
+    read_terms,
+)
 from pipeline.store.book_register import DoneCut, Register, RuleVersion, Run
 from pipeline.store.crash import crash_point
 from pipeline.store.identity import Identities
@@ -72,10 +81,6 @@ from pipeline.store.identity import Identities
 TRANSACTION_ROWS = 1000
 # Facts of a programme that every amount of a book was written down under.
 FIXED_FACTS = ("points", "points_scale", "currency", "timezone")
-
-
-class BookError(RuntimeError):
-    """The book cannot be used like this; the message says why."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,6 +102,15 @@ class Due:
 
 
 @dataclass(frozen=True, slots=True)
+class Settlement:
+    """What a command was answered, a digest of what it said, and the cut it was posted at."""
+
+    content: bytes
+    result: Result
+    cut: int
+
+
+@dataclass(frozen=True, slots=True)
 class Standing:
     """All the book knows of a conversion; lots with nothing granted any more are left out."""
 
@@ -110,15 +124,15 @@ class Book:
 
     def __init__(self, url: str, keys: Keys, rulebook: Rulebook) -> None:
         self._keys, self._key = keys, keys.audit
-        self._engine = tables.open_engine(url)
+        self._engine = open_engine(url)
         self._lock = threading.RLock()
         self._one_connection = self._engine.pool.__class__.__name__ == "StaticPool"
-        self._use(rulebook)
+        self.use(rulebook)
         with self._write() as connection:
             self._migrate(connection)
             self._open_meta(connection)
         self.register = Register(self._read, self._write)
-        self._identities = Identities(self._read, self._write, keys.identity)
+        self._identities = Identities(self._read, lambda: self._write(wipes=True), keys.identity)
 
     def close(self) -> None:
         """Give back the connections."""
@@ -130,7 +144,8 @@ class Book:
         except MigrationError as error:
             raise BookError(str(error)) from error
 
-    def _use(self, rulebook: Rulebook) -> None:
+    def use(self, rulebook: Rulebook) -> None:
+        """Take commands, and targets whose rulebook is unknown, by this rulebook from now on."""
         programme = rulebook.programme
         self._programme, self._terms = programme, terms_of(programme)
         self._rulebook_hash = rulebook.hash
@@ -146,7 +161,7 @@ class Book:
         if not found:
             rows = [{"name": name, "value": value} for name, value in expected.items()]
             connection.execute(insert(tables.meta), rows)
-            counts = dict.fromkeys(("postings", "transfers", "accounts", "members"), 0)
+            counts = dict.fromkeys(HEAD_COLUMNS, 0)
             connection.execute(insert(tables.heads), {"head": 1, **counts, "link": FIRST_LINK})
             return
         for name, value in expected.items():
@@ -166,10 +181,10 @@ class Book:
                 yield connection
 
     @contextlib.contextmanager
-    def _write(self) -> Iterator[Connection]:
+    def _write(self, wipes: bool = False) -> Iterator[Connection]:
         with (
             self._lock,
-            self._engine.connect().execution_options(writes=True) as connection,
+            self._engine.connect().execution_options(writes=True, wipes=wipes) as connection,
             connection.begin(),
         ):
             yield connection
@@ -339,16 +354,19 @@ class Book:
 
     def order(self, order_id: bytes) -> Order | None:
         """An order that was accepted, as it stands, with what it took of each lot."""
-        orders, taken = tables.orders, tables.order_lots
+        orders, taken, requests = tables.orders, tables.order_lots, tables.requests
         with self._read() as connection:
+            number = select(requests.c.request_number).where(
+                requests.c.request_id == bytes(order_id)
+            )
             row = connection.execute(
-                select(orders).where(orders.c.order_id == bytes(order_id))
+                select(orders).where(orders.c.request_number == number.scalar_subquery())
             ).first()
             if row is None:
                 return None
-            lots = connection.execute(select(taken).where(taken.c.order_id == bytes(order_id)))
+            lots = connection.execute(select(taken).where(taken.c.request_number == row[0]))
             order = order_of(row)
-            order.lots = {lot[1]: Hold(*lot[2:], stored=True) for lot in lots}
+            order.lots = {lot[1]: Hold(lot[2], lot[3], lot[4], True) for lot in lots}
         return order
 
     def request(self, request_id: bytes) -> Result | None:
@@ -358,6 +376,21 @@ class Book:
         with self._read() as connection:
             found = connection.execute(query).scalar()
         return None if found is None else Result(found)
+
+    def settled(self, request_ids: Iterable[bytes]) -> dict[bytes, Settlement]:
+        """What the book keeps of these commands; those it was never asked are left out."""
+        wanted = sorted({bytes(identifier) for identifier in request_ids})
+        t, b = tables.requests, tables.bookings
+        query = select(t.c.request_id, t.c.content, t.c.result, b.c.cut).join(
+            b, b.c.booking_id == t.c.booking_id
+        )
+        found = {}
+        with self._read() as connection:
+            for at in range(0, len(wanted), CHUNK):
+                chosen = query.where(t.c.request_id.in_(wanted[at : at + CHUNK]))
+                for row in connection.execute(chosen):
+                    found[row[0]] = Settlement(row[1], Result(row[2]), row[3])
+        return found
 
     def awaiting(self) -> list[Waiting]:
         """Commands that wait for a second person, in the order of their times."""
@@ -387,14 +420,16 @@ class Book:
                 return None
             terms = read_terms(connection)
             pending = connection.execute(
-                select(items).where(items.c.conversion_key == key).order_by(items.c.generation)
+                select(items)
+                .where(items.c.conversion_number == row.conversion_number)
+                .order_by(items.c.generation)
             ).all()
             granted = connection.execute(
                 select(lots).where(lots.c.cause_id == key, lots.c.amount > 0)
             ).all()
         return Standing(
             conversion_of(row),
-            tuple(pending_of(item, terms) for item in pending),
+            tuple(pending_of(item, key, terms) for item in pending),
             tuple(lot_of(lot, terms) for lot in granted),
         )
 
@@ -481,7 +516,7 @@ class Book:
                     f"this book is of a programme with {name} {ours!r}, the rulebook has {theirs!r}"
                 )
         self.register.import_rulebook(rulebook)
-        self._use(rulebook)
+        self.use(rulebook)
 
     def rulebook_text(self, rulebook_hash: bytes) -> str | None:
         """The full text of a rulebook (JSON: file name to text), None where it is unknown."""
@@ -526,12 +561,16 @@ class Book:
     def erase(self, subscriber_id: bytes, now_ns: int = 0) -> bool:
         """Destroy the login of a subscriber for good; was there one?
 
-        When it returns, no byte of it is left in the book's file or its log. Raises BookError where
-        readers kept the log from being emptied; then ask again.
+        When it returns, no byte of it is left in the book's files. Raises BookError where readers
+        kept it there; then ask again. PostgreSQL's log, standbys and backups keep it, sealed, until
+        they are recycled (see `book_engine`).
         """
         there = self._identities.erase([bytes(subscriber_id)], now_ns) > 0
-        if not tables.wipe_deleted(self._engine):
-            raise BookError("the login is erased, but the book's log is in use; erase once more")
+        if not wipe_deleted(self._engine):
+            raise BookError(
+                "the login is erased, but its sealed bytes stay in the files while somebody still"
+                " reads as before; erase once more"
+            )
         return there
 
 

@@ -73,9 +73,19 @@ def _sums(
 
 
 def _about(query: Select[Any], subscriber_id: bytes | None) -> Select[Any]:
+    """Of one member, whose postings are found from the last one backwards."""
     if subscriber_id is None:
         return query
-    return query.where(tables.postings.c.subscriber_id == subscriber_id)
+    p, m = tables.postings, tables.members
+    mine = (
+        select(m.c.last_posting.label("number"))
+        .where(m.c.subscriber_id == subscriber_id)
+        .cte("mine", recursive=True)
+    )
+    mine = mine.union_all(
+        select(p.c.previous).join(mine, p.c.posting_number == mine.c.number).where(p.c.previous > 0)
+    )
+    return query.join(mine, mine.c.number == p.c.posting_number)
 
 
 def _planned(

@@ -70,7 +70,7 @@ class _Check:
         self, connection: Connection, key: bytes, programme: Programme, walk: Walk
     ) -> None:
         self.connection, self.key, self.programme = connection, key, programme
-        self.folds, self.say = walk.folds, walk.problems.append
+        self.folds, self.say, self.last = walk.folds, walk.problems.append, walk.last_posting
         self.issued = 0
         self.total = 0
         self.free: dict[bytes, int] = defaultdict(int)  # available, less what lots have
@@ -118,6 +118,8 @@ class _Check:
                 if shown < 0:
                     self.say(f"account {names[bucket]} is below zero: {shown}")
                 self.total += balance
+            if row.last_posting != self.last[member]:
+                self.say(f"the last posting about subscriber {id_text(member)} is another")
             self.waiting[member] -= row.pending
             self.free[member] -= row.available
             self.held[member] -= row.reserved
@@ -167,6 +169,8 @@ class _Check:
             )
         if self.folds.lot_steps.get(lot.lot_id, 0) != lot.changes:
             self.say(f"{name} lapsed or came back {lot.changes} times, its postings say otherwise")
+        if self.folds.lapsed_ns.get(lot.lot_id, 0) != lot.lapsed_ns:
+            self.say(f"{name} lapsed last at another time than its postings say")
         if lot.parent_lot_id == NO_ID:
             own = lot_id(self.key, self.programme.id, lot.cause_id, lot.subscriber_id)
             if own != lot.lot_id:
@@ -192,9 +196,16 @@ class _Check:
 
     def pending(self) -> None:
         """A pending item resolves at most once, and never into more than it was."""
+        keys = {
+            row[0]: row[1]
+            for row in self.rows(
+                select(tables.conversions.c.conversion_number, tables.conversions.c.conversion_key)
+            )
+        }
         for item in self.rows(tables.pending_items):
-            name = f"pending item {item.generation} of conversion {id_text(item.conversion_key)}"
-            self.origins.pending(item)
+            key = keys.get(item.conversion_number, NO_ID)
+            name = f"pending item {item.generation} of conversion {id_text(key)}"
+            self.origins.pending(item, key)
             parts = (item.confirmed, item.returned)
             if min(parts) < 0 or sum(parts) > item.amount:
                 self.say(f"{name} was {item.amount} points, confirmed and returned are {parts}")
@@ -204,9 +215,9 @@ class _Check:
                 self.say(f"{name} is open, but {sum(parts)} of its points are resolved")
             if item.resolved:
                 continue
-            if item.conversion_key in self.open:
+            if key in self.open:
                 self.say(f"{name} is open beside another one")
-            self.open[item.conversion_key] = item.subscriber_id, item.amount
+            self.open[key] = item.subscriber_id, item.amount
             self.waiting[item.subscriber_id] -= item.amount
         for member, rest in sorted(self.waiting.items()):
             if rest:
@@ -266,13 +277,13 @@ class _Check:
 
     def orders(self) -> None:
         """An order stands for what its postings did: reserved, spent, let go, given back."""
-        taken: dict[bytes, list[int]] = defaultdict(lambda: [0] * 3)
+        taken: dict[int, list[int]] = defaultdict(lambda: [0] * 3)
         held: dict[bytes, int] = defaultdict(int)
-        for order_id, lot, *numbers in self.rows(tables.order_lots):
+        for row, lot, *numbers in self.rows(tables.order_lots):
             if min(numbers) < 0 or numbers[2] > numbers[1]:
-                self.say(f"order {id_text(order_id)} took {numbers} of lot {id_text(lot)}")
+                self.say(f"order number {row} took {numbers} of lot {id_text(lot)}")
             for at, number in enumerate(numbers):
-                taken[order_id][at] += number
+                taken[row][at] += number
             held[lot] += numbers[0]
         for lot in sorted(held.keys() | self.lots_held.keys()):
             if held.get(lot, 0) != self.lots_held.get(lot, 0):
@@ -294,21 +305,30 @@ class _Check:
             left = reserved - spent - let_go
             if bool(left) != bool(order.is_open):
                 self.say(f"{name} is {'open' if order.is_open else 'closed'} and holds {left}")
-            if taken.pop(order.order_id, [0] * 3) != [left, spent, refunded]:
+            if taken.pop(order.request_number, [0] * 3) != [left, spent, refunded]:
                 self.say(f"{name} does not hold, spend and refund what it took of lots")
             if steps.pop(order.order_id, 0) != order.number:
                 self.say(f"{name} took {order.number} steps, its postings are others")
-        for identifier in sorted({at[0] for at in folded} | steps.keys() | taken.keys()):
+        for identifier in sorted({at[0] for at in folded} | steps.keys()):
             self.say(f"order {id_text(identifier)} moved points but does not exist")
+        for row in sorted(taken):
+            self.say(f"order number {row} took points of lots but does not exist")
 
     def requests(self) -> None:
         """A command that was accepted moved something, one that was refused did not."""
+        asked = {row.request_number: row.request_id for row in self.rows(tables.requests)}
+        kinds = {row.request_number: row.kind for row in self.rows(tables.requests)}
+        for order in self.rows(tables.orders):
+            if asked.get(order.request_number) != order.order_id:
+                self.say(f"order {id_text(order.order_id)} is not what its command asked for")
         bookings = {row[0]: row for row in self.rows(tables.bookings)}
         awaits = int(Result.AWAITING_APPROVAL)
         for request in self.rows(tables.requests):
             name = f"{request.kind} {id_text(request.request_id)}"
             if request.booking_id not in bookings:
                 self.say(f"{name} was booked by nobody")
+            if request.decided_by and kinds.get(request.decided_by) not in ("approve", "reject"):
+                self.say(f"{name} was decided by nobody")
             moved = request.request_id in self.folds.causes
             if request.kind in UNMOVED:
                 continue
@@ -330,9 +350,7 @@ class _Check:
             expected = last + 1
         head = self.connection.execute(select(tables.heads.c.transfers)).scalar_one()
         if expected not in (None, head + 1):
-            self.say(
-                f"the outbox ends before transfer {expected}, the book at transfer {head}"
-            )
+            self.say(f"the outbox ends before transfer {expected}, the book at transfer {head}")
 
 
 ORDER_SUMS = (EntryKind.RESERVE, EntryKind.COMMIT, EntryKind.RELEASE, EntryKind.REFUND)

@@ -7,11 +7,12 @@ without a look at members.
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
-from sqlalchemy import ColumnElement, Connection, Row, select
+from sqlalchemy import ColumnElement, Connection, select
 
 from pipeline.ledger.accounts import BUCKETS, KIND_WORDS, member_accounts
 from pipeline.ledger.lots import Lot
@@ -21,7 +22,6 @@ from pipeline.ledger.transfers import (
     LOT,
     ORDER,
     LotMove,
-    Origin,
     entry_id,
     posting_id,
     postings_of_transfer,
@@ -29,7 +29,7 @@ from pipeline.ledger.transfers import (
 )
 from pipeline.model.batches import EntryBatch
 from pipeline.model.columns import ID_DTYPE, TextColumn, columns_of, ids
-from pipeline.model.identifiers import NO_ID
+from pipeline.model.identifiers import NO_ID, id_text
 from pipeline.model.words import Result
 from pipeline.store import book_schema as tables
 from pipeline.store.book_pages import lot_of, read_terms
@@ -92,13 +92,14 @@ def entries_of_postings(connection: Connection, wanted: Sequence[bytes]) -> Entr
 def posting_ids(connection: Connection, key: bytes, programme: str, cause: bytes) -> list[bytes]:
     """The ids that postings about something can have: a conversion, order, command or lot."""
     numbers = {COMMAND: 2}
-    for kind, table, column in (
-        (CONVERSION, tables.conversions, "number"),
-        (ORDER, tables.orders, "number"),
-        (LOT, tables.lots, "changes"),
+    conversions, lots = tables.conversions, tables.lots
+    orders, requests = tables.orders, tables.requests
+    asked = select(requests.c.request_number).where(requests.c.request_id == cause)
+    for kind, query in (
+        (CONVERSION, select(conversions.c.number).where(conversions.c.conversion_key == cause)),
+        (ORDER, select(orders.c.number).where(orders.c.request_number == asked.scalar_subquery())),
+        (LOT, select(lots.c.changes).where(lots.c.lot_id == cause)),
     ):
-        identifier = next(iter(table.primary_key.columns))
-        query = select(table.c[column]).where(identifier == cause)
         numbers[kind] = connection.execute(query).scalar() or 0
     return [
         posting_id(key, programme, kind, cause, version)
@@ -131,8 +132,9 @@ def _batch(connection: Connection, rows: Sequence[AnyRow]) -> EntryBatch:
     }  # fmt: skip
     columns |= _shared(connection, transfers)
     columns["kind"] = [KIND_WORDS[kind] for kind in transfers["kind"]]
+    columns["lots"], origins = _lots(connection, transfers["transfer_number"])
     columns["conversion_key"] = [
-        cause if kind == CONVERSION else NO_ID
+        cause if kind == CONVERSION else origins.get(cause, NO_ID)
         for cause, kind in zip(columns["cause_id"], columns["cause_kind"], strict=True)
     ]
     steps = (
@@ -186,6 +188,27 @@ def _doubled(
             made[column.name] = np.array(values, column.dtype)
     made["amount"] = np.where(legs == 0, made["amount"], -made["amount"])
     return EntryBatch(**made)
+
+
+def _lots(connection: Connection, numbers: Sequence[int]) -> tuple[list[str], dict[bytes, bytes]]:
+    """What each transfer did to lots, as JSON; and the conversion behind each of these lots."""
+    m, lots = tables.lot_moves, tables.lots
+    query = (
+        select(m.c.transfer_number, m.c.lot_id, lots.c.conversion_key, lots.c.cause_id,
+               m.c.amount_change, m.c.remaining_change, m.c.held_change, m.c.lapsed_change)
+        .join(lots, lots.c.lot_id == m.c.lot_id)
+        .where(m.c.transfer_number.between(min(numbers), max(numbers)))
+        .order_by(m.c.transfer_number, m.c.lot_id)
+    )  # fmt: skip
+    moved: dict[int, list[list[Any]]] = {}
+    origins: dict[bytes, bytes] = {}
+    for number, lot, conversion, cause, *changes in connection.execute(query):
+        origins[lot] = conversion
+        source = conversion if conversion != NO_ID else cause
+        points = max(map(abs, changes))
+        moved.setdefault(number, []).append([id_text(lot), id_text(source), points])
+    told = (json.dumps(moved[n], separators=(",", ":")) if n in moved else "" for n in numbers)
+    return list(told), origins
 
 
 def _shared(connection: Connection, transfers: dict[str, Any]) -> dict[str, list[Any]]:
@@ -251,9 +274,4 @@ def waiting_requests(connection: Connection) -> list[Waiting]:
         .where(r.c.result == int(Result.AWAITING_APPROVAL))
         .order_by(r.c.event_ns, r.c.request_id)
     )  # fmt: skip
-    return [Waiting(*row) for row in connection.execute(query)]
-
-
-def origin_of(row: Row[Any]) -> Origin:
-    """An origin from its row."""
-    return Origin(*row[1:])
+    return [Waiting._make(row) for row in connection.execute(query)]

@@ -88,10 +88,10 @@ class Origins:
             elif row.rulebook_hash == rulebook.hash and RuleVersion(*row) != version:
                 self._say(f"{name} is not as rulebook {id_text(rulebook.hash)} has it")
 
-    def pending(self, item: AnyRow) -> None:
-        """A pending item against the posting that opened it."""
-        opened = self._folds.opened.get(item.conversion_key, ())
-        name = f"pending item {item.generation} of conversion {id_text(item.conversion_key)}"
+    def pending(self, item: AnyRow, key: bytes) -> None:
+        """A pending item of a conversion against the posting that opened it."""
+        opened = self._folds.opened.get(key, ())
+        name = f"pending item {item.generation} of conversion {id_text(key)}"
         if not 1 <= item.generation <= len(opened):
             self._say(f"{name} was opened by no posting")
             return

@@ -65,21 +65,23 @@ OF_PROGRAMME = (
     *(redeemed_account(kind) for kind in (*REDEMPTIONS, OTHER_REDEMPTION)),
 )  # fmt: skip
 CHANGING = {
-    tables.conversions: tuple(c.name for c in tables.conversions.columns if not c.primary_key),
+    tables.conversions: tuple(c.name for c in tables.conversions.columns)[2:],
     tables.pending_items: ("amount", "confirmed", "returned", "resolved"),
     tables.lots: (
         "contract_version", "rule_version", "earned_ns", "spendable_from_ns", "expires_ns",
-        "amount", "remaining", "held", "lapsed", "changes",
+        "amount", "remaining", "held", "lapsed", "changes", "lapsed_ns",
     ),
     tables.accounts: ("balance",),
     tables.members: (
         "pending", "available", "reserved", "debt", "since_ns", "active_ns", "flags",
+        "last_posting",
     ),
     tables.orders: ("committed", "refunded", "is_open", "number"),
     tables.order_lots: ("held", "committed", "refunded"),
 }  # fmt: skip
+HEAD_COLUMNS = tuple(column.name for column in tables.heads.columns)[1:]
 # A lot whose dates stay is found by its numbers alone: no index has to be written anew.
-LOT_NUMBERS = ("amount", "remaining", "held", "lapsed", "changes")
+LOT_NUMBERS = ("amount", "remaining", "held", "lapsed", "changes", "lapsed_ns")
 
 
 class Pages:
@@ -90,7 +92,9 @@ class Pages:
         head = connection.execute(select(tables.heads).with_for_update()).one()
         self.posting, self.transfer = head.postings, head.transfers
         state.last_account, state.last_member = head.accounts, head.members
+        self.conversion, self.request = head.conversions, head.requests
         self.link: bytes = head.link
+        self.head = self._head()
         self.first_new = self.transfer + 1
         self.stored: set[Any] = set()  # keys of rows that are there already
         self.rows: dict[Table, list[tuple[Any, ...]]] = {
@@ -120,25 +124,30 @@ class Pages:
             self._put_conversion(row)
         held = [c.target for c in state.conversions.values()]
         sides = [*targets, *held]
-        members = {x.subscriber_id for x in sides if x.subscriber_id != NO_ID and x.points}
+        members = {x.subscriber_id for x in sides} - {NO_ID}
         names = set(OF_PROGRAMME).union(*(money_accounts(p) for p in {x.partner for x in sides}))
         self._read_accounts(names)
         self._read_members(members)
-        waiting = {x.conversion_key for x in held if x.points and x.state == TargetState.PENDING}
+        waiting = {
+            c.row: c.target.conversion_key
+            for c in state.conversions.values()
+            if c.target.points and c.target.state == TargetState.PENDING
+        }
         for row in self._chosen(
             tables.pending_items,
-            tables.pending_items.c.conversion_key.in_,
+            tables.pending_items.c.conversion_number.in_,
             waiting,
             tables.pending_items.c.resolved.is_(False),
         ):
-            self._put_pending(row)
+            self._put_pending(row, waiting[row.conversion_number])
         available = [x for x in sides if x.points and x.state == TargetState.AVAILABLE]
         own = {state.own_lot_id(x.conversion_key, x.subscriber_id) for x in available}
         self._read_lots(tables.lots.c.lot_id.in_, own)
         givers = self._givers(targets)  # after own lots, which tell who lacks points
         self._read_lots(tables.lots.c.subscriber_id.in_, givers, tables.lots.c.remaining > 0)
         if self._has_idle_terms():
-            self._read_lots(tables.lots.c.subscriber_id.in_, members, tables.lots.c.lapsed > 0)
+            there = (tables.lots.c.remaining > 0) | (tables.lots.c.lapsed > 0)
+            self._read_lots(tables.lots.c.subscriber_id.in_, members, there)
 
     def _givers(self, targets: Sequence[Target]) -> set[bytes]:
         """Members who may lose more points than their own lot has: others of their lots give them.
@@ -171,7 +180,7 @@ class Pages:
         members = {c.subscriber_id for c in commands} | {c.id("to") for c in commands}
         members |= {asked.subscriber_id for asked in state.awaiting.values()}
         named = {c.id("order") for c in commands if c.kind in OF_ORDERS} - {NO_ID}
-        self._read_orders(tables.orders.c.order_id.in_, named)
+        self._read_orders(tables.orders.c.request_number.in_, self._numbers_of(named))
         whole = {order.subscriber_id for order in state.orders.values()}
         members = (members | whole) - {NO_ID}
         self._read_accounts(self._names(commands))
@@ -274,11 +283,10 @@ class Pages:
         t, state = tables.members, self.state
         frozen = set()
         wanted = {who for who in wanted if who not in state.members}
-        for number, who, *balances, since_ns, active_ns, flags in self._chosen(
-            t, t.c.subscriber_id.in_, wanted
-        ):
-            member = Member(number, who, since_ns, active_ns, flags, stored=True)
-            state.put_member(member, tuple(balances))  # type: ignore[arg-type]
+        for row in self._chosen(t, t.c.subscriber_id.in_, wanted):
+            number, who, flags = row[0], row[1], row[8]
+            values: list[Any] = [number, who, *row[6:10], True]
+            state.put_member(Member(*values), row[2:6])
             if flags & FREEZES:
                 frozen.add(who)
         t = tables.freezes
@@ -290,7 +298,8 @@ class Pages:
         t, state = tables.requests, self.state
         for row in self._chosen(t, t.c.request_id.in_, identifiers):
             state.requests[row.request_id] = Settled(row.content, Result(row.result))
-            if row.request_id in awaited:
+            waited = row.result == Result.AWAITING_APPROVAL or row.decided_by
+            if waited and row.request_id in awaited:
                 state.awaiting[row.request_id] = self._asked(row)
 
     def _asked(self, row: AnyRow) -> Command:
@@ -304,6 +313,16 @@ class Pages:
             row.body, *who,
         )  # fmt: skip
 
+    def _numbers_of(self, identifiers: set[bytes]) -> set[int]:
+        """The numbers of commands."""
+        found: set[int] = set()
+        t, wanted = tables.requests, sorted(identifiers)
+        for at in range(0, len(wanted), CHUNK):
+            chosen = t.c.request_id.in_(wanted[at : at + CHUNK])
+            rows = self.connection.execute(select(t.c.request_number).where(chosen))
+            found.update(row[0] for row in rows)
+        return found
+
     def _read_open_orders(self, members: set[bytes]) -> None:
         t = tables.orders
         self._read_orders(t.c.subscriber_id.in_, members, t.c.is_open)
@@ -311,7 +330,7 @@ class Pages:
     def _read_orders(
         self,
         choose: Callable[[list[Any]], ColumnElement[bool]],
-        values: set[bytes],
+        values: Iterable[Any],
         also: ColumnElement[bool] | None = None,
     ) -> None:
         state = self.state
@@ -325,10 +344,11 @@ class Pages:
 
     def _read_order_lots(self) -> None:
         t, state = tables.order_lots, self.state
-        for order_id, lot_id, held, committed, refunded in self._chosen(
-            t, t.c.order_id.in_, {o.order_id for o in state.orders.values() if o.stored}
+        stored = {order.row: order for order in state.orders.values() if order.stored}
+        for number, lot_id, held, committed, refunded in self._chosen(
+            t, t.c.request_number.in_, stored
         ):
-            state.orders[order_id].lots[lot_id] = Hold(held, committed, refunded, stored=True)
+            stored[number].lots[lot_id] = Hold(held, committed, refunded, True)
         for order in state.orders.values():
             if order.is_open:
                 state.members[order.subscriber_id].holds[order.order_id] = order
@@ -356,8 +376,8 @@ class Pages:
         self.state.conversions[conversion.target.conversion_key] = conversion
         self.stored.add(conversion.target.conversion_key)
 
-    def _put_pending(self, row: AnyRow) -> None:
-        item = pending_of(row, self.terms_by_id)
+    def _put_pending(self, row: AnyRow, conversion_key: bytes) -> None:
+        item = pending_of(row, conversion_key, self.terms_by_id)
         at = (item.conversion_key, item.generation)
         self.state.pending[at] = item
         self.stored.add(at)
@@ -380,12 +400,15 @@ class Pages:
             head = posting_bytes(identifier, cause, origin_bytes, booking_bytes)
             self.link = link_of(state.key, self.link, head, transfers, names, posting.moves)
             self.posting += 1
-            number, first = self.posting, self.transfer + 1
+            number, first, previous = self.posting, self.transfer + 1, 0
+            member = state.members.get(cause.subscriber_id)
+            if member is not None:
+                previous, member.last_posting = member.last_posting, number
             rows[tables.postings].append(
                 (
                     number, identifier, cause.id, cause.version, cause.effective_ns,
-                    cause.subscriber_id, cause.click_id, cause.visit_id, origin_id, booking_id,
-                    first, len(transfers), self.link,
+                    cause.subscriber_id, previous, cause.click_id, cause.visit_id, origin_id,
+                    booking_id, first, len(transfers), self.link,
                 )
             )  # fmt: skip
             out = rows[tables.transfers]
@@ -406,11 +429,15 @@ class Pages:
 
     def write_request(self, command: Command, result: Result, booking: Booking) -> None:
         """Keep a command with its answer."""
+        self.request += 1
+        order = self.state.orders.get(command.command_id)
+        if order is not None:
+            order.row = self.request
         self.rows[tables.requests].append(
             (
-                command.command_id, command.kind, command.ref, command.subscriber_id,
+                self.request, command.command_id, command.kind, command.ref, command.subscriber_id,
                 command.points, command.event_ns, command.body, command.content, int(result),
-                self._share(booking)[0],
+                self._share(booking)[0], 0,
             )
         )  # fmt: skip
 
@@ -420,10 +447,7 @@ class Pages:
         self._put_accounts()
         for table, rows in self.rows.items():
             put_rows(self.connection, table, rows)
-        self._put(
-            tables.conversions,
-            {at: conversion_row(state.conversions[at]) for at in sorted(state.changed_conversions)},
-        )
+        self._put_conversions()
         self._put(
             tables.pending_items,
             {at: self._pending_row(state.pending[at]) for at in sorted(state.changed_pending)},
@@ -432,16 +456,30 @@ class Pages:
         self._put_dates(now_ns)
         self._put_orders()
         self._put_seldom(now_ns)
-        if self.transfer >= self.first_new or state.last_member:
-            self._put_head()
-
-    def _put_head(self) -> None:
-        state = self.state
         if self.transfer >= self.first_new:
             put_rows(self.connection, tables.outbox, [(self.first_new, self.transfer)])
-        head = (1, self.posting, self.transfer, state.last_account, state.last_member, self.link)
-        names = ("postings", "transfers", "accounts", "members", "link")
-        change_rows(self.connection, tables.heads, names, [head])
+        head = self._head()
+        if head != self.head:
+            change_rows(self.connection, tables.heads, HEAD_COLUMNS, [head])
+
+    def _head(self) -> tuple[Any, ...]:
+        state = self.state
+        return (
+            1, self.posting, self.transfer, state.last_account, state.last_member,
+            self.conversion, self.request, self.link,
+        )  # fmt: skip
+
+    def _put_conversions(self) -> None:
+        """New conversions are numbered in the order in which they were first posted."""
+        state = self.state
+        for key in state.conversions:
+            if key in state.changed_conversions and not state.conversions[key].row:
+                self.conversion += 1
+                state.conversions[key] = state.conversions[key]._replace(row=self.conversion)
+        self._put(
+            tables.conversions,
+            {at: conversion_row(state.conversions[at]) for at in state.changed_conversions},
+        )
 
     def _put_accounts(self) -> None:
         state = self.state
@@ -471,6 +509,7 @@ class Pages:
         return (
             member.number, member.subscriber_id, balances[first], balances[first + 1],
             balances[first + 2], balances[first + 3], member.since_ns, member.active_ns, flags,
+            member.last_posting,
         )  # fmt: skip
 
     def _put_lots(self) -> None:
@@ -481,9 +520,7 @@ class Pages:
         dated = self.state.dated_lots
         some = [lot for lot in lots if lot.stored and lot.lot_id not in dated]
         rest = [lot for lot in lots if lot.stored and lot.lot_id in dated]
-        change_rows(
-            self.connection, tables.lots, LOT_NUMBERS, [self._lot_row(lot) for lot in some]
-        )
+        change_rows(self.connection, tables.lots, LOT_NUMBERS, [self._lot_row(lot) for lot in some])
         change_rows(
             self.connection, tables.lots, CHANGING[tables.lots], [self._lot_row(x) for x in rest]
         )
@@ -492,13 +529,11 @@ class Pages:
         """The dates that lots had until now; what was so for no time leaves no trace."""
         t, former = tables.lot_dates, self.state.former_dates
         there = {row[0] for row in self._chosen(t, t.c.lot_id.in_, former, t.c.until_ns == now_ns)}
-        rows = [
-            (lot, now_ns, *dates) for lot, dates in sorted(former.items()) if lot not in there
-        ]
+        rows = [(lot, now_ns, *dates) for lot, dates in sorted(former.items()) if lot not in there]
         put_rows(self.connection, t, rows)
 
     def _put_orders(self) -> None:
-        orders = sorted(self.state.changed_orders.values(), key=lambda order: order.order_id)
+        orders = sorted(self.state.changed_orders.values(), key=lambda order: order.row)
         put_rows(self.connection, tables.orders, [order_row(o) for o in orders if not o.stored])
         change_rows(
             self.connection,
@@ -506,10 +541,11 @@ class Pages:
             CHANGING[tables.orders],
             [order_row(o) for o in orders if o.stored],
         )
-        new, known = [], []
+        new: list[tuple[Any, ...]] = []
+        known: list[tuple[Any, ...]] = []
         for order in orders:
             for lot_id, hold in order.lots.items():
-                row = (order.order_id, lot_id, hold.held, hold.committed, hold.refunded)
+                row = (order.row, lot_id, hold.held, hold.committed, hold.refunded)
                 (known if hold.stored else new).append(row)
         put_rows(self.connection, tables.order_lots, new)
         names = CHANGING[tables.order_lots]
@@ -517,13 +553,14 @@ class Pages:
 
     def _put_seldom(self, now_ns: int) -> None:
         """Freezes, decisions and closed periods."""
-        state, there = self.state, {row[0] for row in self.rows[tables.requests]}
+        state, there = self.state, {row[1] for row in self.rows[tables.requests]}
         put_rows(self.connection, tables.freezes, state.freezes)
         t = tables.requests
-        for identifier, result in sorted(state.decided.items()):
-            assert identifier in state.requests
-            change = t.update().where(t.c.request_id == identifier).values(result=int(result))
-            self.connection.execute(change)
+        numbers = {row[1]: row[0] for row in self.rows[tables.requests]}
+        for identifier, (result, decision) in sorted(state.decided.items()):
+            change = t.update().where(t.c.request_id == identifier)
+            decided = {"result": int(result), "decided_by": numbers[decision]}
+            self.connection.execute(change.values(decided))
         periods = [
             (period, request, now_ns, self.posting, self.link)
             for period, request in sorted(state.periods.items())
@@ -533,8 +570,9 @@ class Pages:
 
     def _put(self, table: Table, rows: dict[Any, tuple[Any, ...]]) -> None:
         """Insert the rows that are new and update those that are there."""
-        put_rows(self.connection, table, [row for at, row in rows.items() if at not in self.stored])
-        known = [row for at, row in rows.items() if at in self.stored]
+        new = sorted(row for at, row in rows.items() if at not in self.stored)
+        put_rows(self.connection, table, new)
+        known = sorted(row for at, row in rows.items() if at in self.stored)
         change_rows(self.connection, table, CHANGING[table], known)
 
     def _lot_row(self, lot: Lot) -> tuple[Any, ...]:
@@ -542,11 +580,12 @@ class Pages:
             lot.lot_id, lot.cause_kind, lot.cause_id, lot.conversion_key, lot.parent_lot_id,
             lot.subscriber_id, self._terms_number(lot.terms), lot.contract_version,
             lot.rule_version, lot.earned_ns, lot.spendable_from_ns, lot.expires_ns, lot.amount,
-            lot.remaining, lot.held, lot.lapsed, lot.changes,
+            lot.remaining, lot.held, lot.lapsed, lot.changes, lot.lapsed_ns,
         )  # fmt: skip
 
     def _pending_row(self, item: PendingItem) -> tuple[Any, ...]:
-        return (*item[:3], self._terms_number(item.terms), *item[4:])
+        row = self.state.conversions[item.conversion_key].row
+        return (row, *item[1:3], self._terms_number(item.terms), *item[4:])
 
     def _terms_number(self, wanted: Terms) -> int:
         number = self.terms_ids.get(wanted)
@@ -579,37 +618,39 @@ def put_shared(connection: Connection, table: Table, wanted: Sequence[Any]) -> i
 
 def lot_of(row: Sequence[Any], terms: dict[int, Terms]) -> Lot:
     """A lot from its row."""
-    return Lot(*row[:6], terms[row[6]], *row[7:], stored=True)
+    values = [*row[:6], terms[row[6]], *row[7:], True]
+    return Lot(*values)
 
 
-def pending_of(row: AnyRow, terms: dict[int, Terms]) -> PendingItem:
-    """A pending item from its row."""
-    return PendingItem._make((*row[:3], terms[row[3]], *row[4:]))
+def pending_of(row: AnyRow, conversion_key: bytes, terms: dict[int, Terms]) -> PendingItem:
+    """A pending item of a conversion from its row."""
+    return PendingItem._make((conversion_key, *row[1:3], terms[row[3]], *row[4:]))
 
 
-def order_of(row: AnyRow) -> Order:
+def order_of(row: Sequence[Any]) -> Order:
     """An order from its row."""
-    return Order(*row[:11], words=tuple(row[11:14]), stored=True)  # type: ignore[arg-type]
+    values: list[Any] = [*row[1:12], (row[12], row[13], row[14]), row[0], True]
+    return Order(*values)
 
 
 def order_row(order: Order) -> tuple[Any, ...]:
     """An order as its row."""
     return (
-        order.order_id, order.subscriber_id, order.points, order.committed, order.refunded,
-        order.is_open, order.hold_until_ns, order.number, order.redemption, order.item,
-        order.quantity, *order.words,
+        order.row, order.order_id, order.subscriber_id, order.points, order.committed,
+        order.refunded, order.is_open, order.hold_until_ns, order.number, order.redemption,
+        order.item, order.quantity, *order.words,
     )  # fmt: skip
 
 
-def conversion_of(row: AnyRow) -> Conversion:
+def conversion_of(row: Sequence[Any]) -> Conversion:
     """A conversion from its row; what explains its target only the store keeps."""
-    target, rest = Target(*row[:TARGET_COLUMNS], ""), row[TARGET_COLUMNS:]
-    return Conversion(target, rest[0], rest[1], Pin(*rest[2:]))
+    target, rest = Target._make((*row[1 : TARGET_COLUMNS + 1], "")), row[TARGET_COLUMNS + 1 :]
+    return Conversion(target, rest[0], rest[1], Pin(*rest[2:]), row[0])
 
 
 def conversion_row(conversion: Conversion) -> tuple[Any, ...]:
     """A conversion as its row."""
     return (
-        *conversion.target[:TARGET_COLUMNS], conversion.number, conversion.generation,
-        *conversion.pin,
+        conversion.row, *conversion.target[:TARGET_COLUMNS], conversion.number,
+        conversion.generation, *conversion.pin,
     )  # fmt: skip

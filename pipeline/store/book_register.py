@@ -3,12 +3,17 @@
 TOML files are the truth for partners and policies; the book imports what it was told by version, so
 that an entry's rule can be shown as it was, years after the file changed. Versions are hashes of
 parsed content and never change; importing a rulebook again adds nothing.
+
+Several programs may write the same row. Who writes looks whether it is there in the transaction
+that writes it, which has locked the others out; a look before that could be true no more.
 """
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
+from typing import Any
 
 from sqlalchemy import insert, select, update
 
@@ -19,6 +24,9 @@ from pipeline.rulebook.model import Location, Rulebook
 from pipeline.store import book_schema as tables
 from pipeline.store.book_pages import put_terms
 from pipeline.store.book_schema import Session
+
+# Texts that databases do not take: NUL (PostgreSQL), and half a pair, as of a file's odd name.
+UNSTORABLE = re.compile("[\0\ud800-\udfff]")
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,16 +84,16 @@ class Register:
             )
             if connection.execute(known).first() is not None:
                 return
-            row = {
+            row: dict[str, Any] = {
                 "rulebook_hash": rulebook.hash,
                 "text": rulebook.text(),
                 "terms_id": put_terms(connection, terms_of(rulebook.programme)),
             }
-            connection.execute(insert(tables.rulebooks), row)
+            connection.execute(insert(tables.rulebooks), storable(row))
             named = select(table.c.version, table.c.kind, table.c.id)
             there = {tuple(found) for found in connection.execute(named)}
             fresh = {(v.version, v.kind, v.id): v for v in versions_of(rulebook)}
-            rows = [asdict(v) for at, v in sorted(fresh.items()) if at not in there]
+            rows = [storable(asdict(v)) for at, v in sorted(fresh.items()) if at not in there]
             if rows:
                 connection.execute(insert(table), rows)
 
@@ -101,16 +109,15 @@ class Register:
         """A version; where several rules share one parsed content, the first by kind and id."""
         table = tables.rule_versions
         with self._read() as connection:
-            row = connection.execute(
-                select(table).where(table.c.version == version).order_by(table.c.kind, table.c.id)
-            ).first()
-        return None if row is None else RuleVersion(*row)
+            rows = connection.execute(select(table).where(table.c.version == version)).all()
+        # Put in order here: how a database orders text is its own affair, and its owner's.
+        return min((RuleVersion(*row) for row in rows), key=lambda v: (v.kind, v.id), default=None)
 
     def put_run(self, run: Run) -> None:
         """Write down a run under its id, in place of what was known of it."""
         table = tables.runs
         with self._write() as connection:
-            values = asdict(run)
+            values = storable(asdict(run))
             at = table.c.run_id == run.run_id
             if connection.execute(select(table.c.run_id).where(at)).first() is None:
                 connection.execute(insert(table), values)
@@ -125,12 +132,10 @@ class Register:
             return [Run(*row) for row in rows]
 
     def finish_cut(self, cut: CutBatch, run_id: bytes) -> None:
-        """Note a cut (one row) whose job is done."""
+        """Note a cut (one row) whose job is done; the first to do so is the one that is noted."""
         assert len(cut) == 1, "one cut at a time"
-        number = int(cut.number[0])
-        if self.cut_done(number):
-            return
-        values = {
+        table, number = tables.cuts, int(cut.number[0])
+        values: dict[str, Any] = {
             "number": number,
             "name": cut.name.text(0),
             "now_ns": int(cut.now_ns[0]),
@@ -139,7 +144,9 @@ class Register:
             "run_id": run_id,
         }
         with self._write() as connection:
-            connection.execute(insert(tables.cuts), values)
+            there = select(table.c.number).where(table.c.number == number)
+            if connection.execute(there).first() is None:
+                connection.execute(insert(table), storable(values))
 
     def cut_done(self, number: int) -> bool:
         """Is this cut among those done?"""
@@ -154,6 +161,14 @@ class Register:
         with self._read() as connection:
             row = connection.execute(select(table).order_by(table.c.number.desc()).limit(1)).first()
         return None if row is None else DoneCut(*row)
+
+
+def storable(values: dict[str, Any]) -> dict[str, Any]:
+    """A row whose texts every database takes."""
+    return {
+        name: UNSTORABLE.sub("\ufffd", value) if isinstance(value, str) else value
+        for name, value in values.items()
+    }
 
 
 def versions_of(rulebook: Rulebook) -> Iterator[RuleVersion]:

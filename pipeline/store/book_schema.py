@@ -1,22 +1,14 @@
-"""Tables of the book, and the engine that opens them.
+"""Tables of the book.
 
 One SQLAlchemy Core schema for SQLite and PostgreSQL: ids are 16 bytes, times and amounts 64-bit
-integers, everything else text. `open_engine` opens either so that the book sees no difference:
-
-    one writer        a write transaction locks out all others from its beginning: SQLite's
-                      BEGIN IMMEDIATE; an advisory lock of PostgreSQL, taken before anything is read
-    readers           see one moment for as long as they read: write-ahead log; REPEATABLE READ
-    a commit          is on the disk when it returns: `synchronous=FULL`; `synchronous_commit=on`
-    an erased login   is overwritten: `secure_delete`; PostgreSQL's table is written anew
-
-What only one of them understands stands there and in `wipe_deleted`, and nowhere else.
+integers, everything else text. `book_engine` opens either database.
 
 A change here is a revision in `migrations/versions` too (see `book_migrate`).
 
 Append-only: `postings`, `transfers`, `lot_moves`, `lot_dates`, `freezes`, `origins`, `bookings`,
-`periods`, `terms`, `rulebooks`, `rule_versions`, and `requests` but for the answer of one that waits
-for a second person. The other tables hold the newest standing, which is a fold over those, and
-`audit` checks that it is.
+`periods`, `terms`, `rulebooks`, `rule_versions`, and `requests` but for the answer of one that
+waits for a second person. The other tables hold the newest standing, which is a fold over those,
+and `audit` checks that it is.
 """
 
 from __future__ import annotations
@@ -26,12 +18,10 @@ from contextlib import AbstractContextManager
 from typing import Any
 
 from sqlalchemy import (
-    URL,
     BigInteger,
     Boolean,
     Column,
     Connection,
-    Engine,
     ForeignKey,
     Index,
     Integer,
@@ -42,16 +32,11 @@ from sqlalchemy import (
     Table,
     Text,
     UniqueConstraint,
-    create_engine,
-    event,
-    make_url,
 )
-from sqlalchemy.pool import StaticPool
 
 AnyRow = Row[*tuple[Any, ...]]
 Session = Callable[[], AbstractContextManager[Connection]]  # one transaction each
 
-WRITERS_LOCK = 0x4D50_424F_4F4B  # "MPBOOK": who holds it may write the book of a database
 metadata = MetaData()
 
 # SQLite keeps a table by an INTEGER key in that order, without a second index.
@@ -85,6 +70,8 @@ heads = Table(
     _int("transfers"),
     _int("accounts"),
     _int("members"),
+    _int("conversions"),
+    _int("requests"),
     Column("link", LargeBinary(32), nullable=False),
 )
 
@@ -113,6 +100,7 @@ members = Table(
     _int("since_ns"),
     _int("active_ns"),
     Column("flags", SmallInteger, nullable=False),
+    _int("last_posting"),
 )
 
 # Spending of a member stops, and goes on, from a time: append-only.
@@ -152,6 +140,8 @@ bookings = Table(
     _text("scope"),
 )
 
+# `previous` is the posting before about the same member: who wants a member's postings follows it
+# from `members.last_posting`. An index would be written at as many places as there are members.
 postings = Table(
     "postings",
     metadata,
@@ -160,7 +150,8 @@ postings = Table(
     _id("cause_id"),
     _int("cause_version"),
     _int("effective_ns"),
-    _id("subscriber_id", index=True),
+    _id("subscriber_id"),
+    _int("previous"),
     _id("click_id"),
     _id("visit_id"),
     Column("origin_id", Number, ForeignKey(origins.c.origin_id), nullable=False),
@@ -188,7 +179,8 @@ outbox = Table("outbox", metadata, _number("first_transfer"), _int("last_transfe
 conversions = Table(
     "conversions",
     metadata,
-    _id("conversion_key", primary_key=True),
+    _number("conversion_number"),
+    _id("conversion_key", unique=True),
     _int("fold"),
     _int("facts"),
     _int("facts_hash"),
@@ -218,7 +210,6 @@ conversions = Table(
     _text("pinned_contract_version"),
     _id("pinned_rulebook_hash"),
     _id("pinned_terms_hash"),
-    sqlite_with_rowid=False,
 )
 
 # What many lots and pending items have in common; prices are fractions of money per point.
@@ -240,7 +231,13 @@ terms = Table(
 pending_items = Table(
     "pending_items",
     metadata,
-    _id("conversion_key", primary_key=True),
+    Column(
+        "conversion_number",
+        Number,
+        ForeignKey(conversions.c.conversion_number),
+        primary_key=True,
+        autoincrement=False,
+    ),
     Column("generation", BigInteger, primary_key=True, autoincrement=False),
     _id("subscriber_id"),
     Column("terms_id", Number, ForeignKey(terms.c.terms_id), nullable=False),
@@ -274,7 +271,7 @@ lots = Table(
     _int("held"),
     _int("lapsed"),
     _int("changes"),
-    sqlite_with_rowid=False,
+    _int("lapsed_ns"),
 )
 # What may lapse, by its date.
 Index("lots_due", lots.c.expires_ns, sqlite_where=lots.c.remaining > 0,
@@ -304,11 +301,13 @@ lot_moves = Table(
     sqlite_with_rowid=False,
 )
 
-# Commands and their answers: append-only, but for what awaits a second person.
+# Commands and their answers: append-only, but for what awaits a second person. `decided_by` is the
+# number of the command by which that person decided, 0 where there is none.
 requests = Table(
     "requests",
     metadata,
-    _id("request_id", primary_key=True),
+    _number("request_number"),
+    _id("request_id", unique=True),
     _text("kind"),
     _text("ref"),
     _id("subscriber_id"),
@@ -318,14 +317,22 @@ requests = Table(
     _id("content"),
     Column("result", SmallInteger, nullable=False),
     Column("booking_id", Number, ForeignKey(bookings.c.booking_id), nullable=False),
-    sqlite_with_rowid=False,
+    _int("decided_by"),
 )
 
-# Orders that were accepted, as they stand.
+# Orders that were accepted, as they stand. An order is known by the number of the command that
+# asked for it, so that its rows lie where the newest rows do.
 orders = Table(
     "orders",
     metadata,
-    _id("order_id", primary_key=True),
+    Column(
+        "request_number",
+        Number,
+        ForeignKey(requests.c.request_number),
+        primary_key=True,
+        autoincrement=False,
+    ),
+    _id("order_id"),
     _id("subscriber_id"),
     _int("points"),
     _int("committed"),
@@ -339,7 +346,6 @@ orders = Table(
     _text("region"),
     _text("channel"),
     _text("payee"),
-    sqlite_with_rowid=False,
 )
 Index("orders_open", orders.c.subscriber_id, sqlite_where=orders.c.is_open,
       postgresql_where=orders.c.is_open)  # fmt: skip
@@ -348,7 +354,13 @@ Index("orders_open", orders.c.subscriber_id, sqlite_where=orders.c.is_open,
 order_lots = Table(
     "order_lots",
     metadata,
-    _id("order_id", primary_key=True),
+    Column(
+        "request_number",
+        Number,
+        ForeignKey(orders.c.request_number),
+        primary_key=True,
+        autoincrement=False,
+    ),
     _id("lot_id", primary_key=True),
     _int("held"),
     _int("committed"),
@@ -424,76 +436,3 @@ identities = Table(
     _int("put_ns"),
     _int("erased_ns"),
 )
-
-
-def open_engine(url: str, *, wait_seconds: float = 30.0) -> Engine:
-    """An engine for the book's URL; `sqlite://` is a book in memory, on one connection.
-
-    `wait_seconds` is how long SQLite waits for another process that writes.
-    """
-    parsed = make_url(url)
-    if parsed.get_backend_name() == "postgresql":
-        return _open_postgresql(parsed)
-    in_memory = parsed.database in (None, "", ":memory:")
-    engine = (
-        create_engine(parsed, poolclass=StaticPool, connect_args={"check_same_thread": False})
-        if in_memory
-        else create_engine(parsed, connect_args={"timeout": wait_seconds})
-    )
-
-    @event.listens_for(engine, "connect")
-    def set_up(connection: Any, _record: Any) -> None:
-        connection.isolation_level = None  # we begin transactions ourselves, below
-        for pragma in (
-            "journal_mode=WAL", "synchronous=FULL", "secure_delete=ON", "foreign_keys=OFF",
-            "cache_size=-65536", "temp_store=MEMORY", "wal_autocheckpoint=8192",
-        ):  # fmt: skip
-            connection.execute(f"PRAGMA {pragma}").close()
-
-    @event.listens_for(engine, "begin")
-    def begin(connection: Any) -> None:
-        writes = connection.get_execution_options().get("writes", False)
-        connection.exec_driver_sql("BEGIN IMMEDIATE" if writes else "BEGIN")
-
-    return engine
-
-
-def _open_postgresql(url: URL) -> Engine:
-    """An engine for PostgreSQL, by psycopg unless the URL names another driver."""
-    if url.drivername == "postgresql":
-        url = url.set(drivername="postgresql+psycopg")
-    engine = create_engine(url, isolation_level="REPEATABLE READ", pool_pre_ping=True)
-
-    @event.listens_for(engine, "begin")
-    def begin(connection: Connection) -> None:
-        if connection.get_execution_options().get("writes", False):
-            # What waits for a lock under REPEATABLE READ has its view of before, and would fail.
-            for statement in (
-                "SET TRANSACTION ISOLATION LEVEL READ COMMITTED",
-                "SET LOCAL synchronous_commit = on",
-                f"SELECT pg_advisory_xact_lock({WRITERS_LOCK})",
-            ):
-                connection.exec_driver_sql(statement)
-
-    return engine
-
-
-def wipe_deleted(engine: Engine) -> bool:
-    """Remove what was deleted from the files; False where somebody still reads it.
-
-    SQLite's write-ahead log is emptied. PostgreSQL's table of identities is written anew; its
-    archived log, if it keeps one, is for whoever keeps it.
-    """
-    if engine.dialect.name == "postgresql":
-        with engine.connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
-            connection.exec_driver_sql(f"VACUUM (FULL) {identities.name}")
-        return True
-    raw = engine.raw_connection()
-    try:
-        cursor = raw.cursor()
-        cursor.execute("PRAGMA wal_checkpoint(TRUNCATE)")
-        (busy, *_), *_ = cursor.fetchall()
-        cursor.close()
-        return bool(busy == 0)
-    finally:
-        raw.close()

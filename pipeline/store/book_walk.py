@@ -40,7 +40,7 @@ from pipeline.ledger.transfers import (
     posting_id,
     shared_bytes,
 )
-from pipeline.model.identifiers import NO_ID, id_text
+from pipeline.model.identifiers import NO_ID
 from pipeline.rulebook.model import Programme
 from pipeline.store import book_schema as tables
 from pipeline.store.book_schema import AnyRow
@@ -67,6 +67,7 @@ class Folds:
     causes: set[bytes] = field(default_factory=set)  # commands that moved something
     lots: dict[bytes, list[int]] = field(default_factory=lambda: defaultdict(lambda: [0] * 4))
     lot_steps: Counter[bytes] = field(default_factory=Counter)
+    lapsed_ns: dict[bytes, int] = field(default_factory=_ints)  # the date of each lot's last lapse
     first: dict[bytes, int] = field(default_factory=dict)  # posting that first granted to a lot
     rulebook_of: dict[int, bytes] = field(default_factory=dict)  # by posting
     runs: Counter[bytes] = field(default_factory=Counter)  # postings of each
@@ -99,10 +100,12 @@ class Walk:
         self._lapsed = self._named(LAPSED)
         self._issued = self._named(ISSUED)
         self.members: dict[int, bytes] = {}
+        self.last_posting: dict[bytes, int] = {}
         for number, who in connection.execute(
             select(tables.members.c.member_number, tables.members.c.subscriber_id)
         ):
             self.members[number] = who
+            self.last_posting[who] = 0
             for bucket in range(BUCKETS):
                 self.names[number * BUCKETS + bucket] = who + bytes((bucket,))
         self._origins = {
@@ -150,9 +153,7 @@ class Walk:
         if head.link != self._link:
             self.problems.append("the head of the hash chain is not the link of the last posting")
 
-    def _check_posting(
-        self, row: AnyRow, transfers: list[AnyRow], moves: list[AnyRow]
-    ) -> None:
+    def _check_posting(self, row: AnyRow, transfers: list[AnyRow], moves: list[AnyRow]) -> None:
         say, number = self.problems.append, row.posting_number
         if number != self._posting + 1:
             say(f"postings {self._posting + 1} to {number - 1} are missing")
@@ -186,6 +187,10 @@ class Walk:
                 " it, a transfer, a lot move or an account was changed, or one before it is gone"
             )
         self._link = row.link
+        if row.previous != self.last_posting.get(row.subscriber_id, 0):
+            say(f"posting {number} is not linked to the one before about its subscriber")
+        if row.subscriber_id in self.last_posting:
+            self.last_posting[row.subscriber_id] = number
         self._check_head(number, row.posting_id, cause, booking)
         self._fold_posting(number, cause, booking, plain, made)
 
@@ -202,9 +207,7 @@ class Walk:
 
     def _check_head(self, number: int, identifier: bytes, cause: Cause, booking: Booking) -> None:
         say, name, origin = self.problems.append, f"posting {number}", cause.origin
-        made = posting_id(
-            self._key, self._programme.id, origin.cause_kind, cause.id, cause.version
-        )
+        made = posting_id(self._key, self._programme.id, origin.cause_kind, cause.id, cause.version)
         if made != identifier:
             say(f"{name} does not have the id of its cause")
         if cause.id == NO_ID or not origin.cause_kind or cause.version < 1:
@@ -238,6 +241,8 @@ class Walk:
             folds.order_steps[cause.id] += 1
         elif kind == "lot":
             folds.lot_steps[cause.id] += 1
+            if transfers[0].kind == EntryKind.EXPIRE:
+                folds.lapsed_ns[cause.id] = cause.effective_ns
         by_step: dict[int, list[int]] = {}
         for move in moves:
             sums = by_step.setdefault(move.step, [0] * 4)
@@ -320,4 +325,3 @@ class _Reader:
         while self._next is not None:
             yield self._next
             self._next = next(self._rows, None)
-

@@ -15,7 +15,7 @@ token without rows, which then go under another one.
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +28,7 @@ from pipeline.store import folds, projection
 from pipeline.store.clickhouse_rows import arrow_stream, batch_of, select_of
 from pipeline.store.clickhouse_schema import (
     TABLES,
+    AnswerBatch,
     ConversionBatch,
     RunBatch,
     Table,
@@ -121,6 +122,10 @@ class ClickHouse(Connections):
         """Deliver what accrual sent at a cut and what was answered; once."""
         projection.deliver_conversions(self, outcomes, cut, run_id)
 
+    def deliver_answers(self, answers: AnswerBatch, cut: int, run_id: bytes) -> None:
+        """Deliver what was answered to the commands of a cut; once."""
+        projection.deliver_answers(self, answers, cut, run_id)
+
     def deliver_run(self, run: RunBatch) -> None:
         """Deliver that a run started, or that it is done; once."""
         projection.deliver_run(self, run)
@@ -159,18 +164,24 @@ class ClickHouse(Connections):
         """What is known of each conversion at `position`; see `folds.folds`."""
         return folds.folds(self, position, previous, now_ns, fold)
 
-    def commands(self, kind: str, start: int, stop: int) -> CommandBatch:
-        """The commands of a kind among rows `start` up to `stop` of their stream, in its order."""
-        assert NAME.match(kind)
+    def commands(
+        self, kinds: Collection[str], start: int, stop: int
+    ) -> tuple[CommandBatch, np.ndarray]:
+        """Commands of these kinds among rows `start` up to `stop` of their stream, in its order.
+
+        And which rows of the stream they are (int64).
+        """
+        assert all(NAME.match(kind) for kind in kinds)
         table = TABLES["commands"]
-        return batch_of(
-            CommandBatch,
-            self.query(
-                f"SELECT {select_of(table)} FROM {table.log} WHERE kind = '{kind}'"
-                f" AND stream_offset >= {int(start)} AND stream_offset < {int(stop)}"
-                " ORDER BY stream_offset"
-            ),
+        listed = ", ".join(f"'{kind}'" for kind in kinds)
+        chosen = (
+            f"FROM {table.log} WHERE kind IN ({listed})"
+            f" AND stream_offset >= {int(start)} AND stream_offset < {int(stop)}"
+            " ORDER BY stream_offset"
         )
+        batch = batch_of(CommandBatch, self.query(f"SELECT {select_of(table)} {chosen}"))
+        places = [int(row[0]) for row in self.rows(f"SELECT stream_offset {chosen}")]
+        return batch, np.array(places, np.int64)
 
     def entries(self, after_sequence: int, limit: int) -> EntryBatch:
         """The entries numbered from `after_sequence` + 1, at most `limit` of them, in order."""

@@ -95,6 +95,21 @@ class ConversionBatch(Batch):
 
 
 @dataclass(frozen=True, slots=True)
+class AnswerBatch(Batch):
+    """What the book answered to a command: one row per message, `place` is its row in `commands`.
+
+    `cut` is the number of the cut it was posted at.
+    """
+
+    command_id: ID
+    place: I64
+    kind: TEXT
+    subscriber_id: ID
+    cut: I64
+    result: U8
+
+
+@dataclass(frozen=True, slots=True)
 class RunBatch(Batch):
     """A run of a job: one row when it started, one when it was done; `counts` is JSON.
 
@@ -136,15 +151,16 @@ WORDS: Mapping[str, Mapping[str, type[IntEnum]]] = {
         "reason": TargetReason,
         "status": Status,
     },
+    "answers": {"result": Result},
     "runs": {"state": RunState},
 }
 FLAGS = {("visits", "ambiguous"), ("purchases", "id_given"), ("runs", "whole")}
 
 # Texts of which there are few: a dictionary serves them better.
 FEW = {
-    "actor", "cause_kind", "cell", "channel", "commodity", "contract_version", "currency",
-    "experiment", "input", "job", "kind", "partner", "period", "reason", "rule_id", "terms",
-    "tracker",
+    "actor", "campaign", "cause_kind", "cell", "channel", "commodity", "contract_version",
+    "currency", "experiment", "input", "job", "kind", "partner", "period", "reason", "role",
+    "rule_id", "scope", "terms", "tracker",
 }  # fmt: skip
 
 # What the rows of a table are ordered by, before their offset: what they are looked up by.
@@ -160,6 +176,7 @@ ORDER = {
     "cuts": ("number",),
     "entries": (),
     "conversions": ("conversion_key", "cut"),
+    "answers": ("command_id",),
     "runs": ("run_id",),
 }
 
@@ -206,8 +223,9 @@ ABOUT = {
     "purchases": "Messages of partners, parked ones too.",
     "commands": "What people and systems asked of us.",
     "cuts": "Positions of the journal at which jobs ran.",
-    "entries": "Accepted entries of the book, one row per leg.",
+    "entries": "Accepted entries of the book: the debit and the credit of each transfer.",
     "conversions": "What accrual sent for each conversion at each cut, and what the book answered.",
+    "answers": "What the book answered to each command.",
     "runs": "Runs of jobs.",
 }
 VIEWS = {
@@ -300,6 +318,7 @@ TABLES: dict[str, Table] = {
         **STREAMS,
         "entries": EntryBatch,
         "conversions": ConversionBatch,
+        "answers": AnswerBatch,
         "runs": RunBatch,
     }.items()
 }

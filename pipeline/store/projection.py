@@ -21,7 +21,7 @@ from pipeline.kernels.rowhash import row_hashes
 from pipeline.model.batches import STREAMS, EntryBatch
 from pipeline.model.columns import TextColumn, stored_columns
 from pipeline.store.clickhouse_rows import arrow_rows, batch_of, select_of
-from pipeline.store.clickhouse_schema import TABLES, ConversionBatch, RunBatch
+from pipeline.store.clickhouse_schema import TABLES, AnswerBatch, ConversionBatch, RunBatch, Table
 from pipeline.store.crash import crash_point
 from pipeline.store.runs import JOB as INGEST
 from pipeline.store.runs import Runs
@@ -250,37 +250,54 @@ def deliver_conversions(sink: Sink, outcomes: ConversionBatch, cut: int, run_id:
     nothing is added, so the answers of the first time stay.
     """
     assert (outcomes.cut == cut).all()
-    table = TABLES["conversions"]
-    for start in range(0, len(outcomes), BLOCK_ROWS):
-        block = outcomes.slice(start, start + BLOCK_ROWS)
+    # Without the answer: that depends on whether it was the first time.
+    sent = outcomes.with_columns(result=np.zeros(len(outcomes), np.uint8))
+    _deliver_of_cut(sink, "conversions", outcomes, row_hashes(sent, OPEN_KEY), cut, run_id)
+
+
+def deliver_answers(sink: Sink, answers: AnswerBatch, cut: int, run_id: bytes) -> None:
+    """Deliver what was answered to the commands of a cut, once. Raises SinkError."""
+    assert (answers.cut == cut).all()
+    # What waited for a second person may have been decided since.
+    asked = answers.with_columns(result=np.zeros(len(answers), np.uint8))
+    _deliver_of_cut(sink, "answers", answers, row_hashes(asked, OPEN_KEY), cut, run_id)
+
+
+def _deliver_of_cut(
+    sink: Sink,
+    name: str,
+    batch: ConversionBatch | AnswerBatch,
+    hashes: np.ndarray,
+    cut: int,
+    run_id: bytes,
+) -> None:
+    """Deliver the rows of a cut that are not there yet."""
+    table = TABLES[name]
+    for start in range(0, len(batch), BLOCK_ROWS):
+        block = batch.slice(start, start + BLOCK_ROWS)
         rows = arrow_rows(
             table,
             block,
             offsets=np.arange(start, start + len(block)),
             segment=start,
-            hashes=row_hashes(_sent(block), OPEN_KEY),
+            hashes=hashes[start : start + BLOCK_ROWS],
             run_id=run_id,
         )
         where = f"cut = {int(cut)} AND segment = {start}"
-        if not _is_there(sink, rows, where):
-            sink.insert(table, rows, f"conversions:{int(cut)}:{start}", where)
+        if not _is_there(sink, table, rows, where):
+            sink.insert(table, rows, f"{name}:{int(cut)}:{start}", where)
 
 
-def _sent(outcomes: ConversionBatch) -> ConversionBatch:
-    """Outcomes without the answer: that depends on whether it was the first time."""
-    return outcomes.with_columns(result=np.zeros(len(outcomes), np.uint8))
-
-
-def _is_there(sink: Sink, rows: pa.RecordBatch, where: str) -> bool:
+def _is_there(sink: Sink, table: Table, rows: pa.RecordBatch, where: str) -> bool:
     hashes = np.asarray(rows.column(rows.schema.get_field_index("row_hash")))
     ((count, xor),) = sink.rows(
-        f"SELECT count(), groupBitXor(row_hash) FROM {TABLES['conversions'].log} WHERE {where}"
+        f"SELECT count(), groupBitXor(row_hash) FROM {table.log} WHERE {where}"
     )
     if int(count) < rows.num_rows:
         return False
     if int(count) > rows.num_rows or int(xor) != int(np.bitwise_xor.reduce(hashes)):
         raise SinkError(
-            f"{TABLES['conversions'].log}, {where}: {count} other rows are there than the"
+            f"{table.log}, {where}: {count} other rows are there than the"
             f" {rows.num_rows} that were computed now"
         )
     return True

@@ -220,7 +220,9 @@ def test_a_margin_may_be_below_zero(desk: Desk) -> None:
     assert desk.balances()["margin:acme-shop", "EUR"] == 500
 
 
-@pytest.mark.parametrize("money", ["", f"{AMOUNT_MAX + 1}/0/{AMOUNT_MAX + 1}", f"0/{-AMOUNT_MAX - 1}/{AMOUNT_MAX + 1}"])
+@pytest.mark.parametrize(
+    "money", ["", f"{AMOUNT_MAX + 1}/0/{AMOUNT_MAX + 1}", f"0/{-AMOUNT_MAX - 1}/{AMOUNT_MAX + 1}"]
+)
 def test_overflow_is_an_answer_and_changes_nothing(desk: Desk, money: str) -> None:
     assert desk.post([target("a", AMOUNT_MAX, "available")]) == [Result.OK]
     before = desk.balances()

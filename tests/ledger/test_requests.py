@@ -257,6 +257,27 @@ def test_an_activity_learned_late_brings_back_what_lapsed(kind: type[Desk]) -> N
     assert desk.points("bob") == (0, 2, 0, 0), "it lapsed before"
 
 
+def test_what_had_run_out_does_not_come_alive_with_a_later_activity(kind: type[Desk]) -> None:
+    """The outcome does not depend on whether a cut came between."""
+    ends = []
+    for between in (True, False):
+        desk = made(kind, expiry="inactivity(1)")
+        earn(desk, "a", 10, at="2026-04-01")
+        if between:
+            assert desk.due(ns("2026-05-10")) == (0, 1)
+        earn(desk, "b", 5, at="2026-06-10")
+        assert desk.points("ann") == (0, 5, 0, 0)
+        assert say(desk, "order", "o", "ann", 1, "2026-06-20") == "ok"
+        ends.append(desk.balances())
+    assert ends[0] == ends[1]
+
+
+def test_a_member_who_never_had_points_has_nothing_to_wait_for(kind: type[Desk]) -> None:
+    desk = made(kind, waiting_ns=HOUR_NS)
+    desk.post([target("a", 1, "pending")], 0)
+    assert say(desk, "reserve", "r", "ann", 1) == "insufficient_points"
+
+
 def test_points_of_a_campaign_have_a_fixed_date(kind: type[Desk]) -> None:
     desk = made(kind, expiry="fixed_date(2026-06-30)")
     earn(desk, "a", 10)

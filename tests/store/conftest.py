@@ -20,12 +20,15 @@ def postgresql() -> Iterator[Server]:
 
 
 @pytest.fixture(params=["sqlite", "postgresql"])
-def url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
+def url(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[str]:
     """The URL of a new book, on either database."""
     if request.param == "sqlite":
-        return f"sqlite:///{tmp_path / 'book.sqlite'}"
-    server: Server = request.getfixturevalue("postgresql")
-    return server.new_database()
+        yield f"sqlite:///{tmp_path / 'book.sqlite'}"
+    else:
+        server: Server = request.getfixturevalue("postgresql")
+        made = server.new_database()
+        yield made
+        server.drop(made)
 
 
 @pytest.fixture(scope="module")

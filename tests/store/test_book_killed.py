@@ -7,12 +7,14 @@ orders, and beyond that at most the one transaction whose answer never came.
 
 from __future__ import annotations
 
+import contextlib
 import random
 import re
 import signal
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -23,6 +25,7 @@ from pipeline.store.book import Book
 from pipeline.store.book_schema import heads, orders
 from tests.ledger.stories import KEYS, booking, order_batch, rulebook, target, target_batch
 from tests.need import REPOSITORY, need
+from tests.postgresql import Server, a_server, never_root
 
 pytestmark = pytest.mark.slow  # processes that are killed
 
@@ -149,3 +152,58 @@ def test_the_disk_has_it_before_anybody_is_told(tmp_path: Path) -> None:
             assert written, "a transaction writes to the log"
             answers, written = answers + 1, False
     assert answers == 10
+
+
+def test_a_servers_disk_has_it_before_the_book_is_told(tmp_path: Path) -> None:
+    """By the calls of all its processes: behind the last write to its log comes a sync, then the
+    answer that a transaction is committed. What writes the log now and then is kept from it."""
+    with a_server() as server:
+        calls = server.folder / "calls"  # which `postgres` may write
+        settings = {"wal_writer_delay": "10s", "bgwriter_delay": "10s", "autovacuum": "off"}
+        with tracing(server, calls, **settings):
+            url = server.new_database()
+            funded(url)
+            begun = len(calls.read_text().splitlines())
+            subprocess.run(
+                words(url, 0, 9), check=True, cwd=REPOSITORY, stdout=subprocess.PIPE, timeout=120
+            )
+            lines = whole_calls(calls.read_text().splitlines()[begun:])
+    synced, written, answers = True, False, 0
+    for line in lines:
+        if re.search(r" (pwrite64|pwritev|pwritev2)\(\d+<[^>]*/pg_wal/", line):
+            synced, written = False, True
+        elif re.search(r" f(data)?sync\(\d+<[^>]*/pg_wal/", line):
+            synced = True
+        elif re.search(r' sendto\(\d+<.*"C\\0\\0\\0\\vCOMMIT', line):
+            assert synced, "answered before it was on the disk"
+            answers, written = answers + written, False
+    assert answers == 10, "each transaction writes to the log, and opening a book does not"
+
+
+@contextlib.contextmanager
+def tracing(server: Server, calls: Path, **settings: str) -> Iterator[None]:
+    """The server, started by strace, which needs no right to look at others then."""
+    watched = "trace=pwrite64,pwritev,pwritev2,fsync,fdatasync,sendto"
+    traced = [need("strace"), "-f", "-y", "-s", "16", "-e", watched, "-o", calls]
+    command = never_root(*traced, *server.command(wal_sync_method="fdatasync", **settings))
+    with subprocess.Popen(command, cwd="/", stderr=subprocess.DEVNULL) as started:
+        try:
+            server.wait()
+            yield
+        finally:
+            server.stop()
+            started.wait(60)
+
+
+def whole_calls(lines: list[str]) -> list[str]:
+    """Calls at their ends; one that another process interrupted is put together."""
+    begun: dict[str, str] = {}
+    whole = []
+    for line in lines:
+        pid, _, call = line.partition(" ")
+        if call.endswith("<unfinished ...>"):
+            begun[pid] = call.removesuffix("<unfinished ...>")
+            continue
+        resumed = re.match(r" *<\.\.\. \w+ resumed>", call)
+        whole.append(f"{pid} {begun.pop(pid, '') + call[resumed.end() :] if resumed else call}")
+    return whole

@@ -15,6 +15,7 @@ from sqlalchemy import Connection, Engine, inspect, text
 
 from pipeline.store import book_migrate, book_schema
 from pipeline.store.book import Book, BookError
+from pipeline.store.book_engine import open_engine
 from pipeline.store.book_migrate import FIRST_VERSION, HEAD, migrate, revision_of
 from tests.ledger.stories import KEYS, booking, rulebook, target, target_batch
 from tests.need import REPOSITORY
@@ -28,7 +29,7 @@ def writing(engine: Engine) -> Connection:
 
 def differences(url: str) -> list:
     """What the database has otherwise than `book_schema` says."""
-    engine = book_schema.open_engine(url)
+    engine = open_engine(url)
     with engine.connect() as connection:
         context = MigrationContext.configure(connection, opts={"compare_type": True})
         found = compare_metadata(context, book_schema.metadata)
@@ -53,7 +54,7 @@ def test_a_book_from_before_there_were_revisions_goes_on(url: str) -> None:
     before = Book(url, KEYS, rulebook())
     before.post_targets(target_batch([target("a", 40, "pending")]), **booking(1))
     before.close()
-    engine = book_schema.open_engine(url)
+    engine = open_engine(url)
     with writing(engine) as connection, connection.begin():
         connection.execute(text("DROP TABLE alembic_version"))
         row = {"name": "schema_version", "value": FIRST_VERSION}
@@ -78,7 +79,7 @@ def test_a_book_from_before_there_were_revisions_goes_on(url: str) -> None:
 )
 def test_a_book_that_nothing_reads_is_left_as_it_is(url: str, change: str, sentence: str) -> None:
     Book(url, KEYS, rulebook()).close()
-    engine = book_schema.open_engine(url)
+    engine = open_engine(url)
     with writing(engine) as connection, connection.begin():
         connection.execute(text(change))
     with pytest.raises(BookError, match=sentence):
@@ -88,7 +89,7 @@ def test_a_book_that_nothing_reads_is_left_as_it_is(url: str, change: str, sente
 
 def test_what_fails_halfway_leaves_nothing(url: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """Tables are made in the transaction that opens the book."""
-    engine = book_schema.open_engine(url)
+    engine = open_engine(url)
 
     def migrate_and_fail(connection: Connection) -> None:
         migrate(connection)

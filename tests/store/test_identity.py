@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import os
+import threading
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from sqlalchemy import text
 
+from pipeline.store import book_engine
 from pipeline.store.book import Book, BookError
 from pipeline.store.identity import Identities, IdentityError
 from tests.ledger.stories import KEYS, name_id, rulebook
+from tests.postgresql import Server
 
 ANN, BOB = name_id("member", "ann"), name_id("member", "bob")
 LOGIN = "ann@access.example"
@@ -25,14 +29,16 @@ def book(url: str) -> Iterator[Book]:
 
 
 def everything(book: Book) -> bytes:
-    """All bytes of the book's files; of PostgreSQL those of its tables."""
+    """All bytes of the book's files; of PostgreSQL those of its own database."""
     if book._engine.dialect.name == "sqlite":
         file = Path(str(book._engine.url.database))
         return b"".join(p.read_bytes() for p in sorted(file.parent.iterdir()) if p.is_file())
     with book._engine.connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
         connection.exec_driver_sql("CHECKPOINT")
         data = connection.exec_driver_sql("SHOW data_directory").scalar_one()
-    return b"".join(p.read_bytes() for p in sorted(Path(data, "base").rglob("*")) if p.is_file())
+        ours = "SELECT oid FROM pg_database WHERE datname = current_database()"
+        folder = Path(data, "base", str(connection.exec_driver_sql(ours).scalar_one()))
+    return b"".join(p.read_bytes() for p in sorted(folder.iterdir()) if p.is_file())
 
 
 def sealed_rows(book: Book) -> list[tuple]:
@@ -96,10 +102,91 @@ def test_somebody_unknown_can_be_erased_beforehand(book: Book) -> None:
 
 def test_a_reader_in_the_way_is_told(book: Book, monkeypatch: pytest.MonkeyPatch) -> None:
     book.put_identity(ANN, LOGIN)
-    monkeypatch.setattr("pipeline.store.book_schema.wipe_deleted", lambda engine: False)
+    monkeypatch.setattr("pipeline.store.book.wipe_deleted", lambda engine: False)
     with pytest.raises(BookError, match="erase once more"):
         book.erase(ANN)
     assert book.identity(ANN) is None
+
+
+HOLDERS = ["reader", "hidden reader", "prepared transaction"]
+
+
+@pytest.fixture
+def held(postgresql: Server) -> Iterator[Book]:
+    """A book of PostgreSQL's with a login."""
+    database = postgresql.new_database()
+    book = Book(database, KEYS, rulebook())
+    book.put_identity(ANN, LOGIN)
+    yield book
+    book.close()
+    postgresql.drop(database)
+
+
+@pytest.mark.parametrize("holder", HOLDERS)
+def test_what_somebody_still_sees_is_not_said_to_be_gone(
+    held: Book, holder: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A row that is dead to us and not to others is copied when its table is written anew."""
+    monkeypatch.setattr(book_engine, "WIPE_SECONDS", 0.3)
+    if holder == "hidden reader":  # as those of other users are
+        monkeypatch.setattr(book_engine, "_readers_are_gone", lambda *_: True)
+    ((*_, sealed, _put, _erased),) = sealed_rows(held)
+    before = held._engine.connect()
+    if holder == "prepared transaction":
+        before.execute(text("UPDATE heads SET link = link"))
+        before.execute(text("PREPARE TRANSACTION 'forgotten'"))
+    else:
+        before.execute(text("SELECT * FROM heads"))
+    with pytest.raises(BookError, match="erase once more"):
+        held.erase(ANN, 9)
+    assert sealed in everything(held), "or there was nothing to tell"
+    assert held.identity(ANN) is None
+    before.close()
+    if holder == "prepared transaction":
+        with held._engine.connect().execution_options(isolation_level="AUTOCOMMIT") as after:
+            after.execute(text("ROLLBACK PREPARED 'forgotten'"))
+    assert held.erase(ANN, 9) is False
+    assert sealed not in everything(held)
+
+
+def test_a_reader_of_a_moment_is_waited_for(held: Book) -> None:
+    before = held._engine.connect()
+    before.execute(text("SELECT * FROM identities"))
+    threading.Timer(0.3, before.close).start()
+    assert held.erase(ANN, 9) is True
+
+
+def test_an_idle_reader_does_not_stop_the_writers(
+    held: Book, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Who waits for the whole table keeps all others waiting who come later."""
+    monkeypatch.setattr(book_engine, "WIPE_SECONDS", 0.3)
+    with held._engine.connect().execution_options(isolation_level="READ COMMITTED") as idle:
+        idle.execute(text("SELECT * FROM identities"))
+        began = time.monotonic()
+        with pytest.raises(BookError, match="erase once more"):
+            held.erase(ANN, 9)
+        held.put_identity(BOB, LOGIN)
+        assert time.monotonic() - began < 10
+    assert held.erase(ANN, 9) is False
+
+
+def test_a_table_of_somebody_elses_is_not_said_to_be_clean(
+    held: Book, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """PostgreSQL only warns a user who may not vacuum, and says that it is done."""
+    with held._write() as connection:
+        for statement in (
+            "DROP ROLE IF EXISTS clerk",
+            "CREATE ROLE clerk LOGIN",
+            "GRANT ALL ON ALL TABLES IN SCHEMA public TO clerk",
+        ):
+            connection.execute(text(statement))
+    clerk = Book(held._engine.url.set(username="clerk").render_as_string(), KEYS, rulebook())
+    with pytest.raises(BookError, match="erase once more"):
+        clerk.erase(ANN, 9)
+    clerk.close()
+    assert held.erase(ANN, 9) is False
 
 
 def test_another_key_opens_nothing(book: Book) -> None:

@@ -69,7 +69,7 @@ def upgrade() -> None:
     _points()
     _asked()
     if head is not None:
-        heads = text("INSERT INTO heads VALUES (1, 0, 0, 0, 0, :link)")
+        heads = text("INSERT INTO heads VALUES (1, 0, 0, 0, 0, 0, 0, :link)")
         connection.execute(heads, {"link": head})
 
 
@@ -82,6 +82,8 @@ def _postings() -> None:
         _int("transfers"),
         _int("accounts"),
         _int("members"),
+        _int("conversions"),
+        _int("requests"),
         Column("link", LargeBinary(32), nullable=False),
     )
     op.create_table(
@@ -103,6 +105,7 @@ def _postings() -> None:
         _int("since_ns"),
         _int("active_ns"),
         Column("flags", SmallInteger, nullable=False),
+        _int("last_posting"),
     )
     op.create_table(
         "freezes",
@@ -141,7 +144,8 @@ def _postings() -> None:
         _id("cause_id"),
         _int("cause_version"),
         _int("effective_ns"),
-        _id("subscriber_id", index=True),
+        _id("subscriber_id"),
+        _int("previous"),
         _id("click_id"),
         _id("visit_id"),
         Column("origin_id", Number, ForeignKey("origins.origin_id"), nullable=False),
@@ -170,7 +174,8 @@ def _points() -> None:
     """What each conversion stands for, and where points are."""
     op.create_table(
         "conversions",
-        _id("conversion_key", primary_key=True),
+        _number("conversion_number"),
+        _id("conversion_key", unique=True),
         _int("fold"),
         _int("facts"),
         _int("facts_hash"),
@@ -200,11 +205,16 @@ def _points() -> None:
         _text("pinned_contract_version"),
         _id("pinned_rulebook_hash"),
         _id("pinned_terms_hash"),
-        sqlite_with_rowid=False,
     )
     op.create_table(
         "pending_items",
-        _id("conversion_key", primary_key=True),
+        Column(
+            "conversion_number",
+            Number,
+            ForeignKey("conversions.conversion_number"),
+            primary_key=True,
+            autoincrement=False,
+        ),
         Column("generation", BigInteger, primary_key=True, autoincrement=False),
         _id("subscriber_id"),
         Column("terms_id", Number, ForeignKey("terms.terms_id"), nullable=False),
@@ -236,7 +246,7 @@ def _points() -> None:
         _int("held"),
         _int("lapsed"),
         _int("changes"),
-        sqlite_with_rowid=False,
+        _int("lapsed_ns"),
     )
     op.create_table(
         "lot_dates",
@@ -249,7 +259,9 @@ def _points() -> None:
     )
     op.create_table(
         "lot_moves",
-        Column("transfer_number", Number, ForeignKey("transfers.transfer_number"), primary_key=True),
+        Column(
+            "transfer_number", Number, ForeignKey("transfers.transfer_number"), primary_key=True
+        ),
         _id("lot_id", primary_key=True),
         _int("amount_change"),
         _int("remaining_change"),
@@ -270,7 +282,8 @@ def _asked() -> None:
     """What was asked, and what came of it."""
     op.create_table(
         "requests",
-        _id("request_id", primary_key=True),
+        _number("request_number"),
+        _id("request_id", unique=True),
         _text("kind"),
         _text("ref"),
         _id("subscriber_id"),
@@ -280,11 +293,18 @@ def _asked() -> None:
         _id("content"),
         Column("result", SmallInteger, nullable=False),
         Column("booking_id", Number, ForeignKey("bookings.booking_id"), nullable=False),
-        sqlite_with_rowid=False,
+        _int("decided_by"),
     )
     op.create_table(
         "orders",
-        _id("order_id", primary_key=True),
+        Column(
+            "request_number",
+            Number,
+            ForeignKey("requests.request_number"),
+            primary_key=True,
+            autoincrement=False,
+        ),
+        _id("order_id"),
         _id("subscriber_id"),
         _int("points"),
         _int("committed"),
@@ -298,11 +318,16 @@ def _asked() -> None:
         _text("region"),
         _text("channel"),
         _text("payee"),
-        sqlite_with_rowid=False,
     )
     op.create_table(
         "order_lots",
-        _id("order_id", primary_key=True),
+        Column(
+            "request_number",
+            Number,
+            ForeignKey("orders.request_number"),
+            primary_key=True,
+            autoincrement=False,
+        ),
         _id("lot_id", primary_key=True),
         _int("held"),
         _int("committed"),
