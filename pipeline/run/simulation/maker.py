@@ -60,6 +60,7 @@ class Maker:
         self.draw = random.Random(seed)
         self.now, self.cut, self.published = START, 1, 0
         self.members = MEMBERS[: self.draw.randint(2, 4)]
+        self.burst = self.draw.choice((0.1, 0.4, 0.8))  # how likely a batch goes on
         self.conversions: dict[str, Step] = {}
         self.commands: list[Step] = []
         self.story: Story = [
@@ -94,7 +95,10 @@ class Maker:
 
     def next_step(self) -> Step:
         """What comes next."""
-        if self.draw.random() < 0.6:
+        last = self.story[-1]["do"]
+        if last in ("target", "command") and self.draw.random() < self.burst:
+            return self.target() if last == "target" else self.command()
+        if self.draw.random() < 0.9:
             self.cut += 1
             self.pass_time()
         kind = self.draw.random()

@@ -316,7 +316,7 @@ class NaiveLedger:
         if after:
             self.purse(t.subscriber_id).known = True
         moved = old is not None and bool(after) and old.subscriber_id != t.subscriber_id
-        if after == "available" and (before != "available" or moved):
+        if after == "available":
             self.be_active(self.purse(t.subscriber_id), t.event_ns)
         if old is not None and before == "pending" and (moved or not after):
             self.waiting[t.conversion_key] = []

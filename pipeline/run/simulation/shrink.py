@@ -12,10 +12,11 @@ from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
 from typing import Any
 
-from pipeline.run.simulation.story import Step, Story
+from pipeline.run.simulation.story import Failure, Step, Story
 
 Fails = Callable[[Story], bool]
-TRIES = 2000
+Run = Callable[[Story], Failure | None]
+TRIES = 400
 RULES = {
     "expiry": "never", "hold": 900, "waiting": 0, "refund": "original", "manual_limit": 1000,
     "exchanges": [], "price": "0.01",
@@ -38,20 +39,36 @@ def shrink(story: Story, fails: Fails, tries: int = TRIES) -> Story:
     return story
 
 
+def explained(story: Story, run: Run, tries: int = TRIES) -> str:
+    """What goes wrong in a story that fails: the smallest one that fails in the same way."""
+    failure = run(story)
+    assert failure is not None, "a story that does not fail when it is told again"
+
+    def fails(candidate: Story) -> bool:
+        found = run(candidate)
+        return found is not None and found.way == failure.way
+
+    upto = [step for step in story if step["cut"] <= story[failure.step]["cut"]]
+    smallest = shrink(upto if fails(upto) else story, fails, tries)
+    found = run(smallest)
+    assert found is not None
+    return f"{found.found}\n\n{as_table(smallest)}"
+
+
 def _fewer_steps(story: Story, still: Fails) -> Story:
+    """Leave out chunks, from the end; the beginning stays."""
     size = max(len(story) // 2, 1)
     while True:
-        at = len(story) - size
-        while at >= 1:
-            candidate = story[:at] + story[at + size :]
-            if len(candidate) < len(story) and still(candidate):
+        end = len(story)
+        while end > 1:
+            start = max(end - size, 1)
+            candidate = story[:start] + story[end:]
+            if still(candidate):
                 story = candidate
-            at -= size
-        rest = story[1 + max(at + size, 1) - 1 :] if at > 0 else story
-        assert rest, "a story has a beginning"
+            end = start
         if size == 1:
             return story
-        size = max(size // 2, 1)
+        size //= 2
 
 
 def _simpler_steps(story: Story, still: Fails) -> Story:

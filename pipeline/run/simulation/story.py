@@ -20,6 +20,7 @@ import hashlib
 import itertools
 import json
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from fractions import Fraction
 from functools import lru_cache
 from typing import Any
@@ -38,6 +39,19 @@ SECOND_NS = 10**9
 PARTNER = "sim-shop"
 POINTS = "PTS"
 NAMED = {"order": "command", "request": "command", "to": "member"}  # ids in a command's body
+
+
+@dataclass(frozen=True, slots=True)
+class Failure:
+    """Where a story went wrong: the number of the step, and what was found."""
+
+    step: int
+    found: str
+
+    @property
+    def way(self) -> str:
+        """In what way, without the words of this story: the name of an exception."""
+        return self.found.partition(":")[0]
 
 
 def name_id(kind: str, name: str) -> bytes:
