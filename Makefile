@@ -16,7 +16,7 @@ BASE_PYTHON = $(shell for p in python3 python3.14 python3.13 python3.12 python3.
   $$p -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && { echo $$p; break; }; done)
 
 .NOTPARALLEL:
-.PHONY: help demo test test-fast warm lint lock bench check-main-path check-wire docs clean
+.PHONY: help demo test test-fast warm lint lock bench check-main-path check-wire check-book docs clean
 
 help: ## this list
 	@sed -nE 's/^([a-z-]+):[^#]*## (.*)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 24
@@ -48,6 +48,9 @@ check-main-path: $(VENV)/.test warm debian-packages ## every figure asked of the
 
 check-wire: $(VENV)/.test warm debian-packages ## every figure asked of the wire, beside what was reached
 	@env -u MAKEFLAGS $(PYTHON) -m tests.bench.check_wire $(ARGS)
+
+check-book: $(VENV)/.test warm debian-packages ## every figure asked of the book, beside what was reached
+	@env -u MAKEFLAGS $(PYTHON) -m tests.bench.check_book $(ARGS)
 
 lock: $(VENV)/.made ## resolve the requirements anew (hashed, for every Python from 3.11 on)
 	@$(PIP_INSTALL) --quiet --require-hashes -r requirements/lock.txt

@@ -29,7 +29,7 @@ from pipeline.rulebook.model import Programme
 SECOND_NS = 1_000_000_000
 DAY_NS = 86_400 * SECOND_NS
 QUARTER_NS = 900 * SECOND_NS
-QUARTERS_SINCE_NS = 3 * 365 * DAY_NS
+QUARTERS_SINCE_NS = 14_975 * DAY_NS  # 2011
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 POLICY = re.compile(
     r"(?:(never)|(calendar_year_plus|rolling_months|inactivity)\((\d{1,4})\)"
@@ -154,7 +154,9 @@ def _months_later(time_ns: int, count: int, timezone: str) -> int:
 
 
 def _local(time_ns: int, timezone: str) -> date:
-    """The local day of a time. Since 1973 every zone changes its day at a quarter of an hour."""
+    """The local day of a time. Since 2011 every zone changes its day at a quarter of an hour;
+    before, some set their clocks back at a minute past midnight.
+    """
     if time_ns > QUARTERS_SINCE_NS:
         return _day_of_quarter(time_ns // QUARTER_NS, timezone)
     return _day_of(time_ns // SECOND_NS, timezone)

@@ -183,9 +183,9 @@ class Pages:
         self._read_orders(tables.orders.c.request_number.in_, self._numbers_of(named))
         whole = {order.subscriber_id for order in state.orders.values()}
         members = (members | whole) - {NO_ID}
-        self._read_accounts(self._names(commands))
         self._read_members(members)
         self._read_open_orders(members)
+        self._read_accounts(self._names(commands))  # open orders name gifts, too
         whole |= {m.subscriber_id for m in state.members.values() if m.holds}
         # What comes back may need a lot that has nothing any more.
         some = members if named & asked or self._reserves(commands) else members - whole

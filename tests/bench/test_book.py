@@ -13,12 +13,17 @@ from tests.bench import book as bench
 def test_a_small_day(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(bench, "RUNS", 1)
     found, timed, transfers = bench.measure(40, tmp_path)
-    stages = [*(stage[0] for stage in bench.STAGES), bench.ORDERS]
-    assert list(found) == [*stages, *(f"bare: {name}" for name in stages)]
+    stages = bench.names()
+    assert list(found) == [*stages, *(f"bare: {name}" for name in stages), "plain"]
     assert all(figure.seconds > 0 for figure in found.values())
-    # A transfer for each of three stages, and two for each member's order.
-    assert transfers == 3 * 40 + 2 * 40 // bench.PER_MEMBER
+    assert transfers == bench.Day(40).transfers == (1 + 3 + 3) * 40 + 2 * 40 // bench.PER_MEMBER
     assert set(timed.seconds) == set(stages)
+    told = bench.Measured(found, timed.seconds, transfers)
+    assert told.rate > 0
+    assert told.p99_ms() > 0
+    lines = "\n".join(bench._lines(told, 40))
+    assert "durable transfers" in lines
+    assert max(map(len, lines.splitlines())) <= 90
 
 
 def test_the_bare_writes_are_the_books_own(tmp_path: Path) -> None:
@@ -26,8 +31,8 @@ def test_the_bare_writes_are_the_books_own(tmp_path: Path) -> None:
     writes, _ = bench.record(day, tmp_path)
     other = tmp_path / "other"
     other.mkdir()
-    bare, timed = bench.Bare(writes, tmp_path), bench.Timed(day, other)
-    for name in (*(stage[0] for stage in bench.STAGES), bench.ORDERS):
+    bare, timed = bench.Bare(writes, tmp_path), bench.Timed(day, bench.in_folder(other))
+    for name in bench.names():
         bare.stage(name)
         timed.stage(name)
     assert bare.connection is not None
@@ -40,3 +45,8 @@ def test_the_bare_writes_are_the_books_own(tmp_path: Path) -> None:
             theirs = sorted(bare.connection.execute(f"SELECT * FROM {name}").fetchall())
             assert len(ours) == len(theirs), name
             assert ours == theirs, name
+
+
+def test_balances_are_read_out_of_many(tmp_path: Path) -> None:
+    reads = bench.balance_reads(tmp_path, members=300)
+    assert len(reads) == bench.READS

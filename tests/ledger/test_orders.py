@@ -1,13 +1,16 @@
-"""Orders: points are spent once, in spending order, and an answer is final."""
+"""Orders: points are spent once, in spending order, and each step of an order's life is a posting.
+
+What commands are answered, and the worked examples of refunds, stand in `test_requests.py`.
+"""
 
 from __future__ import annotations
 
 import pytest
 
-from pipeline.ledger.orders import post_order
-from pipeline.ledger.targets import Order
-from pipeline.model.money import INT64_MAX
+from pipeline.ledger.accounts import AVAILABLE, RESERVED, EntryKind
+from pipeline.ledger.transfers import Posting
 from pipeline.model.words import Result
+from tests.ledger.asking import ask, say
 from tests.ledger.stories import (
     DAY_NS,
     EVENT_NS,
@@ -16,6 +19,8 @@ from tests.ledger.stories import (
     PureDesk,
     name_id,
     ns,
+    order_batch,
+    rulebook,
     target,
     tell,
 )
@@ -82,18 +87,14 @@ def test_the_nearest_expiry_goes_first(desk: Desk) -> None:
     """The worked example: A 100 earned 2024-03-05, B 50 earned 2025-02-01; 120 on 2026-06-01."""
     desk.post([target("B", 50, "available", event_ns=ns("2025-02-01"))])
     desk.post([target("A", 100, "available", event_ns=ns("2024-03-05"))])
-    assert desk.order("o", "ann", 120, ns("2026-06-01")) == Result.OK
+    assert desk.command(order_batch([("o", "ann", 120)], ns("2026-06-01"))) == [Result.OK]
     assert desk.lots("ann") == {name_id("conversion", "B"): 30}
 
 
-def test_points_go_where_the_order_says() -> None:
-    desk = PureDesk()
+def test_points_go_where_the_order_says(desk: Desk) -> None:
     desk.post([target("a", 40, "available")])
     for number, kind in enumerate(("service", "gift", "gift", "moon")):
-        order = Order(
-            bytes([number]) * 16, "", name_id("member", "ann"), 5, EVENT_NS, kind, "", "", ""
-        )
-        assert post_order(desk.state, order).result == Result.OK
+        assert say(desk, "order", str(number), "ann", 5, redemption=kind) == "ok"
     spent = {a: n for (a, _), n in desk.balances().items() if a.startswith("programme:redeemed")}
     assert spent == {
         "programme:redeemed:service": -5,
@@ -102,23 +103,88 @@ def test_points_go_where_the_order_says() -> None:
     }
 
 
+# What is booked
+
+
+def steps(posting: Posting) -> list[tuple[str, int]]:
+    return [(EntryKind(t.kind).name.lower(), t.amount) for t in posting.transfers]
+
+
+def moved(posting: Posting) -> list[tuple[int, int, int]]:
+    """Step, and what it did to free and held points, of every lot move."""
+    return [(move.step, move.remaining, move.held) for move in posting.moves]
+
+
 def test_an_order_is_reserved_and_committed_at_once() -> None:
     desk = PureDesk()
     desk.post([target("a", 40, "available")])
-    desk.order("o", "ann", 30, EVENT_NS + DAY_NS)
+    desk.command(order_batch([("o", "ann", 30)], EVENT_NS + DAY_NS))
     posting = desk.postings[-1]
-    assert [t.kind for t in posting.transfers] == ["reserve", "commit"]
-    assert [len(t.moves) for t in posting.transfers] == [0, 1]
-    assert posting.cause is not None
-    assert (posting.cause.kind, posting.cause.effective_ns) == ("order", EVENT_NS + DAY_NS)
+    assert steps(posting) == [("reserve", 30), ("commit", 30)]
+    assert moved(posting) == [(0, -30, 30), (1, 0, -30)]
+    assert posting.cause.origin.cause_kind == "order"
+    assert (posting.cause.version, posting.cause.effective_ns) == (1, EVENT_NS + DAY_NS)
+    member = desk.state.members[name_id("member", "ann")]
+    first, second = posting.transfers
+    assert (first.debit, first.credit) == (member.account(AVAILABLE), member.account(RESERVED))
+    assert second.debit == member.account(RESERVED)
 
 
-def test_redemptions_may_not_outgrow_64_bits(desk: Desk) -> None:
-    """Issued, spent, taken back as debt, issued again: redeemed would pass the largest number."""
-    desk.post([target("a", INT64_MAX, "available")])
-    assert desk.order("o", "ann", INT64_MAX, EVENT_NS) == Result.OK
-    desk.post([target("a", 0, "none", fold=2)], 2)
-    desk.post([target("b", 5, "available", member="bob")], 2)
-    assert desk.order("p", "bob", 5, EVENT_NS) == Result.OVERFLOW
-    assert desk.points("bob") == (0, 5, 0, 0)
-    assert desk.points("ann") == (0, 0, 0, INT64_MAX)
+def test_every_step_of_an_order_is_about_the_order() -> None:
+    desk = PureDesk()
+    desk.post([target("a", 40, "available")])
+    desk.command(ask("stock", "s", points=5, item="cup"))
+    later = EVENT_NS + DAY_NS // 100
+    for batch in (
+        ask("reserve", "r", "ann", 30, item="cup", quantity=2, hold_seconds=3600),
+        ask("commit", "c", points=20, at=later, order="r"),
+        ask("refund", "f", points=5, at=later, order="r"),
+    ):
+        assert desk.command(batch) == [Result.OK]
+    life = [posting for posting in desk.postings if posting.cause.id == name_id("order", "r")]
+    assert [steps(posting) for posting in life] == [
+        [("reserve", 30), ("stock", 2)],
+        [("commit", 20), ("stock", 2), ("release", 10)],
+        [("refund", 5)],
+    ]
+    assert [moved(posting) for posting in life] == [
+        [(0, -30, 30)],
+        [(0, 0, -20), (2, 10, -10)],
+        [(0, 5, 0)],
+    ]
+    assert [posting.cause.version for posting in life] == [1, 2, 3]
+    order = desk.state.orders[name_id("order", "r")]
+    assert (order.number, order.committed, order.refunded, order.is_open) == (3, 20, 5, False)
+    assert [(h.held, h.committed, h.refunded) for h in order.lots.values()] == [(0, 20, 5)]
+
+
+def test_a_time_out_is_effective_when_the_time_was_over() -> None:
+    """And two of them come in the order of their times, then of their ids."""
+    desk = PureDesk()
+    desk.post([target("a", 40, "available")])
+    for ref, seconds in (("r1", 300), ("r2", 200), ("r3", 300)):
+        assert say(desk, "reserve", ref, "ann", 10, hold_seconds=seconds) == "ok"
+    assert say(desk, "order", "o", "ann", 40, EVENT_NS + DAY_NS) == "ok"
+    outs = [p for p in desk.postings if [kind for kind, _ in steps(p)] == ["release"]]
+    tied = sorted(name_id("order", ref) for ref in ("r1", "r3"))
+    assert [p.cause.id for p in outs] == [name_id("order", "r2"), *tied]
+    assert [p.cause.effective_ns - EVENT_NS for p in outs] == [200 * 10**9, *[300 * 10**9] * 2]
+
+
+@pytest.mark.parametrize(
+    ("hold", "asked", "seconds"),
+    [(900, 0, 900), (900, -5, 900), (60, 0, 60), (900, 10**12, 366 * 86_400)],
+)
+def test_how_long_a_reservation_holds(hold: int, asked: int, seconds: int) -> None:
+    desk = PureDesk(rulebook(hold_ns=hold * 10**9))
+    desk.post([target("a", 40, "available")])
+    assert say(desk, "reserve", "r", "ann", 10, hold_seconds=asked) == "ok"
+    assert desk.state.orders[name_id("order", "r")].hold_until_ns == EVENT_NS + seconds * 10**9
+
+
+@pytest.mark.parametrize("quantity", [0, -3, None, "many"])
+def test_a_gift_is_at_least_one(desk: Desk, quantity: object) -> None:
+    desk.post([target("a", 40, "available")])
+    desk.command(ask("stock", "s", points=1, item="cup"))
+    assert say(desk, "order", "o", "ann", 10, item="cup", quantity=quantity) == "ok"
+    assert say(desk, "order", "p", "ann", 10, item="cup") == "out_of_stock"

@@ -427,6 +427,15 @@ def test_gifts_are_ordered_as_far_as_they_are_there(desk: Desk) -> None:
     stock = {at: n for (at, _), n in desk.balances().items() if at.startswith("stock")}
     assert stock == {"stock:cup:gone": 1, "stock:cup:supplied": -1}
 
+def test_a_gift_is_free_again_when_its_reservation_ends_by_itself(desk: Desk) -> None:
+    earn(desk, "a", 8)
+    assert say(desk, "stock", "s", "", 1, item="mug") == "ok"
+    assert say(desk, "reserve", "r", "ann", 1, item="mug") == "ok"
+    assert say(desk, "reserve", "r2", "ann", 0, EVENT_NS + HOUR_NS) == "not_positive"
+    stock = {at: n for (at, _), n in desk.balances().items() if at.startswith("stock")}
+    assert stock == {"stock:mug:free": 1, "stock:mug:supplied": -1}
+    assert desk.points("ann") == (0, 8, 0, 0)
+
 
 def test_a_period_closes_when_it_is_over(desk: Desk) -> None:
     assert say(desk, "close_period", "p1", period="2026-03") == "period_open"

@@ -5,11 +5,11 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from pipeline.ledger.targets import orders_of, plain_column, targets_of, what_is_wrong
+from pipeline.ledger.targets import plain_column, targets_of, what_is_wrong
 from pipeline.model.columns import TextColumn
 from pipeline.model.identifiers import NO_ID
 from pipeline.model.words import TargetState
-from tests.ledger.stories import name_id, order_batch, target, target_batch
+from tests.ledger.stories import target, target_batch
 
 
 def test_a_batch_and_its_rows_say_the_same() -> None:
@@ -75,22 +75,3 @@ def test_worth_is_what_counts() -> None:
 def test_a_target_without_points_stands_nowhere() -> None:
     assert target("a", 0, "pending").standing == TargetState.NONE
     assert target("a", 1, "pending").standing == TargetState.PENDING
-
-
-def test_an_order_says_where_its_points_go() -> None:
-    body = '{"redemption": "gift", "region": "south", "channel": "app", "payee": "shop"}'
-    order = orders_of(order_batch([("o1", "ann", 20)], body=body))[0]
-    assert (order.redemption, order.region, order.channel) == ("gift", "south", "app")
-    assert (order.order_id, order.subscriber_id) == (
-        name_id("order", "o1"),
-        name_id("member", "ann"),
-    )
-    plain = orders_of(order_batch([("o1", "ann", 20)], body=""))[0]
-    assert (plain.redemption, plain.payee) == ("service", "")
-    assert orders_of(order_batch([("o1", "ann", 20)], body="[1]"))[0].redemption == "service"
-
-
-def test_only_orders_are_orders() -> None:
-    batch = order_batch([("o1", "ann", 20)]).with_columns(kind=TextColumn.of(["erase"]))
-    with pytest.raises(ValueError, match="not erase"):
-        orders_of(batch)
