@@ -72,16 +72,21 @@ def _fewer_steps(story: Story, still: Fails) -> Story:
 
 
 def _simpler_steps(story: Story, still: Fails) -> Story:
+    """Say each step in simpler words, as long as some are found that still fail."""
     for number in range(len(story)):
-        for changed in _simpler(story[number]):
-            candidate = [*story[:number], changed, *story[number + 1 :]]
-            if still(candidate):
-                story = candidate
+        found = True
+        while found:
+            found = False
+            for changed in _simpler(story[number]):
+                candidate = [*story[:number], changed, *story[number + 1 :]]
+                if still(candidate):
+                    story, found = candidate, True
+                    break
     return story
 
 
 def _simpler(step: Step) -> Iterator[Step]:
-    """The same step in simpler words, one at a time; each is built on the step as it was."""
+    """The same step in simpler words, one change at a time."""
     if "rules" in step and isinstance(step["rules"], dict):
         for name, plain in RULES.items():
             if step["rules"].get(name) != plain:
@@ -96,7 +101,8 @@ def _simpler(step: Step) -> Iterator[Step]:
         yield {**step, "money": None}
     if "at" in step and step["at"] != step["now"]:
         yield {**step, "at": step["now"]}
-        yield {**step, "at": step["at"] // 86_400 * 86_400}
+        if step["at"] % 86_400:
+            yield {**step, "at": step["at"] // 86_400 * 86_400}
     for name in step.get("said", {}):
         yield {**step, "said": {k: v for k, v in step["said"].items() if k != name}}
 
