@@ -14,8 +14,25 @@ import pytest
 
 from tests import need as needs
 
-# Files run side by side, each in one process; a long one that began last would run alone at the end.
-LONG = ("tests/sim/", "tests/properties/", "tests/packaging/test_installed", "tests/test_modes")
+# Files run side by side, each in one process. These begin first, the longest before the others: one
+# that began last would run alone at the end, with nothing to do for the other processors.
+LONG = (
+    "tests/sim/test_crash",
+    "tests/packaging/test_installed",
+    "tests/modes/",
+    "tests/run/test_accrue",
+    "tests/run/test_watch",
+    "tests/run/",
+    "tests/fuzz/",
+    "tests/privacy/",
+    "tests/properties/",
+    "tests/bench/test_check_wire",
+    "tests/store/test_book",
+    "tests/tidy/test_style",
+)
+
+# Twins of plain Python and of SQL: another mode of the compiler changes nothing of what they show.
+WITHOUT_KERNELS = ("tests.naive.ledger", "tests.naive.folds")
 
 # `ci` draws the same examples each time, so that a red build can be run again; `dev` explores.
 hypothesis.settings.register_profile(
@@ -44,11 +61,16 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
         if uses_twins(getattr(item, "module", None)):
             item.add_marker("twin")
-    items.sort(key=lambda item: not any(part in item.nodeid for part in LONG))
+    items.sort(key=lambda item: place_of(item.nodeid))
+
+
+def place_of(nodeid: str) -> int:
+    """The place of a test's file in the order in which files begin."""
+    return next((n for n, part in enumerate(LONG) if nodeid.startswith(part)), len(LONG))
 
 
 def uses_twins(module: object, through: bool = True) -> bool:
-    """Does a test module import from `tests/naive`, or (`through`) from another one that does?
+    """Does a test module import a kernel's twin, or (`through`) from another one that does?
 
     The stories of a stage are compared by a function that stands beside the tests of a kernel.
     """
@@ -57,6 +79,8 @@ def uses_twins(module: object, through: bool = True) -> bool:
         if not isinstance(name, str) or not name.startswith("tests."):
             continue
         if name.startswith("tests.naive"):
+            if name in WITHOUT_KERNELS:
+                continue
             return True
         helper = sys.modules.get(name)
         tells = through and helper is not module and ".test_" in name

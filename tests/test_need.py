@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import importlib
+from types import ModuleType
 
 import pytest
 
 from tests import need as needs
-from tests.conftest import uses_twins
+from tests.conftest import LONG, place_of, uses_twins
+from tests.need import REPOSITORY
 
 NOWHERE = "no-such-program-or-module"
 
@@ -77,3 +79,20 @@ def test_modules_that_compare_with_twins_are_known():
     telling.helper = helper
     assert uses_twins(telling)
     assert not uses_twins(telling, through=False)
+
+
+def test_twins_that_no_compiler_changes_are_left_out():
+    folds = ModuleType("tests.store.test_plain")
+    folds.naive = ModuleType("tests.naive.folds")
+    assert not uses_twins(folds)
+    folds.other = ModuleType("tests.naive.tls")
+    assert uses_twins(folds)
+
+
+def test_long_files_begin_first():
+    """A name that is no file's any more would put it last, without a word."""
+    for start in LONG:
+        path = REPOSITORY / start
+        assert path.is_dir() or list(path.parent.glob(f"{path.name}*.py")), start
+    assert place_of("tests/sim/test_crash.py::test_random_steps[1]") == 0
+    assert place_of("tests/store/test_journal.py::test_any") == len(LONG)

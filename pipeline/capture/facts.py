@@ -8,7 +8,7 @@ columns, so that a line that was torn off is never taken for a shorter amount.
 
     sign-ins   event_ns received_ns kind(start|interim|stop) login address
     circle     event_ns received_ns login state(listed|consented|refused|left) terms
-    orders     event_ns received_ns login ref points
+    orders     event_ns received_ns login ref points, and any of OPTIONAL["orders"]
     purchases  event_ns received_ns partner conversion_id status, and any of OPTIONAL["purchases"]
 
 A header that cannot be used raises one FactsError with every mistake. A bad row is counted as a
@@ -20,6 +20,7 @@ fault, so that intake parks them with their raw text.
 from __future__ import annotations
 
 import difflib
+import json
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -35,7 +36,7 @@ from pipeline.model.money import INT64_MAX
 from pipeline.model.tally import Tally
 from pipeline.model.texts import is_plain
 from pipeline.model.times import parse_time
-from pipeline.model.words import Basis, SignIn
+from pipeline.model.words import BOOK_COMMANDS, Basis, SignIn
 
 STAGE = "capture"
 LINE_BYTES_MAX = 1 << 16
@@ -61,7 +62,7 @@ OPTIONAL = {
     "purchases": tuple(
         c for c in (*PURCHASE_TIMES, *PURCHASE_TEXTS) if c not in REQUIRED["purchases"]
     ),
-    "orders": (),
+    "orders": ("kind", "actor", "role", "scope", "order", "request", "to", "body"),
 }
 SIGN_INS = {kind.name.lower(): int(kind) for kind in SignIn}
 STATES = {b.name.lower(): int(b) for b in Basis if b is not Basis.UNKNOWN}
@@ -141,18 +142,22 @@ def read_circle(path: Path, tally: Tally) -> tuple[CircleBatch, list[RowFault]]:
 
 
 def read_orders(path: Path, tally: Tally) -> tuple[OrderBatch, list[RowFault]]:
-    """Orders in file order. Raises FactsError and OSError."""
+    """Orders and other commands in file order. Raises FactsError and OSError."""
+    names = OPTIONAL["orders"]
     with open(path, "rb") as file:
         table = Table(file, str(path), "orders", tally)
-        number, event, received, login, ref, points = table.gather(
+        number, event, received, login, ref, points, *texts = table.gather(
             lambda row: (
                 row.number,
                 *row.times(),
-                row.login(),
+                row.login() if row["login"] or not row["kind"] else "",
                 row.named("ref"),
                 row.integer("points"),
+                row.command(),
+                *(row[name] for name in names[1:-1]),
+                row.object("body"),
             ),
-            6,
+            6 + len(names),
         )
     batch = OrderBatch(
         np.array(number, np.int64),
@@ -161,6 +166,7 @@ def read_orders(path: Path, tally: Tally) -> tuple[OrderBatch, list[RowFault]]:
         TextColumn.of(login),
         TextColumn.of(ref),
         np.array(points, np.int64),
+        *(TextColumn.of(column) for column in texts),
     )
     return batch, table.faults
 
@@ -221,6 +227,26 @@ class Row:
         """Note a mistake; the first one stays."""
         if self.fault is Fault.NONE:
             self.fault, self.what = fault, what
+
+    def command(self) -> str:
+        """The kind of a command to the book; nothing stands for an order."""
+        kind = self["kind"]
+        if kind and kind not in BOOK_COMMANDS:
+            self.refuse(Fault.STATE_UNKNOWN, "kind: nothing that the book can be asked")
+        return kind
+
+    def object(self, column: str) -> str:
+        """A JSON object as it was written, or nothing."""
+        text = self[column]
+        if not text:
+            return ""
+        try:
+            good = isinstance(json.loads(text), dict)
+        except (ValueError, RecursionError):
+            good = False
+        if not good:
+            self.refuse(Fault.ROW_MALFORMED, f"{column}: not a JSON object")
+        return text
 
     def check(self) -> bool:
         """Is the row good? If not it is counted and listed."""

@@ -22,15 +22,11 @@ from typing import Any, NamedTuple
 from pipeline.ledger.targets import plain_column
 from pipeline.model.batches import CommandBatch
 from pipeline.model.identifiers import NO_ID, parse_id
+from pipeline.model.words import BOOK_COMMANDS
 
 SPENDING = frozenset({"order", "reserve", "transfer", "convert_out"})
 OF_ORDERS = frozenset({"commit", "release", "refund"})
 OF_REQUESTS = frozenset({"approve", "reject"})
-KINDS = (
-    "order", "reserve", "commit", "release", "refund", "transfer", "convert_out", "convert_in",
-    "adjust", "approve", "reject", "migrate", "freeze", "unfreeze", "forfeit", "stock",
-    "close_period",
-)  # fmt: skip
 NUMBERS = ("hold_seconds", "quantity", "earned", "expires")
 WHOLE_MAX = 2**62
 
@@ -71,7 +67,7 @@ class Command(NamedTuple):
 
 def commands_of(batch: CommandBatch) -> list[Command]:
     """The rows of a batch; ValueError for a kind that the book does not know."""
-    strange = set(batch.kind.to_list()) - set(KINDS)
+    strange = set(batch.kind.to_list()) - set(BOOK_COMMANDS)
     if strange:
         raise ValueError(f"the book does not know the command {', '.join(sorted(strange))}")
     columns = (

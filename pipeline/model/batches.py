@@ -444,7 +444,13 @@ class MessageBatch(Batch):
 
 @dataclass(frozen=True, slots=True)
 class OrderBatch(Batch):
-    """Orders as they arrive: the member behind this login spends points; not a stream."""
+    """Orders and other commands to the book as they arrive; not a stream.
+
+    `kind` is empty for an order, by which the member behind the login spends points. `order` is the
+    reference of the order that a commit, release or refund is about, `request` that of an
+    adjustment which somebody approves or rejects, `to` the login of who is given points. `body` is
+    JSON, or empty.
+    """
 
     row: I64
     event_ns: I64
@@ -452,6 +458,14 @@ class OrderBatch(Batch):
     login: Annotated[TEXT, SEALED]
     ref: TEXT
     points: I64
+    kind: TEXT
+    actor: TEXT
+    role: TEXT
+    scope: TEXT
+    order: TEXT
+    request: TEXT
+    to: Annotated[TEXT, SEALED]
+    body: TEXT
 
 
 @dataclass(frozen=True, slots=True)

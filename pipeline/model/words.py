@@ -227,3 +227,11 @@ class Result(IntEnum):
     UNKNOWN_REQUEST = 19
     SAME_PERSON = 20  # two persons have to agree, and this is the first one again
     NO_REASON = 21
+
+
+# What may be asked of the book: kinds of the stream `commands`.
+BOOK_COMMANDS = (
+    "order", "reserve", "commit", "release", "refund", "transfer", "convert_out", "convert_in",
+    "adjust", "approve", "reject", "migrate", "freeze", "unfreeze", "forfeit", "stock",
+    "close_period",
+)  # fmt: skip

@@ -41,11 +41,10 @@ import numpy as np
 
 from pipeline.kernels.rowhash import row_hashes
 from pipeline.ledger.accounts import ISSUED
-from pipeline.ledger.commands import KINDS
 from pipeline.model.batches import CutBatch, FoldBatch, TargetBatch
 from pipeline.model.columns import TextColumn, concat, ids
 from pipeline.model.identifiers import id_text
-from pipeline.model.words import Result, TargetReason
+from pipeline.model.words import BOOK_COMMANDS, Result, TargetReason
 from pipeline.rulebook.model import Rulebook
 from pipeline.run.answers import answer_rows, answers_to
 from pipeline.score.rate import kinds_of, rate
@@ -219,7 +218,7 @@ class _Job:
     def _post_commands(self, start: int) -> dict[str, int]:
         """Send the commands that came since the cut before; how many were answered what."""
         stop = self.position.get("commands", 0)
-        commands, places = self.clickhouse.commands(KINDS, start, stop)
+        commands, places = self.clickhouse.commands(BOOK_COMMANDS, start, stop)
         self.book.post_commands(commands, **self._booking())
         answers = answers_to(self.book, commands, self.number)
         if self.fold == self.number:  # a repeat was answered at the cut that it repeats

@@ -11,10 +11,10 @@ from collections import Counter
 
 import numpy as np
 
-from pipeline.ledger.commands import KINDS, Command, commands_of
+from pipeline.ledger.commands import Command, commands_of
 from pipeline.model.batches import CommandBatch
 from pipeline.model.identifiers import NO_ID_TEXT
-from pipeline.model.words import Result
+from pipeline.model.words import BOOK_COMMANDS, Result
 from pipeline.run.explain import Asked, Row, rows_of
 from pipeline.store.book import Book, Settlement
 from pipeline.store.clickhouse_schema import AnswerBatch
@@ -43,7 +43,7 @@ SAID = {
     "no_reason": "refused: it needs a reason",
     WAITING: "not answered yet; see `job accrue`",
 }
-BOOK_KINDS = ", ".join(f"'{kind}'" for kind in KINDS)
+LISTED = ", ".join(f"'{kind}'" for kind in BOOK_COMMANDS)
 
 
 def answers_to(book: Book, commands: CommandBatch, cut: int) -> np.ndarray:
@@ -95,7 +95,7 @@ def answered(state: Asked, command_id: str = "") -> list[Row]:
         "SELECT c.*, a.result AS answer, c.stream_offset AS place, a.command_id AS answered"
         " FROM commands_log AS c LEFT JOIN answers_log AS a"
         " ON a.place = c.stream_offset AND a.command_id = c.command_id"
-        f" WHERE c.kind IN ({BOOK_KINDS}) {chosen} ORDER BY c.stream_offset",
+        f" WHERE c.kind IN ({LISTED}) {chosen} ORDER BY c.stream_offset",
         id=command_id or NO_ID_TEXT,
     )
     for row in rows:

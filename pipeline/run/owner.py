@@ -25,6 +25,9 @@ from pipeline.run.actors import peer_actor
 from pipeline.run.failures import RequestError, explain_failure
 
 SOCKET = "owner.sock"
+STOP_SECONDS = (
+    0.05  # within which it sees that it shall stop; half a second was a tenth of a replay
+)
 Request = dict[str, Any]
 Answer = Callable[[Request], bytes]
 
@@ -58,7 +61,9 @@ class OwnerServer:
         finally:
             os.umask(old)
         self._server.daemon_threads = True
-        self._thread = threading.Thread(target=self._server.serve_forever, daemon=True)
+        self._thread = threading.Thread(
+            target=self._server.serve_forever, args=(STOP_SECONDS,), daemon=True
+        )
         self._thread.start()
 
     def poll(self, timeout_seconds: float = 0.0) -> None:

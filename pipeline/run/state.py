@@ -20,10 +20,10 @@ from typing import Any
 import numpy as np
 
 from pipeline.engine import Rows
-from pipeline.ledger.commands import KINDS
 from pipeline.model.batches import BasisBatch, CommandBatch, CutBatch, RulebookBatch
 from pipeline.model.columns import TextColumn, ids
 from pipeline.model.identifiers import NO_ID, Keys, digest
+from pipeline.model.words import BOOK_COMMANDS
 from pipeline.rulebook.model import Rulebook
 from pipeline.rulebook.read import from_texts
 from pipeline.run.accrue import AccrualReport, accrue, deliver_outbox
@@ -219,7 +219,7 @@ class State:
             if not self.book.cut_done(number) or int(cut.repeat_of[0]):
                 continue
             after = json.loads(cut.position.text(0)).get("commands", 0)
-            commands, places = self.clickhouse.commands(KINDS, before, after)
+            commands, places = self.clickhouse.commands(BOOK_COMMANDS, before, after)
             answers = answers_to(self.book, commands, number)
             run_id = accrual_run(self.keys, bytes(cut.cut_id[0]))
             rows = answer_rows(commands, places, answers, number)

@@ -105,15 +105,30 @@ def test_speed_is_judged_at_few_and_at_many_flows(
     assert short == [f"10,000 flows: {slow}" if everybody else slow] * (slow is not None)
 
 
-@pytest.mark.parametrize(("least", "good"), [(0.0, True), (99.0, False)])
 def test_two_processes_are_judged_beside_one(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, least: float, good: bool
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(check, "TIMES_ALONE", least)
+    """Measured once, and judged by what little is asked and by what nothing reaches."""
+    measure, heard = check._inspect_on, []
+
+    def hear(captures: list[tuple[Path, int]]) -> tuple[float, float]:
+        heard.append(measure(captures))
+        return heard[-1]
+
+    def judged(least: float) -> bool:
+        monkeypatch.setattr(check, "TIMES_ALONE", least)
+        (found,) = check.Check(tmp_path, 4, 2_000, 1).two()
+        assert found.what == "two processes"
+        return found.good
+
     monkeypatch.setattr(check.os, "sched_getaffinity", lambda _: {0, 1})
     monkeypatch.setattr(check.os, "sched_setaffinity", lambda *_: None)  # on any machine
-    (found,) = check.Check(tmp_path, 4, 2_000, 1).two()
-    assert (found.what, found.good) == ("two processes", good)
+    monkeypatch.setattr(check, "_inspect_on", hear)
+    assert judged(0.0)
+    again = iter(heard.copy())
+    monkeypatch.setattr(check, "_inspect_on", lambda _: next(again))
+    assert not judged(99.0)
+    assert next(again, None) is None
 
 
 def test_on_one_core_two_processes_are_not_passed_over(

@@ -269,3 +269,21 @@ def test_any_file_is_rows_or_one_error(tmp_path: Path, kind: str, content: bytes
             assert sum(tally.counts.values()) == len(faults)
             assert max(len(batch), len(faults)) <= len(content.splitlines())
         assert all(isinstance(line, str) and line for line in said)
+
+
+def test_orders_may_ask_for_more_than_spending(tmp_path):
+    path = tmp_path / "orders.tsv"
+    head = "# mirrorpoint orders v1\nevent_ns\treceived_ns\tlogin\tref\tpoints\tkind\torder\tbody\n"
+    rows = [
+        "2026-03-01T10:00:00Z\t2026-03-01T10:00:00Z\tann@isp.example\to1\t5\t\t\t",
+        "2026-03-02T10:00:00Z\t2026-03-02T10:00:00Z\t\tc1\t0\tcommit\to1\t",
+        '2026-03-03T10:00:00Z\t2026-03-03T10:00:00Z\tann@isp.example\ta1\t5\tadjust\t\t{"reason": "complaint"}',
+        "2026-03-04T10:00:00Z\t2026-03-04T10:00:00Z\tann@isp.example\tx1\t5\tingest_begin\t\t",
+        "2026-03-05T10:00:00Z\t2026-03-05T10:00:00Z\tann@isp.example\tx2\t5\tadjust\t\t[1]",
+        "2026-03-06T10:00:00Z\t2026-03-06T10:00:00Z\t\tx3\t5\t\t\t",
+    ]
+    path.write_text(head + "\n".join(rows) + "\n")
+    batch, faults = read_orders(path, Tally())
+    assert batch.kind.to_list() == ["", "commit", "adjust"]
+    assert batch.order.to_list() == ["", "o1", ""]
+    assert [fault.what.partition(":")[0] for fault in faults] == ["kind", "body", "login"]

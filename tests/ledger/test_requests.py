@@ -427,6 +427,7 @@ def test_gifts_are_ordered_as_far_as_they_are_there(desk: Desk) -> None:
     stock = {at: n for (at, _), n in desk.balances().items() if at.startswith("stock")}
     assert stock == {"stock:cup:gone": 1, "stock:cup:supplied": -1}
 
+
 def test_a_gift_is_free_again_when_its_reservation_ends_by_itself(desk: Desk) -> None:
     earn(desk, "a", 8)
     assert say(desk, "stock", "s", "", 1, item="mug") == "ok"

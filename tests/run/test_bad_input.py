@@ -40,6 +40,13 @@ def damaged(kind):
     return raw
 
 
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory):
+    """The state and report of the bundled day as it is; nobody may change the state."""
+    state = tmp_path_factory.mktemp("whole") / "state"
+    return state, replayed(FIRST_DAY, state=state)
+
+
 KINDS = (
     "cut in a packet",
     "cut in the file's head",
@@ -79,25 +86,25 @@ def told(state, until):
     )
 
 
-def test_a_damaged_capture_in_a_replay_loses_no_good_row(tmp_path):
+def test_a_damaged_capture_in_a_replay_loses_no_good_row(tmp_path, whole):
+    state, undamaged = whole
     case = tmp_path / "case"
     shutil.copytree(FIRST_DAY, case)
     raw = capture()
     (case / "input.pcap").write_bytes(raw[: len(raw) * 2 // 3])
     until = whole_packets(raw[: len(raw) * 2 // 3])
     assert 0 < until < whole_packets(raw)
-    whole = replayed(FIRST_DAY, state=tmp_path / "whole")
     short = replayed(case, state=tmp_path / "short")
-    assert 0 < short["visits"] < whole["visits"]
+    assert 0 < short["visits"] < undamaged["visits"]
     assert short["faults"]["file_truncated"] == 1
-    assert short["parked"] == whole["parked"]
-    kept = told(tmp_path / "whole", until)
+    assert short["parked"] == undamaged["parked"]
+    kept = told(state, until)
     assert len(kept) >= 8
     assert told(tmp_path / "short", until) == kept
     assert short["visits"] == len({row["visit_id"] for row in kept})
 
 
-def test_purchases_that_nobody_can_read(tmp_path):
+def test_purchases_that_nobody_can_read(tmp_path, whole):
     case = tmp_path / "case"
     shutil.copytree(FIRST_DAY, case)
     path = case / "purchases.tsv"
@@ -107,7 +114,7 @@ def test_purchases_that_nobody_can_read(tmp_path):
         for line in bad:
             file.write(line + b"\n")
         file.write(b"\t" * 23 + b"\n" + b"x\t" * 500 + b"\n")
-    before = replayed(FIRST_DAY, state=tmp_path / "before")
+    _, before = whole
     after = replayed(case, state=tmp_path / "after")
     assert sum(after["parked"].values()) >= sum(before["parked"].values()) + 25
     assert after["ledger_hash"] == before["ledger_hash"]
@@ -170,9 +177,8 @@ def test_captures_need_a_word_on_who_may_be_read(tmp_path):
     assert "--parse-for" in quiet(result, 2).stderr
 
 
-def test_points_cannot_be_minted_by_sql(tmp_path):
-    state = tmp_path / "s"
-    replayed(FIRST_DAY, state=state)
+def test_points_cannot_be_minted_by_sql(whole):
+    state, _ = whole
     for query in (
         "INSERT INTO entries_log SELECT * FROM entries_log",
         "DROP TABLE visits_log",

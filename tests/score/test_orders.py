@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import json
+
 from pipeline.model.batches import OrderBatch
 from pipeline.model.columns import columns_of, ids
+from pipeline.model.identifiers import id_text
 from pipeline.model.tally import Tally
 from pipeline.score.orders import order_commands
 from tests.score.making import KEYS, NOON, an_id, make
@@ -47,3 +50,37 @@ def test_orders_become_commands() -> None:
 def test_no_orders_give_no_commands() -> None:
     commands = order_commands(make(OrderBatch, [], {}), Logins(), KEYS, Tally())
     assert len(commands) == 0
+
+
+def test_all_that_the_book_can_be_asked_comes_in_the_same_file() -> None:
+    """An order has one id, at once or in two steps; what is about it names it by reference."""
+    rows = [
+        {"row": 1, "kind": "reserve", "login": "ann@isp.example", "ref": "o1", "points": 5},
+        {"row": 2, "kind": "commit", "ref": "c1", "order": "o1", "actor": "shop", "role": "system"},
+        {"row": 3, "login": "ann@isp.example", "ref": "o1", "points": 5},
+        {"row": 4, "kind": "adjust", "login": "ann@isp.example", "ref": "a1", "points": 9,
+         "body": '{"reason": "complaint"}', "actor": "eva"},
+        {"row": 5, "kind": "approve", "ref": "p1", "request": "a1", "actor": "kim", "scope": "north"},
+        {"row": 6, "kind": "transfer", "login": "ann@isp.example", "ref": "t1", "points": 1,
+         "to": "eve@isp.example"},
+    ]  # fmt: skip
+    tally = Tally()
+    commands = order_commands(make(OrderBatch, rows, {}), Logins(), KEYS, tally)
+    assert commands.kind.to_list() == [
+        "reserve",
+        "commit",
+        "order",
+        "adjust",
+        "approve",
+        "transfer",
+    ]
+    ids_of = [id_text(i.tobytes()) for i in commands.command_id]
+    bodies = [json.loads(body) for body in commands.body.to_list()]
+    assert ids_of[0] == ids_of[2] == bodies[1]["order"]
+    assert ids_of[3] == bodies[4]["request"]
+    assert bodies[3] == {"reason": "complaint"}
+    assert bodies[5] == {}, "nobody has that login, and it goes no further"
+    assert commands.actor.to_list() == ["orders", "shop", "orders", "eva", "kim", "orders"]
+    assert commands.role.to_list()[1] == "system"
+    assert commands.scope.to_list()[4] == "north"
+    assert tally.as_dict() == {"score": {"order": 6}}

@@ -1,0 +1,11 @@
+"""Kernels of classify equal their twins bounds-checked; see `twins.py`."""
+
+import pytest
+
+from tests.modes.twins import hold_again
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(900)
+def test_kernels_equal_their_twins():
+    hold_again("bounds-checked", "classify")
