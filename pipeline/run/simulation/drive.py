@@ -20,6 +20,7 @@ from pipeline.model.batches import CommandBatch, TargetBatch
 from pipeline.model.columns import ID_DTYPE, TextColumn, columns_of, ids
 from pipeline.model.identifiers import Keys, digest, id_text
 from pipeline.model.words import Result
+from pipeline.rulebook.model import Rulebook
 from pipeline.run.simulation.model import LotRow
 from pipeline.run.simulation.story import (
     POINTS,
@@ -32,10 +33,9 @@ from pipeline.run.simulation.story import (
     batches,
     rulebook,
 )
-from pipeline.rulebook.model import Rulebook
 from pipeline.store.book import Book
-from pipeline.store.book_migrate import migrate
 from pipeline.store.book_engine import open_engine
+from pipeline.store.book_migrate import migrate
 
 KEYS = Keys.from_seed("simulation")
 RUN = digest(KEYS.visit, "run", "simulation")
@@ -54,7 +54,7 @@ class Shelf:
     """
 
     def __init__(self) -> None:
-        shared = Path("/dev/shm")  # noqa: S108 - memory, so that a commit costs no disk
+        shared = Path("/dev/shm")
         self._folder = TemporaryDirectory(dir=shared if shared.is_dir() else None)
         self._empty = Path(self._folder.name) / "empty.sqlite"
         self._number = 0

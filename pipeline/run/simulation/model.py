@@ -25,7 +25,7 @@ from collections.abc import Callable
 from pipeline.ledger.targets import Target
 from pipeline.model.identifiers import NO_ID, id_text
 from pipeline.model.words import Result, TargetState
-from pipeline.run.simulation import commands, dates
+from pipeline.run.simulation import commands
 from pipeline.run.simulation.coins import Coin, Exchange, Lot, NaiveRules, Order, Purse, melt
 from pipeline.run.simulation.commands import AMOUNT_MAX, Asked
 
