@@ -114,7 +114,9 @@ class Driver:
             "actor": "simulation",
         }
         if first["do"] == "target":
-            got = self.book.post_targets(target_batch([self.twin.target(s) for s in steps]), **where)
+            got = self.book.post_targets(
+                target_batch([self.twin.target(s) for s in steps]), **where
+            )
             self.same_answers(steps, got)
         elif first["do"] == "command":
             self.same_answers(steps, self.book.post_commands(command_batch(steps), **where))

@@ -87,7 +87,10 @@ class NaiveLedger:
                 return Result.EXISTS_WITH_DIFFERENT_POINTS
         if t.points < 0:
             return Result.NOT_POSITIVE
-        if max(t.points, *map(abs, (t.receivable_minor, t.cost_minor, t.margin_minor))) > AMOUNT_MAX:
+        if (
+            max(t.points, *map(abs, (t.receivable_minor, t.cost_minor, t.margin_minor)))
+            > AMOUNT_MAX
+        ):
             return Result.OVERFLOW
         if t.points and t.subscriber_id == NO_ID:
             return Result.UNKNOWN_MEMBER
