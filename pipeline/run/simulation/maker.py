@@ -13,7 +13,7 @@ import random
 from typing import Any
 
 from pipeline.model.stage import END_OF_TIME
-from pipeline.model.words import BOOK_COMMANDS, Result
+from pipeline.model.words import Result
 from pipeline.run.simulation import dates
 from pipeline.run.simulation.coins import Order
 from pipeline.run.simulation.story import SECOND_NS, Step, Story, Twin, name_id
@@ -36,7 +36,7 @@ EXCHANGES = (
     ["miles", "MIL", "3/2", "1/3"], ["miles", "MIL", "1/7", "5"], ["stars", "STA", "2", "0"],
     ["stars", "STA", "0", "2/5"],
 )  # fmt: skip
-BOOK_COMMANDS = {
+KINDS = {
     "order": 10, "reserve": 12, "commit": 25, "release": 9, "refund": 12, "transfer": 6,
     "convert_out": 3, "convert_in": 3, "adjust": 5, "approve": 3, "reject": 1, "migrate": 2,
     "freeze": 1, "unfreeze": 2, "forfeit": 1, "stock": 3, "close_period": 1,
@@ -265,9 +265,9 @@ class Maker:
         }
         weights = [
             weight if there.get(NEEDS.get(kind, ""), True) else weight * 0.1
-            for kind, weight in BOOK_COMMANDS.items()
+            for kind, weight in KINDS.items()
         ]
-        return draw.choices(list(BOOK_COMMANDS), weights)[0]
+        return draw.choices(list(KINDS), weights)[0]
 
     def lateness(self) -> int:
         """How long ago something was asked that is known now; rarely, it is yet to come."""
@@ -389,3 +389,4 @@ class Maker:
         zone = self.twin.ledger.rules.timezone
         when = (self.now - self.draw.choice((0, 31, 62, -31)) * DAY) * SECOND_NS
         step["said"]["period"] = self.draw.choice((dates.month_of(when, zone), "2026-13", ""))
+
