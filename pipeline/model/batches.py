@@ -455,7 +455,8 @@ class FoldBatch(Batch):
     `click_found` tells whether we handed it out, and `click_*`, `clicked_ns` and `visit_ambiguous`
     are of that click and its visit. `match_*` are of the member the shop named and that member's
     last visit to this partner not after `event_ns`; `match_basis` is the basis of that visit,
-    `match_marked` says that an affiliate brought it.
+    `match_marked` says that an affiliate brought it. `items` is JSON of the last line items given
+    with an absolute amount, which is `items_minor`; empty and 0 where none were.
     """
 
     conversion_key: ID
@@ -482,6 +483,8 @@ class FoldBatch(Batch):
     match_ambiguous: U8
     visit_ambiguous: U8
     match_basis: U8
+    items: TEXT
+    items_minor: I64
 
 
 STREAMS: dict[str, type[Batch]] = {
