@@ -487,6 +487,35 @@ class FoldBatch(Batch):
     items_minor: I64
 
 
+@dataclass(frozen=True, slots=True)
+class MemberBatch(Batch):
+    """What is known of members, for rules that ask: one row per member and change, in any order.
+
+    A row holds from `since_ns` of event time until the member's next one. `joined_ns` is 0 where it
+    is not known; `level` is one word in lower case; `products` are such words, blanks between them.
+    """
+
+    subscriber_id: ID
+    since_ns: I64
+    joined_ns: I64
+    level: TEXT
+    products: TEXT
+
+
+@dataclass(frozen=True, slots=True)
+class UsageBatch(Batch):
+    """Points (smallest units) that rules with caps or a budget gave to members, by purchase time.
+
+    Rows may stand for one conversion each or for several of the same quarter of an hour; where the
+    rule does not cap members or days, for all there are.
+    """
+
+    rule_id: TEXT
+    subscriber_id: ID
+    event_ns: I64
+    points: I64
+
+
 STREAMS: dict[str, type[Batch]] = {
     "rulebooks": RulebookBatch,
     "bindings": BindingBatch,

@@ -31,6 +31,7 @@ from pipeline.rulebook.model import (
     When,
     version_of,
 )
+from pipeline.rulebook.worth import ITEM_KEYS
 
 POINTS_MAX = INT64_MAX // 10**6
 MONTHS_MAX = 1200
@@ -45,7 +46,6 @@ OWN_KEYS = {
     "multiplier": ("factor",),
 }
 OF_AMOUNTS = ("base", "exclude", "only")
-ITEM_KEYS = ("category", "amount", "tax", "shipping", "discount")
 
 
 def read_accrual(table: Fields, partner: str) -> Accrual:
@@ -115,6 +115,8 @@ def _worth(table: Fields, kind: str) -> dict[str, Any]:
         expected = f'a factor above 1 and at most {FACTOR_MAX}, such as "1.2" or "120%"'
         low, high = Fraction(1), Fraction(FACTOR_MAX)
         found["factor"] = table.fraction("factor", low, high, expected, above=True)
+        if found["factor"].denominator > 10**6:
+            table.report("factor", "a factor of at most six decimals")
     others = {key for keys in OWN_KEYS.values() for key in keys} - {*OWN_KEYS[kind]}
     for key in sorted(others & table.values.keys()):
         table.has(key)
@@ -300,7 +302,7 @@ def _word_of(table: Fields, key: str) -> str:
 
 def _item(table: Fields) -> tuple[str, str, str, str, str]:
     category = _word_of(table, "category")
-    amounts = [table.amount(key) if table.has(key) else "" for key in ITEM_KEYS[1:]]
+    amounts = [table.amount(key) if table.has(key) else "" for key in ITEM_KEYS]
     table.done()
     amount, tax, shipping, discount = amounts
     return category, amount, tax, shipping, discount

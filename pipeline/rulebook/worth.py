@@ -28,6 +28,7 @@ from fractions import Fraction
 from pipeline.model.money import CURRENCY_SCALE, AmountError, floor_share, parse_amount
 from pipeline.rulebook.model import Accrual
 
+ITEM_KEYS = ("amount", "tax", "shipping", "discount")
 ITEM_SCALE = 6
 # Two hundred items of this size, four numbers each, still fit int64.
 ITEM_MAX = 10**16
