@@ -248,18 +248,26 @@ def steps(position: Position, previous: Position | None, now_ns: int, fold: int)
     One question for all is as quick to answer, but takes ten times as long to be understood.
     """
     at = {stream: int(position.get(stream, 0)) for stream in READ}
-    new_rules = previous is not None and previous.get("rulebooks", 0) < at["rulebooks"]
-    found, chosen = {}, ""
-    if previous is not None and not new_rules:
-        found["chosen"] = _happened(at, previous, now_ns, fold)
-        chosen = "AND conversion_key IN (SELECT conversion_key FROM chosen)"
-    messages = MESSAGES.format(order=ORDER, purchases=at["purchases"], chosen=chosen)
+    found, among = {}, ""
+    happened = chosen(position, previous, now_ns, fold)
+    if happened is not None:
+        found["chosen"] = happened
+        among = "AND conversion_key IN (SELECT conversion_key FROM chosen)"
+    messages = MESSAGES.format(order=ORDER, purchases=at["purchases"], chosen=among)
     parts = {"messages": messages, "runs": RUNS, "numbered": NUMBERED, "counted": COUNTED}
     named = ", ".join(f"{name} AS ({sql})" for name, sql in parts.items())
     found["conversions"] = f"WITH {named} {CONVERSIONS}"
     for name, sql in JOINED.items():
         found[name] = sql.format(**at)
     return found
+
+
+def chosen(position: Position, previous: Position | None, now_ns: int, fold: int) -> str | None:
+    """The question for the keys of the conversions to fold; None where it is all of them."""
+    at = {stream: int(position.get(stream, 0)) for stream in READ}
+    if previous is None or previous.get("rulebooks", 0) < at["rulebooks"]:
+        return None
+    return _happened(at, previous, now_ns, fold)
 
 
 def _happened(at: Position, previous: Position, now_ns: int, fold: int) -> str:
