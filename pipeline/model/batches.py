@@ -479,7 +479,8 @@ class FoldBatch(Batch):
     `click_found` tells whether we handed it out, and `click_*`, `clicked_ns` and `visit_ambiguous`
     are of that click and its visit. `match_*` are of the member the shop named and that member's
     last visit to this partner not after `event_ns`; `match_basis` is the basis of that visit,
-    `match_marked` says that an affiliate brought it.
+    `match_marked` says that an affiliate brought it. `items` is JSON of the last line items given
+    with an absolute amount, which is `items_minor`; empty and 0 where none were.
     """
 
     conversion_key: ID
@@ -506,6 +507,37 @@ class FoldBatch(Batch):
     match_ambiguous: U8
     visit_ambiguous: U8
     match_basis: U8
+    items: TEXT
+    items_minor: I64
+
+
+@dataclass(frozen=True, slots=True)
+class MemberBatch(Batch):
+    """What is known of members, for rules that ask: one row per member and change, in any order.
+
+    A row holds from `since_ns` of event time until the member's next one. `joined_ns` is 0 where it
+    is not known; `level` is one word in lower case; `products` are such words, blanks between them.
+    """
+
+    subscriber_id: ID
+    since_ns: I64
+    joined_ns: I64
+    level: TEXT
+    products: TEXT
+
+
+@dataclass(frozen=True, slots=True)
+class UsageBatch(Batch):
+    """Points (smallest units) that rules with caps or a budget gave to members, by purchase time.
+
+    Rows may stand for one conversion each or for several of the same quarter of an hour; where the
+    rule does not cap members or days, for all there are.
+    """
+
+    rule_id: TEXT
+    subscriber_id: ID
+    event_ns: I64
+    points: I64
 
 
 STREAMS: dict[str, type[Batch]] = {

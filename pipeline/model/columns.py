@@ -58,6 +58,13 @@ class TextColumn:
         return cls(np.frombuffer(b"".join(parts), np.uint8).copy(), offsets)
 
     @classmethod
+    def of_ascii(cls, values: Sequence[str]) -> TextColumn:
+        """The same from ASCII strings, in half the time. Raises UnicodeEncodeError for others."""
+        offsets = np.zeros(len(values) + 1, np.int64)
+        np.cumsum(np.fromiter(map(len, values), np.int64, len(values)), out=offsets[1:])
+        return cls(np.frombuffer("".join(values).encode("ascii"), np.uint8), offsets)
+
+    @classmethod
     def repeat(cls, value: str | bytes, count: int) -> TextColumn:
         """The same value `count` times."""
         raw = np.frombuffer(value.encode() if isinstance(value, str) else bytes(value), np.uint8)
@@ -80,6 +87,18 @@ class TextColumn:
         raw = self.data.tobytes()
         ends = itertools.pairwise(self.offsets.tolist())
         return [raw[a:b].decode("utf-8", "replace") for a, b in ends]
+
+    def numbered(self) -> tuple[list[str], np.ndarray]:
+        """The different values, in the order in which they first come, and which of them each row
+        has (int64). For columns that hold few.
+        """
+        import pyarrow as pa  # loads in a third of a second, which `--help` does without
+
+        buffers = [None, pa.py_buffer(self.offsets), pa.py_buffer(self.data)]
+        column = pa.LargeBinaryArray.from_buffers(pa.large_binary(), len(self), buffers)
+        found = column.dictionary_encode()
+        values = [raw.decode("utf-8", "replace") for raw in found.dictionary.to_pylist()]
+        return values, np.asarray(found.indices).astype(np.int64)
 
     def take(self, rows: np.ndarray) -> TextColumn:
         """The values at these row numbers (an integer array or a boolean mask), in that order."""

@@ -2,7 +2,8 @@
 
 Checking reads the rules and lists every mistake. Testing runs the examples that stand in the files:
 whether a name is the partner's, decided among all partners and trackers as in traffic, and what a
-conversion is worth under the accrual in force at its time (`at`, or the newest rule's beginning).
+conversion is worth under the accruals in force at its time (`at`, or the beginning of the newest
+plain rule). Caps and budgets are not looked at: they depend on other conversions.
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ from pipeline.rulebook.model import (
     Rulebook,
 )
 from pipeline.rulebook.names import TRACKER, Claims, claims_of
+from pipeline.rulebook.worth import Purchase, parts_of
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,17 +85,36 @@ def _host(example: HostExample, owner: str, code: int, claims: Claims) -> Exampl
 def _accrual(example: AccrualExample, partner: Partner, points_scale: int) -> ExampleResult:
     asked = f"{example.action} of {example.amount}"
     expected = str(example.points)
-    named = [a.valid_from_ns for a in partner.accruals if a.action in (example.action, "any")]
-    at_ns = example.at_ns if example.at_ns is not None else max(named, default=None)
+    at_ns = example.at_ns if example.at_ns is not None else _newest(partner, example.action)
     contract = partner.contract_at(at_ns) if at_ns is not None else partner.contract
-    rules = partner.accruals_at(example.action, at_ns) if at_ns is not None else ()
+    rules = partner.candidates_at(example.action, at_ns) if at_ns is not None else ()
     found = "0"
     if contract is None:
         found = "no contract at that time"
     elif rules:
         try:
             amount = parse_amount(example.amount, CURRENCY_SCALE[contract.currency])
-            found = str(rules[0].points_for(amount, contract.currency, points_scale))
+            parts = parts_of(rules, _purchase(example, amount, contract.currency), points_scale)
+            found = str(sum(points for _, points in parts))
         except AmountError as error:
             found = str(error)
     return ExampleResult(example.location, partner.id, asked, expected, found, found == expected)
+
+
+def _newest(partner: Partner, action: str) -> int | None:
+    """When the newest plain rule for an action begins; where none is plain, the newest."""
+    named = [a for a in partner.accruals if a.action in (action, "any")]
+    plain = [a for a in named if not a.stacking] or named
+    return max((a.valid_from_ns for a in plain), default=None)
+
+
+def _purchase(example: AccrualExample, amount_minor: int, currency: str) -> Purchase:
+    return Purchase(
+        amount_minor=amount_minor,
+        currency=currency,
+        items=example.items,
+        items_minor=amount_minor,
+        tenure_months=example.tenure_months,
+        level=example.level,
+        products=example.products,
+    )

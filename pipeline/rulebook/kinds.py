@@ -15,12 +15,16 @@ from datetime import UTC, date, tzinfo
 from fractions import Fraction
 from typing import Any, TypeVar
 
-from pipeline.model.money import CURRENCY_SCALE, INT64_MAX
-from pipeline.model.stage import END_OF_TIME
+from pipeline.model.money import CURRENCY_SCALE
+from pipeline.rulebook.accruals import (
+    POINTS_MAX,
+    read_accrual,
+    read_accrual_example,
+    read_validity,
+    report_stacking,
+)
 from pipeline.rulebook.fields import Fields, Sheet, nearest
 from pipeline.rulebook.model import (
-    ACCRUAL_KINDS,
-    ACTIONS,
     DELIVERIES,
     STATUSES,
     TRACKER_CLASSES,
@@ -46,7 +50,6 @@ EXPIRY = re.compile(
 )
 REFUND = re.compile(r"original|fresh|grace\((\d{1,3})d\)")
 REFUNDS = ("grace(30d)", "original", "fresh")
-POINTS_MAX = INT64_MAX // 10**6
 EXPIRIES = (
     "never", "calendar_year_plus(2)", "rolling_months(36)", "inactivity(12)",
     "fixed_date(2027-12-31)",
@@ -232,11 +235,12 @@ def read_partner(sheet: Sheet) -> tuple[Partner, list[Claim]]:
     title, status = top.text("title"), top.choice("status", STATUSES)
     match, claims = _match(top, identity)
     contracts = [_contract(table) for table in top.tables("contract", needed=True)]
-    accruals = [_accrual(table, identity) for table in top.tables("accrual")]
+    accruals = [read_accrual(table, identity) for table in top.tables("accrual")]
     _report_twins(sheet, "contract", "version", [c.version for c in contracts])
     _report_overlaps(sheet, "contract", contracts, lambda _: "")
+    report_stacking(sheet, accruals)
     _report_overlaps(sheet, "accrual", accruals, lambda accrual: accrual.action)
-    examples = [_example(table) for table in top.tables("example")]
+    examples = [_partner_example(table) for table in top.tables("example")]
     top.done()
     said = {example.matched for example in examples if isinstance(example, HostExample)}
     if said != {True, False}:
@@ -306,7 +310,7 @@ def _match(top: Fields, owner: str) -> tuple[Match, list[Claim]]:
 
 
 def _contract(table: Fields) -> Contract:
-    valid_from_ns, valid_until_ns = _validity(table)
+    valid_from_ns, valid_until_ns = read_validity(table)
     delivery = table.choice("click_delivery", DELIVERIES)
     currency = _contract_currency(table)
     share, fixed = _commission(table, currency)
@@ -382,55 +386,10 @@ def _deep_link(table: Fields, delivery: str) -> str:
     return link
 
 
-def _accrual(table: Fields, partner: str) -> Accrual:
-    kind = table.choice("kind", ACCRUAL_KINDS)
-    rate = per_point = Fraction(0)
-    points = 0
-    if kind == "percent":
-        rate, per_point = table.share("rate", above=True), table.price("per_point", above=True)
-        strangers = ["points"]
-    else:
-        points = table.integer("points", 1, POINTS_MAX, "points above 0, in smallest units")
-        strangers = ["rate", "per_point"]
-    for key in strangers:
-        if table.has(key):
-            table.report(key, f'no {key} where kind is "{kind}"')
-    valid_from_ns, valid_until_ns = _validity(table)
-    content = {
-        "id": table.name("id"),
-        "kind": kind,
-        "action": table.choice("action", ACTIONS),
-        "rate": rate,
-        "per_point": per_point,
-        "points": points,
-        "valid_from_ns": valid_from_ns,
-        "valid_until_ns": valid_until_ns,
-    }
-    table.done()
-    return Accrual(
-        **content,  # type: ignore[arg-type]
-        version=version_of("accrual", {**content, "partner": partner}),
-        location=table.sheet.location(table.path),
-    )
-
-
-def _validity(table: Fields) -> tuple[int, int]:
-    start, end = table.moment("valid_from"), table.moment("valid_until", default=END_OF_TIME)
-    if end <= start and "valid_from" in table.values:
-        table.report("valid_until", "a date after valid_from")
-    return start, end
-
-
-def _example(table: Fields) -> HostExample | AccrualExample:
+def _partner_example(table: Fields) -> HostExample | AccrualExample:
     if table.has("host") or table.has("is"):
         return _host_example(table)
-    action = table.choice("action", [a for a in ACTIONS if a != "any"])
-    amount = table.amount("amount")
-    points = table.integer("points", 0, POINTS_MAX, "points in smallest units, 0 or more")
-    at_ns = table.moment("at", default=-1)
-    place = table.sheet.location(table.path)
-    table.done()
-    return AccrualExample(amount, action, points, None if at_ns < 0 else at_ns, place)
+    return read_accrual_example(table)
 
 
 def _host_example(table: Fields) -> HostExample:
@@ -496,6 +455,8 @@ def _report_overlaps(
     """Two of a kind in force at the same time: nobody could say which of them decides."""
     for number, one in enumerate(dated):
         for before in dated[:number]:
+            if getattr(one, "stacking", "") or getattr(before, "stacking", ""):
+                continue  # what stacks may stand beside anything
             if group(one) == group(before) and (
                 one.valid_from_ns < before.valid_until_ns
                 and before.valid_from_ns < one.valid_until_ns

@@ -21,7 +21,12 @@ from pipeline.model.money import CURRENCY_SCALE
 
 STATUSES = ("draft", "live", "paused")
 DELIVERIES = ("deeplink", "param", "match", "none")
-ACCRUAL_KINDS = ("percent", "fixed")
+ACCRUAL_KINDS = ("percent", "fixed", "ladder", "multiplier")
+LADDERS = ("whole", "slices")
+BASES = ("net", "gross", "sent")
+STACKINGS = ("add", "best_of", "exclusive", "multiply")
+BUDGET_POLICIES = ("truncate", "reject", "all_or_nothing")
+PLAIN_PRIORITY = 100  # of a rule that names none
 ACTIONS = ("sale", "lead", "install", "bonus", "any")
 TRACKER_CLASSES = ("affiliate", "cashback", "coupon", "network")
 
@@ -149,11 +154,58 @@ class Contract:
 
 
 @dataclass(frozen=True, slots=True)
+class Step:
+    """A step of a ladder: from this amount (major units) on, this rate, or these points."""
+
+    start: Fraction
+    rate: Fraction
+    points: int
+
+
+@dataclass(frozen=True, slots=True)
+class When:
+    """Conditions of an accrual, all of which have to hold; what is empty or 0 asks nothing.
+
+    Tenure is in whole months, amounts are in major units and of what the rule counts. Levels and
+    products are in lower case; one of those named is enough.
+    """
+
+    tenure_months_min: int = 0
+    tenure_months_below: int = 0
+    levels: tuple[str, ...] = ()
+    products: tuple[str, ...] = ()
+    amount_min: Fraction = Fraction(0)
+    amount_below: Fraction = Fraction(0)
+
+    @property
+    def asks_member(self) -> bool:
+        """Does it ask who the member is?"""
+        asked = (self.tenure_months_min, self.tenure_months_below, self.levels, self.products)
+        return any(asked)
+
+
+@dataclass(frozen=True, slots=True)
+class Caps:
+    """The most points (smallest units) of a rule; 0: no cap. Days are of the programme's zone."""
+
+    member: int = 0
+    member_day: int = 0
+    member_month: int = 0
+    day: int = 0
+    month: int = 0
+
+
+@dataclass(frozen=True, slots=True)
 class Accrual:
     """How a conversion becomes points.
 
     Percent: `amount * rate / per_point`, where `per_point` is the money, in major units of the
-    contract's currency, that one point stands for. Fixed: `points`, in smallest units.
+    contract's currency, that one point stands for. Fixed: `points`, in smallest units. Ladder: the
+    rate or the points of the step that the amount reaches, or each slice at its own rate.
+    Multiplier: `factor - 1` times the points of the rule it stands beside.
+
+    `base` says what of a purchase counts, `exclude` and `only` name categories of line items. A
+    rule without `stacking` is plain: one of them counts at a time. Smaller priorities come first.
     """
 
     id: str
@@ -166,13 +218,56 @@ class Accrual:
     valid_until_ns: int
     version: bytes
     location: Location
+    steps: tuple[Step, ...] = ()
+    ladder: str = ""
+    factor: Fraction = Fraction(1)
+    base: str = "net"
+    exclude: tuple[str, ...] = ()
+    only: tuple[str, ...] = ()
+    when: When = When()
+    stacking: str = ""
+    priority: int = PLAIN_PRIORITY
+    group: str = ""
+    max_points: int = 0
+    caps: Caps = Caps()
+    budget: int = 0
+    budget_policy: str = ""
+
+    @property
+    def multiplies(self) -> bool:
+        """Is it worth something only beside another rule?"""
+        return self.kind == "multiplier"
+
+    @property
+    def is_limited(self) -> bool:
+        """Does what it gives depend on what it gave to others?"""
+        return self.budget > 0 or self.caps != Caps()
 
     def points_for(self, amount_minor: int, currency: str, points_scale: int) -> int:
         """Points of an amount, in smallest units, rounded down once; below zero there are none."""
         if self.kind == "fixed":
-            return self.points
-        amount = Fraction(max(amount_minor, 0), 10 ** CURRENCY_SCALE[currency])
-        return int(amount * self.rate / self.per_point * 10**points_scale)
+            found = self.points
+        elif self.kind == "multiplier":
+            found = 0
+        else:
+            amount = Fraction(max(amount_minor, 0), 10 ** CURRENCY_SCALE[currency])
+            found = self._of_amount(amount, points_scale)
+        return min(found, self.max_points) if self.max_points else found
+
+    def _of_amount(self, amount: Fraction, points_scale: int) -> int:
+        if self.kind == "percent":
+            return int(amount * self.rate / self.per_point * 10**points_scale)
+        reached = [step for step in self.steps if step.start <= amount]
+        if self.ladder == "slices":
+            ends = [*(step.start for step in reached[1:]), amount]
+            slices = zip(reached, ends, strict=True) if reached else ()
+            weighed = sum(((end - step.start) * step.rate for step, end in slices), Fraction(0))
+            return int(weighed / self.per_point * 10**points_scale)
+        if not reached:
+            return 0
+        if reached[-1].points:
+            return reached[-1].points
+        return int(amount * reached[-1].rate / self.per_point * 10**points_scale)
 
 
 @dataclass(frozen=True, slots=True)
@@ -186,13 +281,21 @@ class HostExample:
 
 @dataclass(frozen=True, slots=True)
 class AccrualExample:
-    """A conversion of this amount and action is worth these points (smallest units)."""
+    """A conversion of this amount and action is worth these points (smallest units).
+
+    What is said of the member (tenure in months, level, products) and of line items, each a
+    category and what its amount, tax, shipping and discount are, holds for this example.
+    """
 
     amount: str
     action: str
     points: int
     at_ns: int | None
     location: Location
+    tenure_months: int = -1
+    level: str = ""
+    products: tuple[str, ...] = ()
+    items: tuple[tuple[str, str, str, str, str], ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -222,14 +325,30 @@ class Partner:
         return None
 
     def accruals_at(self, action: str, event_ns: int) -> tuple[Accrual, ...]:
-        """The accruals in force for this action; one that names it before one for any action."""
-        found = [
+        """The plain accruals in force for this action; one that names it before one for any."""
+        found = [a for a in self._in_force(action, event_ns) if not a.stacking]
+        return tuple(sorted(found, key=lambda accrual: accrual.action == "any"))
+
+    def candidates_at(self, action: str, event_ns: int) -> tuple[Accrual, ...]:
+        """The rules that may make up a conversion's worth, in the order in which they are asked.
+
+        The first plain one and all that stack, by priority; among equals one that names the action
+        comes first, then the earlier in the file.
+        """
+        plain = self.accruals_at(action, event_ns)[:1]
+        stacked = [a for a in self._in_force(action, event_ns) if a.stacking]
+        numbers = {a.id: number for number, a in enumerate(self.accruals)}
+        return tuple(
+            sorted((*plain, *stacked), key=lambda a: (a.priority, a.action == "any", numbers[a.id]))
+        )
+
+    def _in_force(self, action: str, event_ns: int) -> list[Accrual]:
+        return [
             accrual
             for accrual in self.accruals
             if accrual.action in (action, "any")
             and accrual.valid_from_ns <= event_ns < accrual.valid_until_ns
         ]
-        return tuple(sorted(found, key=lambda accrual: accrual.action == "any"))
 
 
 @dataclass(frozen=True, slots=True)

@@ -19,6 +19,10 @@ rule, its contract's terms and the price of a point are the same says the same o
 not, or are not there any more, the book says so (RULE_VERSION_PINNED), and the conversion is rated
 again by the rulebook of that time.
 
+**Caps and budgets.** What conversions that this cut does not touch hold of them is asked of the
+store (`store/usage.py`); those that it does touch are counted in the order of purchase, and behind
+them, in the same way, those that are rated by another rulebook.
+
 **Which conversions** is told by what happened since the cut before (see `store/folds.py`). That
 needs the outcomes of the cuts before; where the store lost or never had them, all conversions are
 folded.
@@ -41,13 +45,13 @@ import numpy as np
 
 from pipeline.kernels.rowhash import row_hashes
 from pipeline.ledger.accounts import ISSUED
-from pipeline.model.batches import CutBatch, FoldBatch, TargetBatch
-from pipeline.model.columns import TextColumn, concat, ids
+from pipeline.model.batches import CutBatch, FoldBatch, MemberBatch, TargetBatch, UsageBatch
+from pipeline.model.columns import ID_DTYPE, TextColumn, concat, ids
 from pipeline.model.identifiers import id_text
 from pipeline.model.words import BOOK_COMMANDS, Result, TargetReason
 from pipeline.rulebook.model import Rulebook
 from pipeline.run.answers import answer_rows, answers_to
-from pipeline.score.rate import kinds_of, rate
+from pipeline.score.rate import Rated, kinds_of, rated
 from pipeline.store.book import Book, Due
 from pipeline.store.book_register import Run
 from pipeline.store.clickhouse import ClickHouse
@@ -55,10 +59,13 @@ from pipeline.store.clickhouse_schema import ConversionBatch, RunBatch, RunState
 from pipeline.store.crash import crash_point
 from pipeline.store.journal import Journal
 from pipeline.store.projection import BLOCK_ROWS, OPEN_KEY
+from pipeline.store.usage import limits_of
 
 JOB = "accrue"
 POST_ROWS = 1000
 Progress = Callable[[str], None]
+# What is known of the members with these ids (an ID column, each once).
+Members = Callable[[np.ndarray], MemberBatch]
 
 
 class AccrualError(RuntimeError):
@@ -94,13 +101,18 @@ def accrue(
     actor: str,
     progress: Progress | None = None,
     clock: Callable[[], int] = time.time_ns,
+    members: Members | None = None,
 ) -> AccrualReport:
     """Run the job at a cut (a batch of one row). Doing it again is harmless.
 
-    `rulebooks`: by hash, every one that a conversion may be pinned to. Raises SinkError where the
-    store and the journal disagree, AccrualError where a rulebook is missing.
+    `rulebooks`: by hash, every one that a conversion may be pinned to. `members` answers rules that
+    ask for tenure, level or products, by what is known at the cut; without it none of them holds.
+    Raises SinkError where the store and the journal disagree, AccrualError where a rulebook is
+    missing.
     """
-    job = _Job(journal, clickhouse, book, rulebooks, cut, run_id, actor, progress or _quietly)
+    job = _Job(
+        journal, clickhouse, book, rulebooks, cut, run_id, actor, progress or _quietly, members
+    )
     return job.run(clock)
 
 
@@ -121,8 +133,10 @@ class _Job:
         run_id: bytes,
         actor: str,
         progress: Progress,
+        members: Members | None,
     ) -> None:
         assert len(cut) == 1, "one cut at a time"
+        self.members = members
         self.journal, self.clickhouse, self.book = journal, clickhouse, book
         self.rulebooks, self.cut, self.run_id, self.actor = rulebooks, cut, run_id, actor
         self.progress = progress
@@ -141,8 +155,7 @@ class _Job:
         answers = self._post_commands((previous or {}).get("commands", 0))
         self.progress("folding purchase messages")
         folds = self.clickhouse.folds(self.position, previous, self.now_ns, self.fold)
-        targets = rate(folds, self.rulebook, self.now_ns, fold=self.fold)
-        targets, results, rerated = self._post(folds, targets)
+        targets, results, rerated = self._post(folds, self._used(previous))
         folds = folds.with_columns(kind=kinds_of(folds, self.rulebook))
         self.clickhouse.deliver_conversions(
             outcomes(self.cut, folds, targets, results), self.number, self.run_id
@@ -237,24 +250,38 @@ class _Job:
             "cut": self.number, "now_ns": self.now_ns, "run_id": self.run_id, "actor": self.actor,
         }  # fmt: skip
 
-    def _post(self, folds: FoldBatch, targets: TargetBatch) -> tuple[TargetBatch, np.ndarray, int]:
-        """Send targets; those refused for their rule again, rated as the first time.
+    def _used(self, previous: dict[str, int] | None) -> UsageBatch:
+        """What conversions that are not folded hold of caps and budgets."""
+        limits = limits_of(self.rulebooks.values())
+        return self.clickhouse.usage(self.position, previous, self.now_ns, self.fold, limits)
 
-        Returns what was sent in the end, the answers, and how many were rated again.
+    def _rated(self, folds: FoldBatch, rulebook: Rulebook, used: UsageBatch) -> Rated:
+        members = self.members(_members_in(folds)) if self.members else None
+        return rated(folds, rulebook, self.now_ns, fold=self.fold, members=members, used=used)
+
+    def _post(self, folds: FoldBatch, used: UsageBatch) -> tuple[TargetBatch, np.ndarray, int]:
+        """Rate and send; those refused for their rule again, rated as the first time.
+
+        Returns what was sent in the end, the answers, and how many were rated again. What the
+        others were given comes before those that are rated again.
         """
+        found = self._rated(folds, self.rulebook, used)
+        targets = found.targets
         results = self._send(targets)
         refused = np.flatnonzero(results == Result.RULE_VERSION_PINNED)
+        used = concat([used, found.given.take(~np.isin(found.given_row, refused))])
         pins = self.book.pinned(targets.conversion_key[refused])
         by_rulebook: dict[bytes, list[int]] = {}
         for row in refused.tolist():
             pin = pins[bytes(targets.conversion_key[row])]
             by_rulebook.setdefault(bytes(pin.rulebook_hash), []).append(row)
-        for rulebook_hash, found in sorted(by_rulebook.items()):
-            rows = np.array(found, np.int64)
+        for rulebook_hash, chosen in sorted(by_rulebook.items()):
+            rows = np.array(chosen, np.int64)
             rulebook = self._rulebook(rulebook_hash, f"{len(rows)} conversions")
-            again = rate(folds.take(rows), rulebook, self.now_ns, fold=self.fold)
-            results[rows] = self._send(again)
-            targets = _exchanged(targets, rows, again)
+            again = self._rated(folds.take(rows), rulebook, used)
+            used = concat([used, again.given])
+            results[rows] = self._send(again.targets)
+            targets = _exchanged(targets, rows, again.targets)
         return targets, results, len(refused)
 
     def _send(self, targets: TargetBatch) -> np.ndarray:
@@ -319,6 +346,12 @@ class _Job:
                 counts,
             )
         )
+
+
+def _members_in(folds: FoldBatch) -> np.ndarray:
+    """Everybody whose purchases these may be, each once (ID)."""
+    both = np.concatenate([folds.click_subscriber, folds.match_subscriber])
+    return np.unique(both.view("S16")).astype("S16").view(ID_DTYPE)
 
 
 def _exchanged(targets: TargetBatch, rows: np.ndarray, others: TargetBatch) -> TargetBatch:

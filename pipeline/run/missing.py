@@ -35,7 +35,8 @@ WORDS = {
     "the purchase",
     "ambiguous": "the address changed hands around the visit, so it is not certain whose it was",
     "no_rule": "no accrual rule of the partner was in force for it",
-    "no_points": "by its rule the amount is worth less than one point",
+    "no_points": "by its rules it is worth less than one point, or a condition of them does not "
+    "hold, or a cap or budget is used up",
     "wrong_partner": "the click it names belongs to another partner",
     "not_a_member": "the subscriber was not a member at the visit",
 }

@@ -39,12 +39,12 @@ class Attribution(NamedTuple):
 
 def attribute(folds: FoldBatch, terms: Terms, contract: np.ndarray) -> Attribution:
     """Attribute each conversion; `contract` is the number of its contract."""
-    by_click = _is_set(folds.click_id)
+    by_click = is_set(folds.click_id)
     by_match = ~by_click & terms.matched[contract]
     found = by_click & (folds.click_found > 0)
     since_ns = np.where(by_click, folds.clicked_ns, folds.match_visit_ns)
     inside = _inside(since_ns, folds.event_ns, terms.window_ns[contract])
-    named = _is_set(folds.match_subscriber) & _is_set(folds.match_visit)
+    named = is_set(folds.match_subscriber) & is_set(folds.match_visit)
     same = _same_text(folds)
     ladder = [
         (contract == terms.no_contract, TargetReason.NO_RULE),
@@ -80,10 +80,14 @@ def _inside(since_ns: np.ndarray, event_ns: np.ndarray, window_ns: np.ndarray) -
 
 def _same_text(folds: FoldBatch) -> np.ndarray:
     """Is the click's partner the conversion's?"""
-    pairs = zip(folds.click_partner.to_list(), folds.partner.to_list(), strict=True)
-    return np.fromiter((a == b for a, b in pairs), np.bool_, len(folds))
+    names, number = folds.click_partner.numbered()
+    own_names, own = folds.partner.numbered()
+    place = {name: n for n, name in enumerate(names)}
+    same = np.array([*(place.get(name, -1) for name in own_names), -1], np.int64)
+    return np.asarray(same[own] == number)
 
 
-def _is_set(column: np.ndarray) -> np.ndarray:
+def is_set(column: np.ndarray) -> np.ndarray:
+    """Which ids of a column name something (bool)."""
     assert column.dtype == ID_DTYPE
     return np.asarray(id_words(column).any(axis=1))

@@ -1,54 +1,57 @@
 """What each conversion is worth at a cut: absolute targets of points and money, with the reason.
 
-Given folded conversions, a rulebook and the cut's `now`, `rate` gives one target per conversion,
-in the same order. It is a pure function: the same folds, rules and `now` give the same targets,
-so a run that crashed is simply run again. Targets are totals, rounded down once; the book takes
-differences of them, so the sum of all differences is always the last rounded total (loyalty-facts
-1.6).
+Given folded conversions, a rulebook, the cut's `now`, what is known of members and what other
+conversions hold of caps and budgets, `rate` gives one target per conversion, in the same order. It
+is a pure function: the same input gives the same targets, so a run that crashed is simply run
+again. The book takes differences of targets, so the sum of all differences is always the last
+total (loyalty-facts 1.6).
 
     confirmed (approved, adjusted, locked, paid)   AVAILABLE once `now >= event_ns + return window`,
                                                    until then PENDING (HELD, with `release_ns`)
     pending, approved_hold                         PENDING
     declined, not attributed, no rule, no points   NONE, with the reason
 
+**Points** are a sum of parts, one for each rule that counts (`stacking.py`), each rounded down once
+on what its rule makes of the conversion's total, then what caps and budgets leave (`limits.py`);
+where one rule counts, that is one rounding. The target's rule is the first of those that count; its
+`terms_hash` covers the others that might have.
+
 Money is in minor units of the contract's currency and only on AVAILABLE rows: what the partner
 owes (the commission of the message, else the contract's: a share of the amount and what is fixed
 for each conversion), what the points cost, rounded down, and the margin between the two.
-`explanation` is compact JSON: every condition as [name, value, holds], the arithmetic, and the
-rules that were not used with why.
+`explanation` is compact JSON (`reasoning.py`).
 
-Amounts are columns; where `amount * rate` could leave int64 the row is done in Python's integers.
-About 30 microseconds a row, nearly all of them for the explanation.
+Everything is columns; what is not known of members holds no condition, and without `used` nothing
+has been used. Figures: `tests/bench/accrual.py`.
 """
 
 from __future__ import annotations
 
-from fractions import Fraction
 from typing import NamedTuple
 
 import numpy as np
 
-from pipeline.model.batches import FoldBatch, TargetBatch
+from pipeline.model.batches import FoldBatch, MemberBatch, TargetBatch, UsageBatch
 from pipeline.model.columns import TextColumn, ids
-from pipeline.model.money import INT64_MAX
 from pipeline.model.words import Status, TargetReason, TargetState
-from pipeline.rulebook.model import Accrual, Rulebook
+from pipeline.rulebook.model import Programme, Rulebook
 from pipeline.score.attribute import ATTRIBUTED, Attribution, attribute
+from pipeline.score.exact import plus, share
+from pipeline.score.limits import given, limited
+from pipeline.score.members import Standing
 from pipeline.score.reasoning import Reasoning
-from pipeline.score.terms import Terms
+from pipeline.score.stacking import Slots, Why, slots_of
+from pipeline.score.terms import Plays, Terms
 
 CONFIRMED = (Status.APPROVED, Status.ADJUSTED, Status.LOCKED, Status.PAID)
-PERCENT = "percent"
 
 
-class Worth(NamedTuple):
-    """Columns of int64: the points of each conversion if it counted, and the money that goes
-    along.
-    """
+class Rated(NamedTuple):
+    """Targets, what rules with caps or budgets gave, and to which row of the targets."""
 
-    points: np.ndarray
-    receivable_minor: np.ndarray
-    cost_minor: np.ndarray
+    targets: TargetBatch
+    given: UsageBatch
+    given_row: np.ndarray
 
 
 def kinds_of(folds: FoldBatch, rulebook: Rulebook) -> TextColumn:
@@ -57,25 +60,59 @@ def kinds_of(folds: FoldBatch, rulebook: Rulebook) -> TextColumn:
     return terms.kinds(terms.partner_numbers(folds.partner), folds.kind)
 
 
-def rate(folds: FoldBatch, rulebook: Rulebook, now_ns: int, *, fold: int = 0) -> TargetBatch:
-    """One target per conversion; `fold` is the number of the cut."""
-    terms = Terms(rulebook.partners)
+def rate(
+    folds: FoldBatch,
+    rulebook: Rulebook,
+    now_ns: int,
+    *,
+    fold: int = 0,
+    members: MemberBatch | None = None,
+    used: UsageBatch | None = None,
+) -> TargetBatch:
+    """One target per conversion; `fold` is the number of the cut.
+
+    `members`: what is known of them. `used`: what conversions that are not among `folds` hold.
+    """
+    return rated(folds, rulebook, now_ns, fold=fold, members=members, used=used).targets
+
+
+def rated(
+    folds: FoldBatch,
+    rulebook: Rulebook,
+    now_ns: int,
+    *,
+    fold: int = 0,
+    members: MemberBatch | None = None,
+    used: UsageBatch | None = None,
+) -> Rated:
+    """The targets, and what has to be counted against caps and budgets for others."""
+    terms, programme = Terms(rulebook.partners), rulebook.programme
     partner = terms.partner_numbers(folds.partner)
     folds = folds.with_columns(kind=terms.kinds(partner, folds.kind))
     contract = terms.contract_numbers(partner, folds.event_ns)
-    accrual = terms.accrual_numbers(partner, folds.kind, folds.event_ns)
+    plays = terms.plays(partner, folds.kind, folds.event_ns)
     found = attribute(folds, terms, contract)
-    worth = _worth(folds, rulebook, terms, contract, accrual)
-    confirmed = np.isin(folds.status, CONFIRMED)
-    release_ns = _plus(folds.event_ns, terms.hold_ns[contract])
-    reason = _reasons(folds, found, accrual == terms.no_accrual, worth.points)
+    standing = Standing(members, found.subscriber_id, folds.event_ns, programme.timezone)
+    slots = slots_of(folds, terms, contract, plays, standing, programme.points_scale)
+    rule = _rules(slots, terms, plays)
+    reason = _reasons(folds, found, rule == terms.no_accrual, _totals(slots, slots.points))
+    release_ns = plus(folds.event_ns, terms.hold_ns[contract])
     reason[(reason == TargetReason.AWARDED) & (now_ns < release_ns)] = TargetReason.HELD
+    kept = limited(
+        slots,
+        terms.accrual_list,
+        folds,
+        found.subscriber_id,
+        _states(reason) != TargetState.NONE,
+        used,
+        programme.timezone,
+    )
+    points = _totals(slots, kept.points)
+    reason[(_states(reason) != TargetState.NONE) & (points == 0)] = TargetReason.NO_POINTS
+    reasoning = Reasoning(folds, rulebook, terms, contract, plays, found, standing, slots, kept)
     state = _states(reason)
-    paid = state == TargetState.AVAILABLE
-    receivable = np.where(paid, worth.receivable_minor, 0)
-    cost = np.where(paid, worth.cost_minor, 0)
-    reasoning = Reasoning(folds, rulebook, terms, contract, accrual, found)
-    return TargetBatch(
+    receivable, cost = _money(folds, terms, contract, programme, points, state)
+    targets = TargetBatch(
         conversion_key=folds.conversion_key,
         fold=np.full(len(folds), fold, np.int64),
         facts=folds.facts,
@@ -85,7 +122,7 @@ def rate(folds: FoldBatch, rulebook: Rulebook, now_ns: int, *, fold: int = 0) ->
         conversion_id=folds.conversion_id,
         state=state,
         reason=reason,
-        points=np.where(state == TargetState.NONE, 0, worth.points),
+        points=points,
         receivable_minor=receivable,
         cost_minor=cost,
         margin_minor=receivable - cost,
@@ -93,14 +130,38 @@ def rate(folds: FoldBatch, rulebook: Rulebook, now_ns: int, *, fold: int = 0) ->
         click_id=found.click_id,
         visit_id=found.visit_id,
         event_ns=folds.event_ns,
-        release_ns=np.where(confirmed & (state != TargetState.NONE), release_ns, 0),
-        rule_id=terms.rule_id.take(accrual),
-        rule_version=terms.rule_version[accrual],
+        release_ns=_due(folds, state, release_ns),
+        rule_id=terms.rule_id.take(rule),
+        rule_version=terms.rule_version[rule],
         contract_version=terms.contract_version.take(contract),
-        rulebook_hash=ids([rulebook.hash] * len(folds)),
-        terms_hash=terms.hashes(rulebook.programme)[contract],
-        explanation=reasoning.column(worth.points, reason, release_ns, now_ns),
+        rulebook_hash=np.repeat(ids([rulebook.hash]), len(folds)),
+        terms_hash=terms.hashes(programme, contract, plays),
+        explanation=reasoning.column(rule, reason, release_ns, now_ns),
     )
+    return Rated(targets, *given(slots, kept, terms.accrual_list, folds, found.subscriber_id))
+
+
+def _rules(slots: Slots, terms: Terms, plays: Plays) -> np.ndarray:
+    """The number of each conversion's rule: the first that counts, else the first asked (int64)."""
+    multiplies = np.array([a.multiplies for a in terms.accrual_list] or [False])
+    first = [
+        next((number for number in rules if not multiplies[number]), terms.no_accrual)
+        for rules in plays.sets
+    ]
+    rule: np.ndarray = np.array([*first, terms.no_accrual], np.int64)[plays.number]
+    counts = np.flatnonzero((slots.why == Why.COUNTS) & ~multiplies[slots.rule])[::-1]
+    rule[slots.row[counts]] = slots.rule[counts]
+    return rule
+
+
+def _totals(slots: Slots, points: np.ndarray) -> np.ndarray:
+    """The sum of each conversion's slots (int64), stopping at the end of int64."""
+    total = np.zeros(len(slots.start) - 1, np.int64)
+    count = np.diff(slots.start)
+    for place in range(int(count.max(initial=0))):
+        rows = np.flatnonzero(count > place)
+        total[rows] = plus(total[rows], points[slots.start[rows] + place])
+    return total
 
 
 def _reasons(
@@ -128,50 +189,29 @@ def _states(reason: np.ndarray) -> np.ndarray:
     return state
 
 
-def _worth(
-    folds: FoldBatch, rulebook: Rulebook, terms: Terms, contract: np.ndarray, accrual: np.ndarray
-) -> Worth:
-    """Points and money of every row as if it were confirmed and attributed."""
-    points = np.zeros(len(folds), np.int64)
-    receivable, cost = points.copy(), points.copy()
-    programme = rulebook.programme
-    both = (contract != terms.no_contract) & (accrual != terms.no_accrual)
-    pairs = np.unique(np.stack([contract[both], accrual[both]], axis=1), axis=0)
-    for which, rule in pairs.tolist():
-        rows = np.flatnonzero((contract == which) & (accrual == rule))
-        scale = terms.scale_of(which)
-        amount = folds.amount_minor[rows]
-        points[rows] = _points(terms.accrual_list[rule], amount, scale, programme.points_scale)
+def _due(folds: FoldBatch, state: np.ndarray, release_ns: np.ndarray) -> np.ndarray:
+    due = np.isin(folds.status, CONFIRMED) & (state != TargetState.NONE)
+    return np.asarray(np.where(due, release_ns, 0))
+
+
+def _money(
+    folds: FoldBatch,
+    terms: Terms,
+    contract: np.ndarray,
+    programme: Programme,
+    points: np.ndarray,
+    state: np.ndarray,
+) -> tuple[np.ndarray, np.ndarray]:
+    """What the partner owes and what the points cost, where they are available (int64)."""
+    receivable, cost = np.zeros(len(folds), np.int64), np.zeros(len(folds), np.int64)
+    paid = state == TargetState.AVAILABLE
+    for which in np.unique(contract[paid]).tolist():
+        rows = np.flatnonzero(paid & (contract == which))
+        agreed, scale = terms.contract_list[which], terms.scale_of(which)
         price = programme.issue_price * 10**scale / 10**programme.points_scale
-        cost[rows] = _share(points[rows], price)
-        agreed = terms.contract_list[which]
+        cost[rows] = share(points[rows], price)
         fixed = np.int64(agreed.commission_fixed * 10**scale)
-        rated = _plus(_share(amount, agreed.commission), fixed)
+        owed = plus(share(folds.amount_minor[rows], agreed.commission), fixed)
         stated = folds.commission_minor[rows]
-        receivable[rows] = np.where(stated != 0, stated, rated)
-    return Worth(points, receivable, cost)
-
-
-def _points(accrual: Accrual, amount: np.ndarray, scale: int, points_scale: int) -> np.ndarray:
-    """Points in smallest units; an amount below zero is worth none."""
-    if accrual.kind != PERCENT:
-        return np.full(len(amount), accrual.points, np.int64)
-    per_minor = accrual.rate / accrual.per_point * 10**points_scale / 10**scale
-    return _share(np.maximum(amount, 0), per_minor)
-
-
-def _share(amount: np.ndarray, share: Fraction) -> np.ndarray:
-    """`amount * share`, rounded towards minus infinity; what does not fit int64 stops at its
-    ends.
-    """
-    over, under = share.numerator, share.denominator
-    largest = max((abs(int(amount.min())), abs(int(amount.max()))) if len(amount) else (0,))
-    if max(largest, 1) * abs(over) <= INT64_MAX and under <= INT64_MAX:
-        return (amount * np.int64(over)) // np.int64(under)
-    exact = (value * over // under for value in amount.tolist())
-    return np.array([min(max(v, -INT64_MAX), INT64_MAX) for v in exact], np.int64)
-
-
-def _plus(values: np.ndarray, more: np.ndarray | np.int64) -> np.ndarray:
-    """`values + more` (0 or above), stopping at the end of int64."""
-    return np.where(values > INT64_MAX - more, INT64_MAX, values + more)
+        receivable[rows] = np.where(stated != 0, stated, owed)
+    return receivable, cost

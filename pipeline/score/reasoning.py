@@ -1,34 +1,48 @@
 """Why a target is what it is, as compact JSON that `explain` shows line by line.
 
-    {"conditions": [[name, value, holds], ...], "sum": "26.09 EUR x 1/20 / 1/100 = 130.45 -> 130",
-     "rejected": [[rule id, why], ...], "reason": "held"}
+    {"conditions": [[name, value, holds], ...], "reason": "held",
+     "sum": "26.09 EUR x 1/20 / 1/100 = 130.45 -> 130", "sums": [...],
+     "parts": [[rule id, points], ...], "limits": [[rule id, what, asked, kept], ...],
+     "rejected": [[rule id, why], ...]}
 
 All conditions of the way taken are there, also those after the one that failed: somebody who asks
-why there are no points should not have to ask twice.
+why there are no points should not have to ask twice. `sum` is the arithmetic of the target's rule,
+`sums` that of the others that count. `parts` are the points that each rule gives in the end and
+`limits` what a cap or a budget took; they are left out where one plain rule without either decides.
+What parts say is counted against caps and budgets later (`store/usage.py`).
+
+Most of a text is the same for many rows. Rows are sorted by everything in them that is one of few
+(partner, contract, rules, status, what was found); for each combination that occurs one *template*
+is made the slow way, with places for ids, times and numbers, and filled for all its rows.
 """
 
 from __future__ import annotations
 
 import json
+from collections.abc import Callable, Iterator, Mapping
 from enum import IntEnum
-from fractions import Fraction
 from typing import Any
 
 import numpy as np
 
 from pipeline.model.batches import FoldBatch
 from pipeline.model.columns import TextColumn
-from pipeline.model.identifiers import id_text
-from pipeline.model.money import CURRENCY_SCALE, show_amount
 from pipeline.model.stage import END_OF_TIME
 from pipeline.model.times import show_time
 from pipeline.model.words import Basis, Status, TargetReason
-from pipeline.rulebook.model import Accrual, Partner, Rulebook
-from pipeline.score.attribute import Attribution
-from pipeline.score.terms import ANY, Terms
+from pipeline.rulebook.model import Accrual, Rulebook
+from pipeline.score.attribute import Attribution, is_set
+from pipeline.score.limits import CUT_BY, Limited
+from pipeline.score.members import Standing
+from pipeline.score.shown import shown_amounts, shown_ids, shown_times
+from pipeline.score.stacking import Group, Slots, Why
+from pipeline.score.sums import exact_of, sum_of
+from pipeline.score.templates import Place, Template, alike, mixed
+from pipeline.score.terms import ANY, Plays, Terms
 
 SPANS = ((86_400 * 10**9, "days"), (3_600 * 10**9, "hours"), (10**9, "seconds"))
-COMPACT = json.JSONEncoder(separators=(",", ":"))
+BLOCK_ROWS = 1 << 16
+POINTS_STAND = (TargetReason.AWARDED, TargetReason.HELD, TargetReason.PENDING)
 Condition = list[Any]
 
 
@@ -41,125 +55,322 @@ class Reasoning:
         rulebook: Rulebook,
         terms: Terms,
         contract: np.ndarray,
-        accrual: np.ndarray,
+        plays: Plays,
         found: Attribution,
+        standing: Standing,
+        slots: Slots,
+        kept: Limited,
     ) -> None:
-        self._folds, self._terms, self._found = folds, terms, found
-        self._contract, self._accrual = contract.tolist(), accrual.tolist()
+        self._folds, self._terms, self._found, self._plays = folds, terms, found, plays
+        self._contract, self._standing = contract, standing
+        self._slots, self._kept = slots, kept
         self._points_scale = rulebook.programme.points_scale
-        self._partners = {p.id: p for p in rulebook.partners}
-        self._partner, self._kind = folds.partner.to_list(), folds.kind.to_list()
+        self._partner = terms.partner_numbers(folds.partner)
+        self._group = np.full(len(folds), -1, np.int64)
+        self._place = np.zeros(len(folds), np.int64)  # within the group
+        for number, group in enumerate(slots.groups):
+            self._group[group.rows] = number
+            self._place[group.rows] = np.arange(len(group.rows))
 
     def column(
-        self, points: np.ndarray, reason: np.ndarray, release_ns: np.ndarray, now_ns: int
+        self, rule: np.ndarray, reason: np.ndarray, release_ns: np.ndarray, now_ns: int
     ) -> TextColumn:
         """One JSON text per row."""
-        return TextColumn.of(
-            json.dumps(self._row(row, worth, TargetReason(why), due, now_ns), separators=(",", ":"))
-            for row, (worth, why, due) in enumerate(
-                zip(points.tolist(), reason.tolist(), release_ns.tolist(), strict=True)
-            )
-        )
-
-    def _row(
-        self, row: int, points: int, reason: TargetReason, due_ns: int, now_ns: int
-    ) -> dict[str, Any]:
-        partner, rule = self._partners.get(self._partner[row]), self._rule(row)
-        status = int(self._folds.status[row])
-        word = _word(Status, status)
-        conditions = [
-            ["contract in force", self._terms.contract_version.text(self._contract[row]), None],
-            *(self._click(row) if self._found.by_click[row] else self._match(row)),
-            ["rule for", self._kind[row], rule is not None],
-            ["not declined", word, status != Status.DECLINED],
+        self._rule, self._reason, self._release_ns, self._now_ns = rule, reason, release_ns, now_ns
+        numbers = self._numbers()
+        blocks = [
+            self._block(start, numbers[start : start + BLOCK_ROWS])
+            for start in range(0, len(numbers), BLOCK_ROWS)
         ]
-        conditions[0][2] = self._contract[row] != self._terms.no_contract
-        if reason in (TargetReason.HELD, TargetReason.AWARDED):
-            conditions.append(["return window over", _shown_time(due_ns), now_ns >= due_ns])
-        told: dict[str, Any] = {"conditions": conditions, "reason": reason.name.lower()}
-        if rule is not None and conditions[0][2]:
-            told["sum"] = self._sum(row, rule, points)
-        if partner is not None:
-            told["rejected"] = self._rejected(row, partner, rule)
-        return told
+        return TextColumn.concat(blocks)
 
-    def _rule(self, row: int) -> Accrual | None:
-        number = self._accrual[row]
-        return None if number == self._terms.no_accrual else self._terms.accrual_list[number]
+    def _block(self, start: int, numbers: np.ndarray) -> TextColumn:
+        texts = [""] * len(numbers)
+        for part in alike(numbers):
+            template = Template(self._told(start + int(part[0])))
+            filled = template.fill(start + part, self._values)
+            for row, text in zip(part.tolist(), filled, strict=True):
+                texts[row] = text
+        return TextColumn.of_ascii(texts)
+
+    def _numbers(self) -> np.ndarray:
+        """A number for each row (int64); those with the same one differ only in places."""
+        folds, found = self._folds, self._found
+        _, referrer = folds.click_partner.numbered()
+        columns: list[np.ndarray] = [
+            self._partner,
+            self._contract,
+            self._plays.number,
+            referrer,
+            found.by_click,
+            folds.click_found > 0,
+            found.inside,
+            folds.visit_ambiguous > 0,
+            found.by_match,
+            is_set(folds.match_subscriber),
+            is_set(folds.match_visit),
+            folds.match_basis,
+            folds.match_ambiguous > 0,
+            folds.match_marked > 0,
+            folds.status,
+            self._reason,
+            np.asarray(self._now_ns >= self._release_ns),
+            self._outcomes(),
+        ]
+        return mixed(columns)
+
+    def _outcomes(self) -> np.ndarray:
+        """By row, a number for what became of its rules."""
+        slots = self._slots
+        found = np.zeros(len(self._folds), np.int64)
+        for group in slots.groups:
+            columns = [check.holds for check in group.checks]
+            asks = {check.asks for check in group.checks}
+            if asks & {"level", "products"}:
+                texts = [self._standing.level(), self._standing.products()]
+                columns += [text.take(group.rows).numbered()[1] for text in texts]
+            for place, accrual in enumerate(group.rules):
+                at = slots.start[group.rows] + place
+                columns += [slots.why[at], self._kept.cut_by[at], self._kept.points[at] > 0]
+                columns.append(slots.amount[at] != self._folds.amount_minor[group.rows])
+                scale = self._terms.scale_of(group.contract)
+                columns.append(reached(self._terms.accrual_list[accrual], slots.amount[at], scale))
+            found[group.rows] = mixed(columns)
+        return found
+
+    def _told(self, row: int) -> dict[str, Any]:
+        """What is told of a row, with places for what differs among rows that are alike."""
+        reason = TargetReason(int(self._reason[row]))
+        status = int(self._folds.status[row])
+        contract = int(self._contract[row])
+        has_rule = int(self._rule[row]) != self._terms.no_accrual
+        in_force = contract != self._terms.no_contract
+        conditions = [
+            ["contract in force", self._terms.contract_version.text(contract), in_force],
+            *(self._click(row) if self._found.by_click[row] else self._match(row)),
+            ["rule for", self._folds.kind.text(row), has_rule],
+            *self._checks(row),
+            ["not declined", _word(Status, status), status != Status.DECLINED],
+        ]
+        if reason in (TargetReason.HELD, TargetReason.AWARDED):
+            over = self._now_ns >= int(self._release_ns[row])
+            conditions.append(["return window over", Place("%s", "due"), bool(over)])
+        told: dict[str, Any] = {"conditions": conditions, "reason": reason.name.lower()}
+        if has_rule and in_force:
+            told |= self._arithmetic(row, reason in POINTS_STAND)
+        if self._partner[row] < len(self._terms.partners):
+            told["rejected"] = self._rejected(row)
+        return told
 
     def _click(self, row: int) -> list[Condition]:
         folds = self._folds
         found = bool(folds.click_found[row])
-        conditions = [["click is ours", id_text(folds.click_id[row].tobytes()), found]]
+        conditions: list[Condition] = [["click is ours", Place("%s", "click"), found]]
         if not found:
             return conditions
         partner = folds.click_partner.text(row)
         return [
             *conditions,
-            ["same partner", partner, partner == self._partner[row]],
-            self._window("clicked", row, int(folds.clicked_ns[row])),
+            ["same partner", partner, partner == folds.partner.text(row)],
+            self._window("clicked", row),
             ["visit unambiguous", "", not folds.visit_ambiguous[row]],
         ]
 
     def _match(self, row: int) -> list[Condition]:
         folds = self._folds
         by_match = bool(self._found.by_match[row])
-        conditions = [["a click, or a shop that matches", "", by_match]]
+        conditions: list[Condition] = [["a click, or a shop that matches", "", by_match]]
         if not by_match:
             return conditions
-        visit = id_text(folds.match_visit[row].tobytes())
-        conditions.append(
-            ["member named", "", bool(id_text(folds.match_subscriber[row].tobytes()))]
+        named, visited = (
+            bool(is_set(column[row : row + 1])[0])
+            for column in (folds.match_subscriber, folds.match_visit)
         )
-        conditions.append(["visited before", visit, bool(visit)])
-        if not visit:
+        conditions.append(["member named", "", named])
+        conditions.append(["visited before", Place("%s", "visit"), visited])
+        if not visited:
             return conditions
         basis = int(folds.match_basis[row])
-        word = _word(Basis, basis)
         return [
             *conditions,
-            self._window("visited", row, int(folds.match_visit_ns[row])),
-            ["consented", word, basis == Basis.CONSENTED],
+            self._window("visited", row),
+            ["consented", _word(Basis, basis), basis == Basis.CONSENTED],
             ["visit unambiguous", "", not folds.match_ambiguous[row]],
             ["no other affiliate", "", not folds.match_marked[row]],
         ]
 
-    def _window(self, word: str, row: int, since_ns: int) -> Condition:
+    def _window(self, word: str, row: int) -> Condition:
         window_ns = int(self._terms.window_ns[self._contract[row]])
-        value = (
-            f"{word} {_shown_time(since_ns)}, bought {_shown_time(int(self._folds.event_ns[row]))}"
-        )
+        value = Place(f"{word} %s, bought %s", word, "bought")
         return [f"within {_span(window_ns)}", value, bool(self._found.inside[row])]
 
-    def _sum(self, row: int, rule: Accrual, points: int) -> str:
-        shown = show_amount(points, self._points_scale)
-        if rule.kind != "percent":
-            return f"{rule.id}: fixed {shown}"
-        currency = self._terms.contract_list[self._contract[row]].currency
-        scale = CURRENCY_SCALE[currency]
-        amount = int(self._folds.amount_minor[row])
-        exact = Fraction(max(amount, 0), 10**scale) * rule.rate / rule.per_point
-        return (
-            f"{rule.id}: {show_amount(amount, scale)} {currency} x {rule.rate} / {rule.per_point}"
-            f" = {_decimal(exact)} -> {shown}"
-        )
+    def _asked(self, row: int) -> tuple[Group, int] | None:
+        """The group of a row and its place within; None where no rule was asked."""
+        number = int(self._group[row])
+        return None if number < 0 else (self._slots.groups[number], int(self._place[row]))
 
-    def _rejected(self, row: int, partner: Partner, rule: Accrual | None) -> list[list[str]]:
-        event_ns = int(self._folds.event_ns[row])
-        rejected = []
-        for other in partner.accruals:
-            if other is rule:
-                continue
-            if other.action not in (self._kind[row], ANY):
-                why = f"is for {other.action}"
-            elif event_ns < other.valid_from_ns:
-                why = f"begins {_shown_time(other.valid_from_ns)}"
-            elif event_ns >= other.valid_until_ns:
-                why = f"ended {_shown_time(other.valid_until_ns)}"
+    def _checks(self, row: int) -> Iterator[Condition]:
+        """The conditions of the rules asked."""
+        asked = self._asked(row)
+        if asked is None:
+            return
+        group, place = asked
+        for check in group.checks:
+            value: str | Place
+            if check.asks == "tenure":
+                value = Place("%s", "tenure")
+            elif check.asks == "amount":
+                value = Place("%s", f"amount.{check.slot}")
             else:
-                why = f"{rule.id if rule else 'another'} comes first"
-            rejected.append([other.id, why])
+                of_member = getattr(self._standing, check.asks)()
+                value = of_member.text(row)
+            rule = self._terms.accrual_list[group.rules[check.slot]].id
+            yield [f"{rule}: {check.name}", value, bool(check.holds[place])]
+
+    def _arithmetic(self, row: int, stand: bool) -> dict[str, Any]:
+        """Sums, parts and limits."""
+        asked = self._asked(row)
+        assert asked is not None, "a contract and a rule"
+        rules = [self._terms.accrual_list[number] for number in asked[0].rules]
+        first = int(self._slots.start[row])
+        why = self._slots.why[first : first + len(rules)].tolist()
+        lead = asked[0].rules.index(int(self._rule[row]))
+        currency = self._terms.contract_list[asked[0].contract].currency
+        sums = {
+            slot: sum_of(rule, slot, currency, *self._counted(row, first + slot, rule))
+            for slot, rule in enumerate(rules)
+            if why[slot] == Why.COUNTS or (slot == lead and why[slot] == Why.WORTHLESS)
+        }
+        told: dict[str, Any] = {"sum": sums.pop(lead)} if lead in sums else {}
+        if sums:
+            told["sums"] = list(sums.values())
+        if stand and (len(rules) > 1 or rules[0].is_limited):
+            kept = self._kept.points[first : first + len(rules)].tolist()
+            told["parts"] = [
+                [rule.id, Place("%d", f"kept.{slot}", bare=True)]
+                for slot, rule in enumerate(rules)
+                if kept[slot]
+            ]
+        return told | self._cuts(row, first, [rule.id for rule in rules])
+
+    def _cuts(self, row: int, first: int, names: list[str]) -> dict[str, Any]:
+        cut_by = self._kept.cut_by[first : first + len(names)].tolist()
+        cuts = [
+            [
+                name,
+                CUT_BY[cut_by[slot]],
+                Place("%d", f"asked.{slot}", bare=True),
+                Place("%d", f"kept.{slot}", bare=True),
+            ]
+            for slot, name in enumerate(names)
+            if cut_by[slot]
+        ]
+        return {"limits": cuts} if cuts else {}
+
+    def _counted(self, row: int, slot: int, rule: Accrual) -> tuple[int, bool]:
+        """How many steps of its ladder a rule reached; does it count another amount than sent?"""
+        amount = self._slots.amount[slot : slot + 1]
+        scale = self._terms.scale_of(int(self._contract[row]))
+        partly = int(amount[0]) != int(self._folds.amount_minor[row])
+        return int(reached(rule, amount, scale)[0]), partly
+
+    def _rejected(self, row: int) -> list[list[str]]:
+        """Every rule of the partner that gives nothing, and why."""
+        event_ns, kind = int(self._folds.event_ns[row]), self._folds.kind.text(row)
+        accruals = self._terms.accrual_list
+        asked = self._asked(row)
+        became = {}
+        if asked is not None:
+            first = int(self._slots.start[row])
+            why = self._slots.why[first : first + len(asked[0].rules)].tolist()
+            became = dict(zip(asked[0].rules, why, strict=True))
+        lead = int(self._rule[row])
+        rejected = []
+        for other in self._terms.partners[int(self._partner[row])].accruals:
+            number = self._terms.number_of(other)
+            if became.get(number) == Why.COUNTS or (
+                number == lead and became.get(number, Why.WORTHLESS) == Why.WORTHLESS
+            ):
+                continue
+            if other.action not in (kind, ANY):
+                why_not = f"is for {other.action}"
+            elif event_ns < other.valid_from_ns:
+                why_not = f"begins {_shown_time(other.valid_from_ns)}"
+            elif event_ns >= other.valid_until_ns:
+                why_not = f"ended {_shown_time(other.valid_until_ns)}"
+            elif number in became:
+                why_not = UNUSED[Why(became[number])]
+            else:
+                name = accruals[lead].id if lead != self._terms.no_accrual else "another"
+                why_not = f"{name} comes first"
+            rejected.append([other.id, why_not])
         return rejected
+
+    def _values(self, name: str, rows: np.ndarray) -> list[Any]:
+        """What stands in a place, for rows that are alike."""
+        name, _, place = name.partition(".")
+        if place:
+            return self._slot_values(name, int(place), rows)
+        return VALUES[name](self, rows)
+
+    def _slot_values(self, name: str, place: int, rows: np.ndarray) -> list[Any]:
+        group = self._slots.groups[int(self._group[rows[0]])]
+        at = self._slots.start[rows] + place
+        rule = self._terms.accrual_list[group.rules[place]]
+        scale = self._terms.scale_of(group.contract)
+        if name == "amount":
+            return shown_amounts(self._slots.amount[at], scale)
+        if name in ("asked", "kept"):
+            return list((self._slots if name == "asked" else self._kept).points[at].tolist())
+        if name == "points":
+            return shown_amounts(self._slots.points[at], self._points_scale)
+        assert name == "exact"
+        amount = self._slots.amount[at]
+        steps = int(reached(rule, amount[:1], scale)[0])
+        return exact_of(rule, amount, self._base(rows), scale, self._points_scale, steps)
+
+    def _base(self, rows: np.ndarray) -> np.ndarray:
+        """Points of the rule that multipliers multiply, for rows that are alike (int64)."""
+        rules = self._slots.groups[int(self._group[rows[0]])].rules
+        lead = int(self._rule[rows[0]])
+        place = rules.index(lead)
+        return np.asarray(self._slots.points[self._slots.start[rows] + place])
+
+    def _sent(self, rows: np.ndarray) -> list[str]:
+        scale = self._terms.scale_of(int(self._contract[rows[0]]))
+        return shown_amounts(self._folds.amount_minor[rows], scale)
+
+    def _tenure(self, rows: np.ndarray) -> list[str]:
+        months = self._standing.tenure_months[rows].tolist()
+        return [str(value) if value >= 0 else "unknown" for value in months]
+
+
+# What stands in a place, by its name.
+VALUES: Mapping[str, Callable[[Reasoning, np.ndarray], list[Any]]] = {
+    "click": lambda told, rows: shown_ids(told._folds.click_id[rows]),
+    "visit": lambda told, rows: shown_ids(told._folds.match_visit[rows]),
+    "clicked": lambda told, rows: shown_times(told._folds.clicked_ns[rows]),
+    "visited": lambda told, rows: shown_times(told._folds.match_visit_ns[rows]),
+    "bought": lambda told, rows: shown_times(told._folds.event_ns[rows]),
+    "due": lambda told, rows: shown_times(told._release_ns[rows]),
+    "sent": Reasoning._sent,
+    "tenure": Reasoning._tenure,
+    "base": lambda told, rows: shown_amounts(told._base(rows), told._points_scale),
+}
+UNUSED = {
+    Why.CONDITION: "a condition does not hold",
+    Why.SILENCED: "a rule before it stands alone",
+    Why.BEATEN: "another of its group gives more",
+    Why.WORTHLESS: "worth no point",
+}
+
+
+def reached(rule: Accrual, amount: np.ndarray, scale: int) -> np.ndarray:
+    """How many steps of its ladder each amount reaches (int64); 0 without a ladder."""
+    if not rule.steps or rule.ladder == "slices":
+        return np.zeros(len(amount), np.int64)
+    starts = np.array([-(-step.start * 10**scale // 1) for step in rule.steps], np.int64)
+    return np.asarray(np.searchsorted(starts, np.maximum(amount, 0), side="right"))
 
 
 def told(explanation: str) -> list[str]:
@@ -171,17 +382,14 @@ def told(explanation: str) -> list[str]:
         f"{'yes' if holds else 'NO '}  {name}{f': {value}' if value else ''}"
         for name, value, holds in found["conditions"]
     ]
-    if "sum" in found:
-        lines.append(f"sum  {found['sum']}")
+    sums = ([found["sum"]] if "sum" in found else []) + found.get("sums", [])
+    lines += [f"sum  {one}" for one in sums]
+    lines += [
+        f"cut  {rule}: {what}: {asked} -> {kept}"
+        for rule, what, asked, kept in found.get("limits", ())
+    ]
     lines += [f"not  {rule}: {why}" for rule, why in found.get("rejected", ())]
     return lines
-
-
-def _decimal(value: Fraction) -> str:
-    """At most four decimals, cut off; enough to see which way it was rounded."""
-    whole = value.numerator * 10_000 // value.denominator
-    text = show_amount(whole, 4).rstrip("0").rstrip(".")
-    return text if Fraction(whole, 10_000) == value else f"{text}..."
 
 
 def _span(span_ns: int) -> str:

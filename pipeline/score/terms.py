@@ -7,6 +7,8 @@ stands for "none", so a row that has none can be asked like any other.
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 import numpy as np
 
 from pipeline.model.columns import TextColumn, ids
@@ -20,6 +22,18 @@ MATCH = "match"
 LINKS = ("deeplink", "param")
 
 
+class Plays(NamedTuple):
+    """Who plays a part: `number` says which of `sets` a row has (int64).
+
+    A set holds accrual numbers in the order in which they are asked, the first plain one and all
+    that stack; it is empty where there is none to start from. Rows with the same number are of one
+    partner and action, at times between which no accrual of the partner begins or ends.
+    """
+
+    number: np.ndarray
+    sets: list[tuple[int, ...]]
+
+
 class Terms:
     """The terms of all partners of one rulebook."""
 
@@ -27,6 +41,7 @@ class Terms:
         self.partners = partners
         self.contract_list: list[Contract] = [c for p in partners for c in p.contracts]
         self.accrual_list: list[Accrual] = [a for p in partners for a in p.accruals]
+        self._number_of = {id(a): i for i, a in enumerate(self.accrual_list)}
         self._number = {p.id: i for i, p in enumerate(partners)}
         self._usual = [*map(_usual_action, partners), ""]
         contracts = self.contract_list
@@ -48,8 +63,9 @@ class Terms:
 
     def partner_numbers(self, partner: TextColumn) -> np.ndarray:
         """The number of each row's partner (int64)."""
-        found = (self._number.get(name, len(self.partners)) for name in partner.to_list())
-        return np.fromiter(found, np.int64, len(partner))
+        names, number = partner.numbered()
+        found = _whole([*(self._number.get(n, len(self.partners)) for n in names), 0])
+        return np.asarray(found[number])
 
     def contract_numbers(self, partner: np.ndarray, when: np.ndarray) -> np.ndarray:
         """The number of the contract in force, by partner number and time (int64)."""
@@ -65,39 +81,68 @@ class Terms:
 
     def kinds(self, partner: np.ndarray, kind: TextColumn) -> TextColumn:
         """What was done, by partner number; where no message says it, what is usual there."""
-        pairs = zip(partner.tolist(), kind.to_list(), strict=True)
-        return TextColumn.of(said or self._usual[which] for which, said in pairs)
+        said, number = kind.numbered()
+        own = np.array([bool(text) for text in said] or [False])[number]
+        place = np.where(own, number + len(self._usual), partner)
+        return TextColumn.of([*self._usual, *said]).take(place)
 
-    def accrual_numbers(
-        self, partner: np.ndarray, kind: TextColumn, when: np.ndarray
-    ) -> np.ndarray:
-        """The number of the accrual that rates a conversion (int64).
+    def plays(self, partner: np.ndarray, kind: TextColumn, when: np.ndarray) -> Plays:
+        """Which accruals may make up each conversion's worth.
 
-        Of those in force one that names the action comes before one for any, then the earlier in
-        the file.
+        Between two dates at which an accrual of the partner begins or ends the answer is the same.
         """
-        found = np.full(len(partner), self.no_accrual, np.int64)
-        kinds = np.array(kind.to_list(), dtype=np.str_)
-        for general in (False, True):
-            number = 0
-            for which, terms in enumerate(self.partners):
-                mine = partner == which
-                for accrual in terms.accruals:
-                    if (accrual.action == ANY) is general:
-                        fits = mine & (found == self.no_accrual)
-                        fits &= (accrual.valid_from_ns <= when) & (when < accrual.valid_until_ns)
-                        if not general:
-                            fits &= kinds == accrual.action
-                        found[fits] = number
-                    number += 1
-        return found
+        kinds, kind_number = kind.numbered()
+        moment = np.zeros(len(partner), np.int64)
+        for which in np.unique(partner[partner < len(self.partners)]).tolist():
+            mine = np.flatnonzero(partner == which)
+            dates = {d for a in self.partners[which].accruals for d in _dates(a)}
+            moment[mine] = np.searchsorted(_whole(sorted(dates)), when[mine], side="right")
+        widest = int(moment.max(initial=0)) + 1
+        code = (partner * len(kinds) + kind_number) * widest + moment
+        _, first, number = np.unique(code, return_index=True, return_inverse=True)
+        sets = [
+            self._candidates(int(partner[row]), kinds[kind_number[row]], int(when[row]))
+            for row in first.tolist()
+        ]
+        return Plays(number.astype(np.int64).reshape(-1), sets)
 
-    def hashes(self, programme: Programme) -> np.ndarray:
-        """By contract, a hash of all beside the accrual that decides a conversion's worth (ID).
+    def _candidates(self, partner: int, kind: str, when: int) -> tuple[int, ...]:
+        if partner == len(self.partners):
+            return ()
+        rules = self.partners[partner].candidates_at(kind, when)
+        if all(rule.multiplies for rule in rules):
+            return ()  # nothing there to multiply
+        return tuple(self.number_of(rule) for rule in rules)
 
-        Dates are left out: ending a contract changes nothing for what came before.
+    def number_of(self, accrual: Accrual) -> int:
+        """The number of an accrual of one of the partners."""
+        return self._number_of[id(accrual)]
+
+    def hashes(self, programme: Programme, contract: np.ndarray, plays: Plays) -> np.ndarray:
+        """By row, a hash of all beside the rule that decides a conversion's worth (ID).
+
+        Dates are left out: ending a contract changes nothing for what came before. Rules that stand
+        beside each other are all in it, whichever of them counted: a rulebook that adds one says
+        something else of every conversion that it might be for.
         """
-        return ids([*(_hash_of(c, programme) for c in self.contract_list), NO_ID])
+        code = contract * (len(plays.sets) + 1) + plays.number
+        _, first, number = np.unique(code, return_index=True, return_inverse=True)
+        found = [
+            self._hash_of(int(contract[row]), plays.sets[plays.number[row]], programme)
+            for row in first.tolist()
+        ]
+        return ids(found)[number.reshape(-1)]
+
+    def _hash_of(self, contract: int, rules: tuple[int, ...], programme: Programme) -> bytes:
+        if contract == self.no_contract:
+            return NO_ID
+        content = _content(self.contract_list[contract], programme)
+        accruals = [self.accrual_list[number] for number in rules]
+        if len(accruals) > 1:
+            content["rules"] = [accrual.version.hex() for accrual in accruals]
+        if any(accrual.is_limited or accrual.when.asks_member for accrual in accruals):
+            content["timezone"] = programme.timezone
+        return version_of("terms", content)
 
     def scale_of(self, contract: int) -> int:
         """The decimals of a contract's currency."""
@@ -110,8 +155,8 @@ def _usual_action(partner: Partner) -> str:
     return actions.pop() if len(actions) == 1 and ANY not in actions else SALE
 
 
-def _hash_of(contract: Contract, programme: Programme) -> bytes:
-    content = {
+def _content(contract: Contract, programme: Programme) -> dict[str, object]:
+    return {
         "version": contract.version,
         "match": contract.click_delivery == MATCH,
         "attribution_window_ns": contract.attribution_window_ns,
@@ -121,7 +166,10 @@ def _hash_of(contract: Contract, programme: Programme) -> bytes:
         "commission_fixed": contract.commission_fixed,
         "issue_price": programme.issue_price,
     }
-    return version_of("terms", content)
+
+
+def _dates(accrual: Accrual) -> tuple[int, int]:
+    return accrual.valid_from_ns, accrual.valid_until_ns
 
 
 def _whole(values: list[int]) -> np.ndarray:

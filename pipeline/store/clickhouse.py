@@ -22,9 +22,9 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from pipeline.model.batches import CommandBatch, EntryBatch, FoldBatch
+from pipeline.model.batches import CommandBatch, EntryBatch, FoldBatch, UsageBatch
 from pipeline.model.identifiers import Keys
-from pipeline.store import folds, projection
+from pipeline.store import folds, projection, usage
 from pipeline.store.clickhouse_rows import arrow_stream, batch_of, select_of
 from pipeline.store.clickhouse_schema import (
     TABLES,
@@ -163,6 +163,17 @@ class ClickHouse(Connections):
     ) -> FoldBatch:
         """What is known of each conversion at `position`; see `folds.folds`."""
         return folds.folds(self, position, previous, now_ns, fold)
+
+    def usage(
+        self,
+        position: Mapping[str, int],
+        previous: Mapping[str, int] | None,
+        now_ns: int,
+        fold: int,
+        limits: usage.Limits,
+    ) -> UsageBatch:
+        """What conversions that are not folded hold of caps and budgets; see `usage.usage`."""
+        return usage.usage(self, position, previous, now_ns, fold, limits)
 
     def commands(
         self, kinds: Collection[str], start: int, stop: int

@@ -18,6 +18,8 @@ order:
 - A `pending` after a confirmation that still stands says nothing new; a `declined` does.
 - Of the others, the last one's status holds. The amount is the last absolute one and the sum of the
   deltas behind it. All of them may name a click or a member, and the last that does so counts.
+- Line items are of the last message that states an absolute amount and lists them, and go along
+  with that amount: a change of it later, without items, still has the same composition.
 
 Purchase time is the earliest that the messages name: a correction does not start a window again.
 
@@ -55,14 +57,14 @@ SELECT *, row_number() OVER fold_order AS place,
 FROM (
   SELECT *,
     tuple(status_ns, sequence, status, amount_mode, amount_minor, commission_minor, currency,
-      event_ns, click_id, kind, member_id, match_hash, match_ns) AS said,
+      event_ns, click_id, kind, member_id, match_hash, match_ns, items) AS said,
     min(order_by) OVER (PARTITION BY conversion_key) AS first_kind,
     multiIf(order_by = 'sender', status_ns, first_kind = 'sender', received_ns, 0) AS at_ns,
     if(order_by = 'sender', 0, stream_offset) AS arrival
   FROM (
     SELECT conversion_key, partner, conversion_id, kind, click_id, member_id, match_hash, match_ns,
       status, amount_mode, amount_minor, commission_minor, currency, event_ns, message_id, id_given,
-      row_hash, status_ns, sequence, received_ns, order_by, stream_offset
+      items, row_hash, status_ns, sequence, received_ns, order_by, stream_offset
     FROM purchases_log
     WHERE stream_offset < {purchases} AND parked = 'none' {chosen}
     ORDER BY stream_offset LIMIT 1 BY conversion_key, message_id
@@ -104,7 +106,9 @@ SELECT m.conversion_key AS conversion_key, any(m.partner) AS partner,
   min(m.event_ns) AS event_ns,
   argMaxIf(m.click_id, m.place, m.click_id != {NO_ID}) AS click_id,
   argMaxIf(tuple(m.member_id, m.match_hash, m.match_ns), m.place,
-    m.member_id != {NO_ID} OR m.match_hash != {NO_ID}) AS named
+    m.member_id != {NO_ID} OR m.match_hash != {NO_ID}) AS named,
+  argMaxIf(tuple(m.items, m.amount_minor), m.place,
+    m.counts AND m.amount_mode = 'absolute' AND m.items != '') AS itemised
 FROM counted AS m GROUP BY m.conversion_key
 """
 
@@ -175,7 +179,8 @@ SELECT c.conversion_key AS conversion_key, c.partner AS partner, c.conversion_id
   k.click.2 AS click_subscriber, k.click.3 AS clicked_ns, k.click.4 AS click_visit,
   m.member AS match_subscriber, v.visit.1 AS match_visit, v.visit.2 AS match_visit_ns,
   toUInt8(v.visit.3) AS match_marked, toUInt8(v.visit.4) AS match_ambiguous,
-  toUInt8(kv.ambiguous) AS visit_ambiguous, toUInt8(v.visit.5) AS match_basis
+  toUInt8(kv.ambiguous) AS visit_ambiguous, toUInt8(v.visit.5) AS match_basis,
+  c.itemised.1 AS items, c.itemised.2 AS items_minor
 FROM conversions AS c
 LEFT JOIN clicks AS k ON k.click_id = c.click_id
 LEFT JOIN click_visits AS kv ON kv.visit_id = k.click.4
@@ -243,18 +248,26 @@ def steps(position: Position, previous: Position | None, now_ns: int, fold: int)
     One question for all is as quick to answer, but takes ten times as long to be understood.
     """
     at = {stream: int(position.get(stream, 0)) for stream in READ}
-    new_rules = previous is not None and previous.get("rulebooks", 0) < at["rulebooks"]
-    found, chosen = {}, ""
-    if previous is not None and not new_rules:
-        found["chosen"] = _happened(at, previous, now_ns, fold)
-        chosen = "AND conversion_key IN (SELECT conversion_key FROM chosen)"
-    messages = MESSAGES.format(order=ORDER, purchases=at["purchases"], chosen=chosen)
+    found, among = {}, ""
+    happened = chosen(position, previous, now_ns, fold)
+    if happened is not None:
+        found["chosen"] = happened
+        among = "AND conversion_key IN (SELECT conversion_key FROM chosen)"
+    messages = MESSAGES.format(order=ORDER, purchases=at["purchases"], chosen=among)
     parts = {"messages": messages, "runs": RUNS, "numbered": NUMBERED, "counted": COUNTED}
     named = ", ".join(f"{name} AS ({sql})" for name, sql in parts.items())
     found["conversions"] = f"WITH {named} {CONVERSIONS}"
     for name, sql in JOINED.items():
         found[name] = sql.format(**at)
     return found
+
+
+def chosen(position: Position, previous: Position | None, now_ns: int, fold: int) -> str | None:
+    """The question for the keys of the conversions to fold; None where it is all of them."""
+    at = {stream: int(position.get(stream, 0)) for stream in READ}
+    if previous is None or previous.get("rulebooks", 0) < at["rulebooks"]:
+        return None
+    return _happened(at, previous, now_ns, fold)
 
 
 def _happened(at: Position, previous: Position, now_ns: int, fold: int) -> str:

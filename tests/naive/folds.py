@@ -63,6 +63,7 @@ def said(row: Row) -> tuple[Any, ...]:
         uuid_order(row["member_id"]),
         uuid_order(row["match_hash"]),
         row["match_ns"],
+        row["items"].encode(),
     )
 
 
@@ -74,7 +75,8 @@ def uuid_order(value: bytes) -> tuple[bytes, bytes]:
 def fold(rows: list[Row]) -> Row:
     """Walk the messages of one conversion."""
     rows = in_fold_order(rows)
-    amount = commission = status = 0
+    amount = commission = status = items_minor = 0
+    items = ""
     for number, row in enumerate(rows):
         late_pending = row["status"] == Status.PENDING and _confirmed(rows[:number])
         if late_pending or not _counts(rows, number):
@@ -82,6 +84,8 @@ def fold(rows: list[Row]) -> Row:
         status = row["status"]
         if row["amount_mode"] == AmountMode.ABSOLUTE:
             amount, commission = row["amount_minor"], row["commission_minor"]
+            if row["items"]:
+                items, items_minor = row["items"], amount
         elif row["amount_mode"] == AmountMode.DELTA:
             amount, commission = amount + row["amount_minor"], commission + row["commission_minor"]
     facts_hash = 0
@@ -100,6 +104,8 @@ def fold(rows: list[Row]) -> Row:
         "currency": last(rows, "currency", ""),
         "event_ns": min(row["event_ns"] for row in rows),
         "click_id": last(rows, "click_id", NONE),
+        "items": items,
+        "items_minor": items_minor,
     }
 
 

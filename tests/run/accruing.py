@@ -19,7 +19,7 @@ from pipeline.model.columns import TextColumn, ids
 from pipeline.model.identifiers import digest
 from pipeline.model.words import AmountMode, Status
 from pipeline.rulebook.model import Rulebook
-from pipeline.run.accrue import AccrualReport, accrue
+from pipeline.run.accrue import AccrualReport, Members, accrue
 from pipeline.store.book import Book
 from pipeline.store.clickhouse import ClickHouse
 from pipeline.store.journal import Journal
@@ -44,6 +44,7 @@ class World:
         self.store = store
         self.book = Book(f"sqlite:///{folder / 'book.sqlite'}", KEYS, rulebook)
         self.rulebooks: dict[bytes, Rulebook] = {}
+        self.members: Members | None = None
         self.use(rulebook)
 
     def close(self) -> None:
@@ -111,6 +112,7 @@ class World:
             run_id=digest(KEYS.visit, "run", bytes(cut.cut_id[0])),
             actor="tests",
             clock=lambda: NOON,
+            members=self.members,
         )
 
     def cut(self, days: float = 0, repeat: CutBatch | None = None) -> AccrualReport:

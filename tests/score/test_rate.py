@@ -15,8 +15,9 @@ from pipeline.ledger.targets import targets_of
 from pipeline.model.batches import FoldBatch, TargetBatch
 from pipeline.model.words import Status, TargetReason, TargetState
 from pipeline.rulebook.model import Rulebook
-from pipeline.score.rate import rate
+from pipeline.score.rate import kinds_of, rate
 from tests.naive.rate import rate as naive
+from tests.naive.reasoning import explained
 from tests.score.making import (
     DAY_NS,
     NOON,
@@ -290,8 +291,9 @@ def test_equals_the_naive_twin(rows: list[dict[str, Any]], now_ns: int) -> None:
     assert members == [e["subscriber"] for e in expected]
     if rows:
         targets_of(target.with_columns(conversion_key=batch.conversion_key))
-        for text in target.explanation.to_list():
-            assert json.loads(text)["conditions"]
+        asked = batch.with_columns(kind=kinds_of(batch, RULES))
+        told = explained(asked, target, RULES, now_ns + 20 * DAY_NS)
+        assert target.explanation.to_list() == told
 
 
 @given(st.lists(st.integers(-(10**7), 10**7), min_size=1, max_size=20), st.integers(1, 9999))

@@ -17,7 +17,13 @@ spans = st.tuples(st.integers(-3, 3), st.integers(1, 4)).map(
 )
 contracts = st.lists(spans, min_size=1, max_size=3)
 accruals = st.lists(
-    st.tuples(spans, st.sampled_from(["sale", "lead", "any"]), st.integers(1, 9)), max_size=4
+    st.tuples(
+        spans,
+        st.sampled_from(["sale", "lead", "any"]),
+        st.integers(1, 9),
+        st.sampled_from(["", "", "add", "exclusive"]),
+    ),
+    max_size=4,
 )
 partners = st.lists(st.tuples(contracts, accruals), min_size=1, max_size=3)
 asked = st.lists(
@@ -38,8 +44,15 @@ def test_equals_asking_each_partner(drawn: list, rows: list) -> None:
                 f"p{n}",
                 contracts=tuple(a_contract(version=f"c{i}", **s) for i, s in enumerate(dated)),
                 accruals=tuple(
-                    an_accrual(id=f"a{i}", action=action, rate=Fraction(r, 100), **span)
-                    for i, (span, action, r) in enumerate(rules)
+                    an_accrual(
+                        id=f"a{i}",
+                        action=action,
+                        rate=Fraction(r, 100),
+                        stacking=how,
+                        priority=100 - r % 3,
+                        **span,
+                    )
+                    for i, (span, action, r, how) in enumerate(rules)
                 ),
             )
             for n, (dated, rules) in enumerate(drawn)
@@ -49,16 +62,16 @@ def test_equals_asking_each_partner(drawn: list, rows: list) -> None:
     partner = terms.partner_numbers(TextColumn.of([name for name, _, _ in rows]))
     when = np.array([at for _, _, at in rows], np.int64)
     contract = terms.contract_numbers(partner, when)
-    accrual = terms.accrual_numbers(partner, TextColumn.of([k for _, k, _ in rows]), when)
+    plays = terms.plays(partner, TextColumn.of([k for _, k, _ in rows]), when)
     for row, (name, kind, at) in enumerate(rows):
         owner = rules.partner(name)
         expected = owner.contract_at(at) if owner else None
         number = contract[row]
         found = None if number == terms.no_contract else terms.contract_list[number]
         assert found is expected
-        first = next(iter(owner.accruals_at(kind, at)), None) if owner else None
-        number = accrual[row]
-        assert (None if number == terms.no_accrual else terms.accrual_list[number]) is first
+        asked = owner.candidates_at(kind, at) if owner else ()
+        numbers = plays.sets[plays.number[row]]
+        assert all(terms.accrual_list[n] is a for n, a in zip(numbers, asked, strict=True))
 
 
 def test_none_can_be_asked_like_any_other() -> None:

@@ -204,6 +204,31 @@ def test_what_a_later_message_leaves_out_stays_known(story):
     assert (row["kind"], row["currency"]) == ("sale", "EUR")
 
 
+def test_items_go_along_with_the_amount_that_they_came_with(story):
+    rows = [
+        {"amount_minor": 900, "items": "[1]", **at(1)},
+        {"amount_minor": 1000, "items": "[2]", **at(2)},
+        {"amount_minor": 600, **at(3)},
+        {"amount_minor": -100, "amount_mode": DELTA, "items": "[3]", **at(4)},
+    ]
+    assert told(story, *rows) == ("APPROVED", 500)
+    row = fold_of(story)
+    assert (row["items"], row["items_minor"]) == ("[2]", 1000)
+    late = {"status": Status.PENDING, "amount_minor": 7, "items": "[4]", **at(5)}
+    assert told(story, late) == ("APPROVED", 500)
+    assert fold_of(story)["items"] == "[2]"
+
+
+@pytest.mark.parametrize("names", ["xy", "yx"])
+def test_of_two_lists_of_items_at_one_place_the_ids_do_not_choose(story, names):
+    rows = [
+        {**at(1), "message_id": name, "items": items}
+        for name, items in zip(names, ("[1]", "[2]"), strict=True)
+    ]
+    story.add("purchases", *rows)
+    assert (fold_of(story)["items"], fold_of(story)["facts"]) == ("[2]", 2)
+
+
 # Click and visit
 
 
@@ -388,6 +413,7 @@ message = st.fixed_dictionaries(
         "click_id": ids_of["click_id"],
         "message_id": st.integers(0, 5).map(str),
         "id_given": st.integers(0, 1),
+        "items": st.sampled_from(("", "", "[1]", "[2]")),
         "parked": st.sampled_from((ParkReason.NONE,) * 5 + (ParkReason.DUPLICATE,)),
     }
 )

@@ -48,6 +48,7 @@ TWINS = {
     "kernels/hosts.py:_enter": "hosts.lookup_hosts",
     "kernels/hosts.py:lookup_hosts": "hosts.lookup_hosts",
     "kernels/rowhash.py:text_words": "rowhash.text_words",
+    "score/limits_kernels.py:give_points": "rate.rate",
 }
 
 

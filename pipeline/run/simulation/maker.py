@@ -389,4 +389,3 @@ class Maker:
         zone = self.twin.ledger.rules.timezone
         when = (self.now - self.draw.choice((0, 31, 62, -31)) * DAY) * SECOND_NS
         step["said"]["period"] = self.draw.choice((dates.month_of(when, zone), "2026-13", ""))
-
