@@ -8,6 +8,7 @@ known no condition holds.
 from __future__ import annotations
 
 from collections.abc import Iterable
+from functools import cached_property
 
 import numpy as np
 
@@ -48,10 +49,12 @@ class Standing:
         wanted = {*products}
         return self._spread([not wanted.isdisjoint(text.split()) for text in self._products])
 
+    @cached_property
     def level(self) -> TextColumn:
         """The level at each row; empty where none is known."""
         return TextColumn.of([*self._levels, ""]).take(self.row % (len(self._levels) + 1))
 
+    @cached_property
     def products(self) -> TextColumn:
         """The products at each row."""
         return TextColumn.of([*self._products, ""]).take(self.row % (len(self._products) + 1))

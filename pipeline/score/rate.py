@@ -22,7 +22,9 @@ for each conversion), what the points cost, rounded down, and the margin between
 `explanation` is compact JSON (`reasoning.py`).
 
 Everything is columns; what is not known of members holds no condition, and without `used` nothing
-has been used. Figures: `tests/bench/accrual.py`.
+has been used. A million rows in blocks of 65,536, by `tests/bench/accrual.py`, in microseconds of
+one core a row: 5.4 for plain rules, 16 for seven that stack with line items, 19 with caps and a
+budget; most of that are the explanations (of plain rules 85 %). At most 0.5 GB were held.
 """
 
 from __future__ import annotations

@@ -127,7 +127,7 @@ class Reasoning:
             columns = [check.holds for check in group.checks]
             asks = {check.asks for check in group.checks}
             if asks & {"level", "products"}:
-                texts = [self._standing.level(), self._standing.products()]
+                texts = [self._standing.level, self._standing.products]
                 columns += [text.take(group.rows).numbered()[1] for text in texts]
             for place, accrual in enumerate(group.rules):
                 at = slots.start[group.rows] + place
@@ -222,7 +222,7 @@ class Reasoning:
             elif check.asks == "amount":
                 value = Place("%s", f"amount.{check.slot}")
             else:
-                of_member = getattr(self._standing, check.asks)()
+                of_member = getattr(self._standing, check.asks)
                 value = of_member.text(row)
             rule = self._terms.accrual_list[group.rules[check.slot]].id
             yield [f"{rule}: {check.name}", value, bool(check.holds[place])]

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Sequence
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -55,6 +56,7 @@ class Template:
         return _plain(value)
 
 
+@lru_cache(maxsize=1 << 14, typed=True)
 def _plain(value: object) -> str:
     return json.dumps(value).replace("%", "%%")
 

@@ -41,12 +41,15 @@ from pipeline.kernels.circle import FACT, PREFIX, STANDING
 from pipeline.model.stage import END_OF_TIME
 from pipeline.model.tally import Tally
 from pipeline.model.words import ParseFor
-from tests.bench import paths
+from pipeline.score.limits_kernels import COUNTERS
+from pipeline.score.rate import rated
+from tests.bench import accrual, paths
 from tests.bench.containers import as_pcapng
 from tests.bench.figures import machine
 from tests.bench.pathological import PATHOLOGIES
 from tests.bench.traffic import Traffic, generate
 from tests.classify import frames
+from tests.score.making import NOON
 
 COPIED_BYTES = 1 << 28
 HELLO_BYTES = 60  # of payloads, a packet of the made traffic: 24 packets in a thousand have a hello
@@ -102,6 +105,7 @@ KERNELS = (
     Kernel(E + "stage", "fold", lambda a, _: len(a[2].code), _each(150)),
     Kernel(E + "directory", "prefix_fact", lambda _, __: 1, _each(PREFIX.itemsize + FACT.itemsize)),
     Kernel(E + "visits", "relink", lambda a, _: int(a[0].counts[COUNT_NODES]), _each(40)),
+    Kernel("pipeline.score.limits", "give_points", lambda a, _: len(a[2]), _each(16 * COUNTERS + 34)),
     Kernel(E + "stage", "find_marks", lambda a, _: len(a[0]), lambda a, rows: _texts(a[1], a[2]) + rows * 5),
 )  # fmt: skip
 
@@ -170,6 +174,7 @@ def call_all(folder: Path, traffic: Traffic, members: int) -> None:
     for who in range(100):
         place = np.uint64(0xFFFF_6440_0000 + who)
         directory.prefix_fact(circle.arrays, np.uint64(0), place, 128, END_OF_TIME)
+    rated(next(accrual.made(20_000, items=False)), accrual.rulebook(accrual.LIMITED), NOON)
     visits = VisitState(VisitLimits())
     nodes = VisitLimits().sessions
     visits.arrays.counts[COUNT_NODES] = nodes

@@ -24,8 +24,8 @@ def test_equals_the_naive_twin(known, asked, zone) -> None:
     for row, (member, (_, at)) in enumerate(zip(who, asked, strict=True)):
         expected = member_at(known, member, at, zone)
         assert standing.tenure_months[row] == expected["months"]
-        assert standing.level().text(row) == expected["level"]
-        assert standing.products().text(row).split() == expected["products"]
+        assert standing.level.text(row) == expected["level"]
+        assert standing.products.text(row).split() == expected["products"]
         assert (gold[row], tv[row]) == (expected["level"] == "gold", "tv" in expected["products"])
 
 
@@ -44,7 +44,7 @@ def test_a_row_holds_from_its_time_on() -> None:
     ]
     when = NOON + np.array([-1, 0, DAY_NS - 1, DAY_NS], np.int64)
     standing = Standing(drawing.member_batch(rows[::-1]), ids([an_id("ann")] * 4), when, "UTC")
-    assert standing.level().to_list() == ["", "gold", "gold", "silver"]
+    assert standing.level.to_list() == ["", "gold", "gold", "silver"]
 
 
 def test_months_are_over_on_the_same_day_or_the_last() -> None:

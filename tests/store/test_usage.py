@@ -33,12 +33,15 @@ def filled(new_store):
 
 
 def test_what_limits_ask_for():
-    assert Limits(
-        frozenset({"budget", "month", "member", "both"}),
-        frozenset({"member", "both"}),
-        frozenset({"month", "both"}),
-        frozenset({"acme-shop"}),
-    ) == LIMITS
+    assert (
+        Limits(
+            frozenset({"budget", "month", "member", "both"}),
+            frozenset({"member", "both"}),
+            frozenset({"month", "both"}),
+            frozenset({"acme-shop"}),
+        )
+        == LIMITS
+    )
     assert limits_of([]).rules == frozenset()
 
 
