@@ -162,7 +162,7 @@ class _Difference:
         """Book it: one posting, and before it one about the member whose points go, if any."""
         state, target, held = self.state, self.target, self.held
         postings: list[Posting] = []
-        if target.points and target.state == AVAILABLE:
+        if target.standing == AVAILABLE and not self._corrects():
             postings = be_active(state, state.member(target.subscriber_id), target.event_ns)
         if held is not None and held.target.points:
             old = held.target
@@ -183,6 +183,12 @@ class _Difference:
                 conversion._replace(number=self.version, generation=self.generation)
             )
         return tuple(postings)
+
+    def _corrects(self) -> bool:
+        """Is it about points that the member has already? Then the member did nothing anew."""
+        old = self.held.target if self.held is not None else None
+        mine = self.target.subscriber_id
+        return old is not None and old.standing == AVAILABLE and old.subscriber_id == mine
 
     def _close(self, subscriber_id: bytes, way: Target, before: Target) -> Posting:
         """A posting; a target that names no way (a decline) came by the one before."""

@@ -64,10 +64,9 @@ from pipeline.store.book_entries import (
     waiting_requests,
 )
 from pipeline.store.book_migrate import MigrationError, migrate
-from pipeline.store.book_pages import (
+from pipeline.store.book_pages import HEAD_COLUMNS, Pages
+from pipeline.store.book_reads import (
     CHUNK,
-    HEAD_COLUMNS,
-    Pages,
     conversion_of,
     lot_of,
     order_of,

@@ -23,7 +23,7 @@ from pipeline.ledger.terms import INACTIVITY, inactive_ns
 from pipeline.model.stage import END_OF_TIME
 from pipeline.rulebook.model import Programme
 from pipeline.store import book_schema as tables
-from pipeline.store.book_pages import read_terms
+from pipeline.store.book_reads import read_terms
 
 ACTIVE_KINDS = (
     EntryKind.EARN, EntryKind.CONFIRM, EntryKind.RESERVE, EntryKind.TRANSFER,

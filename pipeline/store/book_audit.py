@@ -38,7 +38,7 @@ from pipeline.model.words import Result, TargetState
 from pipeline.rulebook.model import Programme
 from pipeline.store import book_schema as tables
 from pipeline.store.book_origin import Origins
-from pipeline.store.book_pages import conversion_of
+from pipeline.store.book_reads import conversion_of
 from pipeline.store.book_schema import AnyRow
 from pipeline.store.book_walk import STEP, Walk
 

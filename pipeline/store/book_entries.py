@@ -32,7 +32,7 @@ from pipeline.model.columns import ID_DTYPE, TextColumn, columns_of, ids
 from pipeline.model.identifiers import NO_ID, id_text
 from pipeline.model.words import Result
 from pipeline.store import book_schema as tables
-from pipeline.store.book_pages import lot_of, read_terms
+from pipeline.store.book_reads import lot_of, read_terms
 from pipeline.store.book_schema import AnyRow
 
 CHUNK = 500

@@ -336,7 +336,7 @@ def _case(places: dict[str, str]) -> str:
 
 
 # Counted by hand from the story, not from a run; the names are those of a replay's report.
-EXPECT = {"visits": 19, "decisions": 19, "clicks": 6, "conversions": 19, "entries": 81}
+EXPECT = {"visits": 19, "decisions": 19, "clicks": 6, "conversions": 19, "entries": 94}
 EXPECT_BY = {
     "visits_by_kind": {"unseen": 6, "direct": 12, "affiliate": 1},
     "decisions_by_kind": {
@@ -361,18 +361,20 @@ EXPECT_BY = {
         "none/not_a_member": 1,
         "none/no_rule": 1,
     },
-    # Legs: two of points a transfer, and three of money where points are or were available. One
-    # confirmed less than was pending, and one adjustment went into debt: a leg more each.
+    # A transfer has two. One confirmed less than was pending and returned the rest, one adjustment
+    # went into debt: a transfer more each. Where points are or were available cost and margin go
+    # along: six confirmed, two earned, two adjusted, one reversed.
     "entries_by_kind": {
         "earn_pending": 8 * 2,
-        "confirm": 6 * 5 + 1,
-        "cancel_pending": 2,
-        "earn": 2 * 5,
-        "adjust_delta": 2 * 5 + 1,
-        "reverse": 5,
+        "confirm": 6 * 2,
+        "cancel_pending": (1 + 1) * 2,
+        "earn": 2 * 2,
+        "adjust_delta": (2 + 1) * 2,
+        "reverse": 2,
         "debt_recovery": 2,
         "reserve": 2,
         "commit": 2,
+        "settle": (6 + 2 + 2 + 1) * 2 * 2,
     },
     "parked": {
         "duplicate": 1,

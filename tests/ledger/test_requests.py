@@ -272,6 +272,19 @@ def test_what_had_run_out_does_not_come_alive_with_a_later_activity(kind: type[D
     assert ends[0] == ends[1]
 
 
+@pytest.mark.parametrize("points", [3, 9])
+def test_a_correction_is_no_activity(kind: type[Desk], points: int) -> None:
+    """Not of the points, nor of the time: the lot is dated anew, and nothing else lives longer."""
+    desk = made(kind, expiry="inactivity(12)")
+    earn(desk, "a", 10, at="2025-01-10")
+    earn(desk, "b", 7, at="2025-04-10")
+    later = ns("2025-12-01")
+    assert desk.post([target("b", points, "available", fold=2, event_ns=later)])
+    assert desk.due(ns("2026-04-11")) == (0, 1)
+    assert desk.lots("ann") == {name_id("conversion", "b"): points}
+    assert desk.due(ns("2026-12-02")) == (0, 1)
+
+
 def test_a_member_who_never_had_points_has_nothing_to_wait_for(kind: type[Desk]) -> None:
     desk = made(kind, waiting_ns=HOUR_NS)
     desk.post([target("a", 1, "pending")], 0)

@@ -5,7 +5,7 @@ from collections import Counter
 from types import SimpleNamespace
 
 import pytest
-from pipeline.run.order_answers import answered, order_counts
+from pipeline.run.answers import answered, order_counts
 
 from pipeline.model.identifiers import id_text
 from pipeline.run.accrue import AccrualReport
@@ -80,7 +80,7 @@ def test_explain_says_what_each_message_of_a_command_came_to(world):
     assert "of 20 points" in chain[0].text
     assert chain[0].text.endswith("accepted")
     assert "of 30 points" in chain[2].text
-    assert "refused: this order was asked for before" in chain[2].text
+    assert "refused: this was asked for before" in chain[2].text
     (refused,) = explain_id(asked(world), id_text(an_id("c")))
     assert refused.text.endswith("refused: points must be more than none")
 

@@ -316,7 +316,8 @@ class NaiveLedger:
         if after:
             self.purse(t.subscriber_id).known = True
         moved = old is not None and bool(after) and old.subscriber_id != t.subscriber_id
-        if after == "available":
+        if after == "available" and (moved or before != "available"):
+            # What the member has already may be corrected long after; that is nothing anew.
             self.be_active(self.purse(t.subscriber_id), t.event_ns)
         if old is not None and before == "pending" and (moved or not after):
             self.waiting[t.conversion_key] = []

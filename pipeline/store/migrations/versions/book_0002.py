@@ -65,16 +65,18 @@ def upgrade() -> None:
     for name in FORMER:
         op.drop_table(name)
     connection.execute(text("DELETE FROM meta WHERE name = 'schema_version'"))
+    _heads()
     _postings()
-    _points()
+    _conversions()
+    _lots()
     _asked()
     if head is not None:
         heads = text("INSERT INTO heads VALUES (1, 0, 0, 0, 0, 0, 0, :link)")
         connection.execute(heads, {"link": head})
 
 
-def _postings() -> None:
-    """What was booked, by whom, and where numbering stands."""
+def _heads() -> None:
+    """Where numbering stands, accounts and members."""
     op.create_table(
         "heads",
         _number("head"),
@@ -114,6 +116,10 @@ def _postings() -> None:
         _int("from_ns"),
         Column("frozen", Boolean, nullable=False),
     )
+
+
+def _postings() -> None:
+    """What was booked, by whom, and how it came to be."""
     op.create_table(
         "origins",
         _number("origin_id"),
@@ -170,8 +176,8 @@ def _postings() -> None:
     )
 
 
-def _points() -> None:
-    """What each conversion stands for, and where points are."""
+def _conversions() -> None:
+    """What each conversion stands for."""
     op.create_table(
         "conversions",
         _number("conversion_number"),
@@ -227,6 +233,10 @@ def _points() -> None:
         Column("resolved", Boolean, nullable=False),
         sqlite_with_rowid=False,
     )
+
+
+def _lots() -> None:
+    """Where points are."""
     op.create_table(
         "lots",
         _id("lot_id", primary_key=True),
@@ -295,6 +305,11 @@ def _asked() -> None:
         Column("booking_id", Number, ForeignKey("bookings.booking_id"), nullable=False),
         _int("decided_by"),
     )
+    _orders()
+
+
+def _orders() -> None:
+    """Orders, what they took of lots, and closed periods."""
     op.create_table(
         "orders",
         Column(
