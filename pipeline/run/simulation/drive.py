@@ -39,6 +39,8 @@ from pipeline.store.book_engine import open_engine
 
 KEYS = Keys.from_seed("simulation")
 RUN = digest(KEYS.visit, "run", "simulation")
+SHARED = Path("/dev/shm")  # noqa: S108 - memory, so that a commit costs no disk
+MEMORY = SHARED if SHARED.is_dir() else None
 AUDIT_EVERY = 40
 EVERYBODY_EVERY = 10
 
@@ -54,8 +56,7 @@ class Shelf:
     """
 
     def __init__(self) -> None:
-        shared = Path("/dev/shm")  # noqa: S108 - memory, so that a commit costs no disk
-        self._folder = TemporaryDirectory(dir=shared if shared.is_dir() else None)
+        self._folder = TemporaryDirectory(dir=MEMORY)
         self._empty = Path(self._folder.name) / "empty.sqlite"
         self._number = 0
         engine = open_engine(f"sqlite:///{self._empty}")

@@ -24,6 +24,7 @@ from collections.abc import Callable
 
 from pipeline.ledger.targets import Target
 from pipeline.model.identifiers import NO_ID, id_text
+from pipeline.model.stage import END_OF_TIME
 from pipeline.model.words import Result, TargetState
 from pipeline.run.simulation import commands, dates
 from pipeline.run.simulation.coins import Coin, Exchange, Lot, NaiveRules, Order, Purse, melt
@@ -244,13 +245,15 @@ class NaiveLedger:
         """The member did something, after all that is known of.
 
         What had run out for want of it is there again; what had run out before it stays so, though
-        nobody may have looked until now.
+        nobody may have looked until now. A lot that a refund gave a date follows it no more.
         """
         if at_ns <= purse.active_ns:
             return
         zone = self.rules.timezone
         for lot in purse.in_order(zone):
-            if lot.runs_out_ns(zone) <= at_ns and lot.runs_out_ns(zone) == lot.idle_ns(zone):
+            if not dates.months_of_inactivity(lot.policy) or lot.expires_ns != END_OF_TIME:
+                continue
+            if lot.runs_out_ns(zone) <= at_ns:
                 self.lapse(lot)
             back = [c for c in lot.at("lapsed") if c.idle and at_ns < c.lapsed_ns]
             for coin in back:

@@ -32,7 +32,7 @@ from pipeline.model.tally import Tally
 from pipeline.model.words import Basis, Result, TargetReason, TargetState
 from pipeline.rulebook.model import Rulebook
 from pipeline.run.accrue import compare_with_book
-from pipeline.run.simulation.drive import KEYS, Comparison, Difference, command_batch
+from pipeline.run.simulation.drive import KEYS, Comparison, command_batch
 from pipeline.run.simulation.story import (
     PARTNER,
     SECOND_NS,
@@ -50,6 +50,7 @@ from pipeline.store.clickhouse import ClickHouse
 from pipeline.store.crash import Crash, crashing
 
 ACTOR = "simulation"
+IN_MEMORY = "chdb://:memory:"
 PENDING, DECLINED = "pending", "declined"
 DAY_NS = 86_400 * SECOND_NS
 
@@ -176,7 +177,7 @@ class PathDriver(Comparison):
         life = self.folder / f"life{self.lives}"
         life.mkdir(exist_ok=True)
         self.state = State(
-            life, KEYS, rules, clickhouse_url="chdb://:memory:", database=self.database,
+            life, KEYS, rules, clickhouse_url=IN_MEMORY, database=self.database,
             book_url=f"sqlite:///{life / 'book.sqlite'}",
         )  # fmt: skip
         self.book = self.state.book
@@ -276,6 +277,11 @@ class PathDriver(Comparison):
         self.same("audit", self.book.audit(), [])
 
 
+def stay_open() -> ClickHouse:
+    """A connection that keeps the store in memory alive between stories; starting it takes long."""
+    return ClickHouse(IN_MEMORY, database="simulation", keys=KEYS)
+
+
 def run_path(story: Story, folder: Path, database: str) -> Failure | None:
     """Take a whole state, a new one in `folder`, through a story; what went wrong, if anything."""
     driver = PathDriver(story[0], folder, database)
@@ -352,6 +358,3 @@ def _row(batch_class: type[Batch], said: dict[str, Any]) -> Batch:
         else:
             columns[column.name] = np.array([value or 0], column.dtype)
     return batch_class(**columns)
-
-
-__all__ = ["ClickHouse", "Difference", "PathDriver", "run_path"]

@@ -16,6 +16,7 @@ from pipeline.store.crash import CRASH_POINTS
 
 # Passed within a cut, where a state is at work; the others are those of a capture.
 POINTS = tuple(point for point in CRASH_POINTS if not point.startswith("ingest."))
+CUTS = 5  # each takes the better part of a second
 STATUSES = ("pending", "approved", "approved", "adjusted", "declined")
 
 
@@ -72,10 +73,12 @@ class PathMaker(Maker):
         if lot < 0.76:
             self.published += 1
             return {"do": "publish", "number": self.published, "rules": self.rules()}
-        if lot < 0.84:
+        if lot < 0.87:
             point = draw.choice(POINTS)
             return {"do": "crash", "point": point, "nth": draw.choice((1, 1, 2, 3))}
-        return {"do": "cut", "again": draw.random() < 0.2}
+        if self.number < CUTS - 1:
+            return {"do": "cut", "again": draw.random() < 0.2}
+        return self.command()
 
     def some_message(self) -> Step:
         """A message of now, of before, or one that came already."""
