@@ -11,6 +11,7 @@ from __future__ import annotations
 import json
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from typing import Any
 
 import numpy as np
 
@@ -20,6 +21,7 @@ from pipeline.model.batches import CommandBatch, TargetBatch
 from pipeline.model.columns import ID_DTYPE, TextColumn, columns_of, ids
 from pipeline.model.identifiers import Keys, digest, id_text
 from pipeline.model.words import Result
+from pipeline.rulebook.model import Rulebook
 from pipeline.run.simulation.model import LotRow
 from pipeline.run.simulation.story import (
     POINTS,
@@ -32,14 +34,13 @@ from pipeline.run.simulation.story import (
     batches,
     rulebook,
 )
-from pipeline.rulebook.model import Rulebook
 from pipeline.store.book import Book
-from pipeline.store.book_migrate import migrate
 from pipeline.store.book_engine import open_engine
+from pipeline.store.book_migrate import migrate
 
 KEYS = Keys.from_seed("simulation")
 RUN = digest(KEYS.visit, "run", "simulation")
-SHARED = Path("/dev/shm")  # noqa: S108 - memory, so that a commit costs no disk
+SHARED = Path("/dev/shm")  # memory, so that a commit costs no disk
 MEMORY = SHARED if SHARED.is_dir() else None
 AUDIT_EVERY = 40
 EVERYBODY_EVERY = 10
@@ -172,7 +173,9 @@ class Driver(Comparison):
             "actor": "simulation",
         }
         if first["do"] == "target":
-            got = self.book.post_targets(target_batch([self.twin.target(s) for s in steps]), **where)
+            got = self.book.post_targets(
+                target_batch([self.twin.target(s) for s in steps]), **where
+            )
             self.same_answers(steps, got)
         elif first["do"] == "command":
             self.same_answers(steps, self.book.post_commands(command_batch(steps), **where))
@@ -222,7 +225,7 @@ def target_batch(targets: list[Target]) -> TargetBatch:
     """Targets as a batch."""
     columns: dict[str, np.ndarray | TextColumn] = {}
     for at, column in enumerate(columns_of(TargetBatch)):
-        values = [target[at] for target in targets]
+        values: list[Any] = [target[at] for target in targets]
         if column.dtype is None:
             columns[column.name] = TextColumn.of(values)
         elif column.dtype == ID_DTYPE:

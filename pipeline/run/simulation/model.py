@@ -88,7 +88,10 @@ class NaiveLedger:
                 return Result.EXISTS_WITH_DIFFERENT_POINTS
         if t.points < 0:
             return Result.NOT_POSITIVE
-        if max(t.points, *map(abs, (t.receivable_minor, t.cost_minor, t.margin_minor))) > AMOUNT_MAX:
+        if (
+            max(t.points, *map(abs, (t.receivable_minor, t.cost_minor, t.margin_minor)))
+            > AMOUNT_MAX
+        ):
             return Result.OVERFLOW
         if t.points and t.subscriber_id == NO_ID:
             return Result.UNKNOWN_MEMBER
@@ -375,11 +378,6 @@ class NaiveLedger:
         """A lot is dated by the newest word about the time of its conversion."""
         if lot.earned_ns != t.event_ns:
             lot.date_anew(t.event_ns, self.rules.timezone)
-
-
-def rules_like(rules: NaiveRules, **changed: object) -> NaiveRules:
-    """Other rules that differ in this."""
-    return rules._replace(**changed)  # type: ignore[arg-type]
 
 
 def _place(t: Target) -> str:

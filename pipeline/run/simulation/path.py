@@ -114,9 +114,7 @@ class PathTwin(Twin):
         euros = Fraction(amount, 100)
         points = math.floor(max(euros, Fraction(0)) * Fraction(rules["rate"], 100))
         counts = status != DECLINED and points > 0
-        is_free = status not in (PENDING, DECLINED) and (
-            now_ns >= at_ns + rules["window"] * DAY_NS
-        )
+        is_free = status not in (PENDING, DECLINED) and (now_ns >= at_ns + rules["window"] * DAY_NS)
         money = (0, 0, 0)
         if counts and is_free:
             receivable = math.floor(Fraction(amount) / 10)
@@ -189,8 +187,9 @@ class PathDriver(Comparison):
             for batch in batches[self.state.journal.rows(stream) :]:
                 self.state.journal.append(stream, batch)
 
-    def crashed(self) -> None:
-        """The process is no more: go on with what the disk has."""
+    def crashed(self, point: str) -> None:
+        """The process is no more, since it came to `point`: go on with what the disk has."""
+        assert point
         before = self.folder / f"life{self.lives}"
         self.lives += 1
         shutil.copytree(before, self.folder / f"life{self.lives}")
@@ -249,9 +248,9 @@ class PathDriver(Comparison):
                 with self.dangerous():
                     self.state.accrue(self.made(number, step), ACTOR)
                 break
-            except Crash:
+            except Crash as crash:
                 self.crash = None
-                self.crashed()
+                self.crashed(str(crash))
         self.crash = None
         self.twin.cut(step["now"], number)
         self.cuts.append((number, step["now"]))
