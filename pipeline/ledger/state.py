@@ -350,9 +350,7 @@ class LedgerState:
         lot.remaining += remaining
         lot.held += held
         lot.lapsed += lapsed
-        assert lot.remaining >= 0, lot
-        assert lot.held >= 0, lot
-        assert lot.lapsed >= 0, lot
+        assert lot.remaining >= 0 <= lot.held and lot.lapsed >= 0, lot  # noqa: PT018
         step = len(self._transfers) - 1
         self._moves.append(LotMove(step, lot.lot_id, amount, remaining, held, lapsed))
         self.changed_lots[lot.lot_id] = lot
@@ -386,7 +384,7 @@ class LedgerState:
         before = lot.dates
         if before == (earned_ns, spendable_from_ns, expires_ns):
             return
-        if lot.stored:
+        if lot.stored or before.expires_ns:  # not the first dates of a new one
             self.former_dates.setdefault(lot.lot_id, before)
         lot.earned_ns, lot.spendable_from_ns, lot.expires_ns = (
             earned_ns, spendable_from_ns, expires_ns,

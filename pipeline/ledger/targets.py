@@ -12,7 +12,7 @@ from typing import NamedTuple
 import numpy as np
 
 from pipeline.model.batches import TargetBatch
-from pipeline.model.columns import TextColumn, columns_of
+from pipeline.model.columns import TextColumn, columns_of, id_words
 from pipeline.model.identifiers import NO_ID, id_text
 from pipeline.model.words import TargetState
 
@@ -68,11 +68,26 @@ def targets_of(batch: TargetBatch) -> list[Target]:
     """The rows of a batch. Raises ValueError for a target that no accrual may send."""
     columns = [plain_column(getattr(batch, c.name)) for c in columns_of(TargetBatch)]
     targets = [Target(*row) for row in zip(*columns, strict=True)]
-    for target in targets:
-        wrong = what_is_wrong(target)
+    for row in _doubtful(batch).tolist():
+        wrong = what_is_wrong(targets[row])
         if wrong:
-            raise ValueError(f"the target of conversion {id_text(target.conversion_key)} {wrong}")
+            key = id_text(targets[row].conversion_key)
+            raise ValueError(f"the target of conversion {key} {wrong}")
     return targets
+
+
+def _doubtful(batch: TargetBatch) -> np.ndarray:
+    """Rows that may be a mistake: all that are, and some others (int64)."""
+    money = (batch.receivable_minor != 0) | (batch.cost_minor != 0) | (batch.margin_minor != 0)
+    settled = batch.receivable_minor == batch.cost_minor + batch.margin_minor
+    unrated = ~id_words(batch.rule_version).any(axis=1)
+    nobody = ~id_words(batch.conversion_key).any(axis=1)
+    lengths = np.diff(batch.currency.offsets)
+    doubtful = nobody | ~settled | (money & (batch.state != TargetState.AVAILABLE))
+    doubtful |= money & (lengths == 0)
+    doubtful |= (batch.points != 0) & (batch.state == TargetState.NONE)
+    doubtful |= unrated & ((batch.points != 0) | money)
+    return np.flatnonzero(doubtful)
 
 
 def what_is_wrong(target: Target) -> str:

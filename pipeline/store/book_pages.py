@@ -76,18 +76,19 @@ class Pages(Reads):
     def write(self, postings: Iterable[Posting], booking: Booking) -> None:
         """Number, identify and chain what was posted."""
         state, rows, names = self.state, self.rows, self.state.names
+        key, programme, moved = state.key, state.programme, self._moved
+        booking_id, booking_bytes = self._share(booking)
         for posting in postings:
             transfers = posting.transfers
             if not transfers:
                 continue
             cause = posting.cause
             origin_id, origin_bytes = self._share(cause.origin)
-            booking_id, booking_bytes = self._share(booking)
             identifier = posting_id(
-                state.key, state.programme, cause.origin.cause_kind, cause.id, cause.version
+                key, programme, cause.origin.cause_kind, cause.id, cause.version
             )
             head = posting_bytes(identifier, cause, origin_bytes, booking_bytes)
-            self.link = link_of(state.key, self.link, head, transfers, names, posting.moves)
+            self.link = link_of(key, self.link, head, transfers, names, posting.moves)
             self.posting += 1
             number, first, previous = self.posting, self.transfer + 1, 0
             member = state.members.get(cause.subscriber_id)
@@ -100,13 +101,14 @@ class Pages(Reads):
                     booking_id, first, len(transfers), self.link,
                 )
             )  # fmt: skip
-            out = rows[tables.transfers]
-            for at, (kind, debit, credit, amount) in enumerate(transfers, first):
-                out.append((at, number, kind, debit, credit, amount))
-                self._moved.add(debit)
-                self._moved.add(credit)
-            self.transfer = first + len(transfers) - 1
-            rows[tables.lot_moves] += [(first + move[0], *move[1:]) for move in posting.moves]
+            at = first
+            for transfer in transfers:
+                rows[tables.transfers].append((at, number, *transfer))
+                moved.update(transfer[1:3])
+                at += 1
+            self.transfer = at - 1
+            if posting.moves:
+                rows[tables.lot_moves] += [(first + move[0], *move[1:]) for move in posting.moves]
 
     def _share(self, row: Origin | Booking) -> tuple[int, bytes]:
         """The number of what many postings share, written down where it is new; and its bytes."""

@@ -9,10 +9,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pipeline.ledger.commands import KINDS, OF_ORDERS, OF_REQUESTS, SPENDING, commands_of, made
+from pipeline.ledger.commands import OF_ORDERS, OF_REQUESTS, SPENDING, commands_of, made
 from pipeline.ledger.requests import POSTED
 from pipeline.model.columns import TextColumn
 from pipeline.model.identifiers import NO_ID, id_text
+from pipeline.model.words import BOOK_COMMANDS
 from tests.ledger.asking import ask
 from tests.ledger.stories import EVENT_NS, name_id, order_batch
 
@@ -43,8 +44,8 @@ def test_only_kinds_that_the_book_knows() -> None:
     batch = order_batch([("o1", "ann", 20)]).with_columns(kind=TextColumn.of(["erase"]))
     with pytest.raises(ValueError, match="the command erase"):
         commands_of(batch)
-    assert set(POSTED) == set(KINDS)
-    assert set(KINDS) >= SPENDING | OF_ORDERS | OF_REQUESTS
+    assert set(POSTED) == set(BOOK_COMMANDS)
+    assert set(BOOK_COMMANDS) >= SPENDING | OF_ORDERS | OF_REQUESTS
 
 
 def test_an_order_says_where_its_points_go() -> None:

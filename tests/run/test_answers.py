@@ -5,10 +5,10 @@ from collections import Counter
 from types import SimpleNamespace
 
 import pytest
-from pipeline.run.answers import answered, order_counts
 
 from pipeline.model.identifiers import id_text
 from pipeline.run.accrue import AccrualReport
+from pipeline.run.answers import answered, order_counts
 from pipeline.run.explain import explain_id
 from pipeline.run.requests import answer
 from tests.run.accruing import HOLD_DAYS

@@ -5,8 +5,7 @@ from __future__ import annotations
 import json
 from collections import Counter, defaultdict
 
-from pipeline.ledger.commands import KINDS
-from pipeline.model.words import Result
+from pipeline.model.words import BOOK_COMMANDS, Result
 from pipeline.run.simulation.maker import make_story
 from pipeline.run.simulation.story import Twin, batches
 
@@ -44,7 +43,7 @@ def test_stories_leave_nothing_out() -> None:
         purses = twin.ledger.purses.values()
         brought["debt"] += sum(purse.debt > 0 for purse in purses)
         brought["idle"] += sum(c.idle for purse in purses for lot in purse.lots for c in lot.coins)
-    assert set(answers) == {*KINDS, "target"}
+    assert set(answers) == {*BOOK_COMMANDS, "target"}
     assert not [kind for kind in answers if answers[kind]["OK"] < 5], answers
     given = sum(answers.values(), Counter())
     never = {"PERIOD_CLOSED"}  # the book knows no occasion for it
