@@ -61,7 +61,7 @@ class Maker:
         self.draw = random.Random(seed)
         self.now, self.cut, self.published = START, 1, 0
         self.members = MEMBERS[: self.draw.randint(2, 4)]
-        self.burst = self.draw.choice((0.1, 0.4, 0.8))  # how likely a batch goes on
+        self.burst = self.draw.choice((0.2, 0.6, 0.85))  # how likely a batch goes on
         self.conversions: dict[str, Step] = {}
         self.commands: list[Step] = []
         self.story: Story = [

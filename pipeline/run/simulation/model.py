@@ -26,7 +26,7 @@ from pipeline.ledger.targets import Target
 from pipeline.model.identifiers import NO_ID, id_text
 from pipeline.model.stage import END_OF_TIME
 from pipeline.model.words import Result, TargetState
-from pipeline.run.simulation import commands
+from pipeline.run.simulation import commands, dates
 from pipeline.run.simulation.coins import Coin, Exchange, Lot, NaiveRules, Order, Purse, melt
 from pipeline.run.simulation.commands import AMOUNT_MAX, Asked
 
