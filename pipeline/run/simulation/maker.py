@@ -61,6 +61,7 @@ class Maker:
         self.draw = random.Random(seed)
         self.now, self.cut, self.published = START, 1, 0
         self.members = MEMBERS[: self.draw.randint(2, 4)]
+        self.look_at = 0  # when to look at what is due
         self.burst = self.draw.choice((0.2, 0.6, 0.85))  # how likely a batch goes on
         self.conversions: dict[str, Step] = {}
         self.commands: list[Step] = []
@@ -101,6 +102,9 @@ class Maker:
             return self.target() if last == "target" else self.command()
         if self.draw.random() < 0.9:
             self.cut += 1
+            if self.look_at >= self.now and self.draw.random() < 0.5:
+                self.now, self.look_at = self.look_at, 0
+                return {"do": "due"}
             self.pass_time()
         kind = self.draw.random()
         if kind < 0.30:
@@ -137,6 +141,7 @@ class Maker:
         ends = [order.hold_until_ns for order in ledger.orders.values() if order.is_open]
         for purse in ledger.purses.values():
             ends += [lot.runs_out_ns(zone) for lot in purse.lots if lot.coins]
+            ends += [lot.runs_out_ns(zone) for lot in purse.lots if lot.at("held")] * 3
         today = dates.local_day(self.now * SECOND_NS, zone)
         leap = today.replace(year=today.year // 4 * 4 + 4, month=2, day=29)
         ends += [
@@ -300,8 +305,22 @@ class Maker:
 
     def _ask_reserve(self, step: Step) -> None:
         self._ask_order(step)
-        if self.draw.random() < 0.6:
+        lot = self.draw.random()
+        if lot < 0.5:
             step["said"]["hold_seconds"] = self.draw.choice((60, HOUR, DAY, 9 * DAY, 40 * DAY, 0))
+        elif lot < 0.75:
+            self._hold_past_a_date(step)
+
+    def _hold_past_a_date(self, step: Step) -> None:
+        """Reserve for longer than a lot of the member lives, and leave some of it."""
+        zone = self.twin.ledger.rules.timezone
+        purse = self.twin.ledger.purse(name_id("member", step["member"]))
+        ends = [lot.runs_out_ns(zone) // SECOND_NS for lot in purse.lots if lot.at("available")]
+        soon = [end for end in ends if 0 < end - step["at"] < 300 * DAY]
+        if soon:
+            step["said"]["hold_seconds"] = min(soon) - step["at"] + self.draw.choice((0, DAY, DAY))
+            self.look_at = min(soon)
+            step["points"] = max(step["points"] // 2, 1)
 
     def an_order(self, step: Step, of_open: bool) -> Order | None:
         """Name an order: mostly one in the state that is asked for."""
