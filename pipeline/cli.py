@@ -259,6 +259,24 @@ def run_rule_examples(folder: Path | None, as_json: bool) -> None:
     sys.exit(guarded(lambda: test_command(folder, as_json)))
 
 
+@main.command()
+@click.option("--seed", "first", default=1, show_default=True, help="The first seed.")
+@click.option("--seeds", default=1, show_default=True, help="How many, one after the other.")
+@click.option(
+    "--steps", default=50, show_default=True, type=click.IntRange(1), help="Steps of each story."
+)
+@JSON
+def simulate(first: int, seeds: int, steps: int, as_json: bool) -> None:
+    """Tell stories made of seeds to a book and to a ledger of coins, and compare.
+
+    Stories have purchases, orders, corrections, rules, cuts and crashes. The first one that fails
+    is made as small as it can be and shown. Nothing is kept.
+    """
+    from pipeline.run.simulate import simulate as run_simulation
+
+    sys.exit(guarded(lambda: run_simulation(first, seeds, steps, as_json)))
+
+
 @main.command(hidden=True)
 def warm() -> None:
     """Compile all kernels, so that the first command is as fast as the others."""

@@ -10,16 +10,20 @@
 The end is SIGKILL: no handler, no `finally`, no buffer of ours is flushed. The variable is read
 once, at the first pass. A name that does not exist is an error, not a test that passes because
 nothing happened.
+
+A simulation, which has many crashes in one process, asks for them with `crashing`: there the end is
+a `Crash`, and what is on the disk at that moment is what is left.
 """
 
 from __future__ import annotations
 
 import atexit
+import contextlib
 import json
 import os
 import signal
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -55,8 +59,13 @@ class Plan:
     nth: int
 
 
+class Crash(BaseException):
+    """The end of the process, in a simulation of it; nothing but the simulation may catch it."""
+
+
 _passes: Counter[str] = Counter()
 _plan: Plan | None = None
+_simulated = False
 
 
 def crash_point(name: str, half: Callable[[], object] | None = None) -> None:
@@ -71,7 +80,22 @@ def crash_point(name: str, half: Callable[[], object] | None = None) -> None:
     if (_passes[name] if _plan.point else _passes.total()) == _plan.nth:
         if half is not None:
             half()
+        if _simulated:
+            raise Crash(name)
         os.kill(os.getpid(), signal.SIGKILL)
+
+
+@contextlib.contextmanager
+def crashing(point: str, nth: int = 1) -> Iterator[None]:
+    """Within this, raise `Crash` at the nth pass of a place; it counts from here."""
+    global _plan, _passes, _simulated
+    assert point in CRASH_POINTS, point
+    before = _plan, _passes, _simulated
+    _plan, _passes, _simulated = Plan(point, nth), Counter(), True
+    try:
+        yield
+    finally:
+        _plan, _passes, _simulated = before
 
 
 def passes() -> dict[str, int]:

@@ -16,8 +16,8 @@ from pipeline.run.simulation.maker import make_story
 from pipeline.run.simulation.shrink import explained
 from tests.postgresql import Server
 
-STEPS = 100
-STORIES = 10  # of each part: ten parts are 10,000 steps
+STEPS = 200
+STORIES = 5  # of each part: ten parts are 10,000 steps
 PARTS = 10
 FIRST_SEED = 1_000_000  # other ones than `mirrorpoint simulate` has by itself
 

@@ -17,8 +17,9 @@ A coin that went back to where it was issued from, or that paid a debt, is melte
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from fractions import Fraction
+from types import MappingProxyType
 from typing import NamedTuple
 
 from pipeline.model.identifiers import NO_ID
@@ -34,6 +35,9 @@ class Exchange(NamedTuple):
     rate_in: Fraction
 
 
+NONE: Mapping[str, Exchange] = MappingProxyType({})
+
+
 class NaiveRules(NamedTuple):
     """What a programme says of points."""
 
@@ -43,7 +47,7 @@ class NaiveRules(NamedTuple):
     waiting_ns: int = 0
     refund: str = "grace(30d)"
     manual_limit: int = 0
-    exchanges: dict[str, Exchange] = {}
+    exchanges: Mapping[str, Exchange] = NONE
 
 
 class Coin:

@@ -11,6 +11,7 @@ from __future__ import annotations
 import json
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from typing import Any
 
 import numpy as np
 
@@ -39,6 +40,8 @@ from pipeline.store.book_migrate import migrate
 
 KEYS = Keys.from_seed("simulation")
 RUN = digest(KEYS.visit, "run", "simulation")
+SHARED = Path("/dev/shm")  # memory, so that a commit costs no disk
+MEMORY = SHARED if SHARED.is_dir() else None
 AUDIT_EVERY = 40
 EVERYBODY_EVERY = 10
 
@@ -54,8 +57,7 @@ class Shelf:
     """
 
     def __init__(self) -> None:
-        shared = Path("/dev/shm")
-        self._folder = TemporaryDirectory(dir=shared if shared.is_dir() else None)
+        self._folder = TemporaryDirectory(dir=MEMORY)
         self._empty = Path(self._folder.name) / "empty.sqlite"
         self._number = 0
         engine = open_engine(f"sqlite:///{self._empty}")
@@ -81,67 +83,19 @@ class Shelf:
         return f"sqlite:///{path}"
 
 
-class Driver:
-    """A book and its twin on their way through a story."""
+class Comparison:
+    """Compares a book with the twin that went the same way."""
 
-    def __init__(self, begin: Step, url: str) -> None:
-        self.begin, self.url = begin, url
-        rules = rulebook(begin["zone"], begin["rules"])
-        self.book = self.open(rules)
-        programme = rules.programme.id
-        self.twin = Twin(
-            begin, lambda cause, member, at: lot_id(KEYS.audit, programme, cause, member, at)
-        )
+    book: Book
+    twin: Twin
+
+    def __init__(self) -> None:
         self.lots: dict[bytes, list[LotRow]] = {}
-
-    def open(self, rules: Rulebook) -> Book:
-        """Open the book, with these rules in force."""
-        book = Book(self.url, KEYS, rules)
-        book.import_rulebook(rules)
-        return book
-
-    def close(self) -> None:
-        """Give back the book."""
-        self.book.close()
-
-    def take(self, steps: Story) -> None:
-        """Take one batch of steps with both. Raises Difference."""
-        first = steps[0]
-        where = {
-            "cut": first["cut"],
-            "now_ns": first["now"] * SECOND_NS,
-            "run_id": RUN,
-            "actor": "simulation",
-        }
-        if first["do"] == "target":
-            got = self.book.post_targets(
-                target_batch([self.twin.target(s) for s in steps]), **where
-            )
-            self.same_answers(steps, got)
-        elif first["do"] == "command":
-            self.same_answers(steps, self.book.post_commands(command_batch(steps), **where))
-        elif first["do"] == "due":
-            due = self.book.post_due(**where)
-            self.same("due", (due.released, due.lapsed), self.twin.apply(first))
-        elif first["do"] == "publish":
-            self.book.import_rulebook(rulebook(self.begin["zone"], first["rules"]))
-            self.twin.apply(first)
-        elif first["do"] == "reopen":
-            self.book.close()
-            self.book = self.open(self.twin.rulebook)
 
     def same(self, what: str, got: object, expected: object) -> None:
         """Raise Difference where two things are not the same."""
         if got != expected:
             raise Difference(f"{what}: the book has {got}, the coins {expected}")
-
-    def same_answers(self, steps: Story, got: np.ndarray) -> None:
-        """Compare the answers to a batch."""
-        expected = [self.twin.apply(step) for step in steps]
-        for step, one, other in zip(steps, got.tolist(), expected, strict=True):
-            assert isinstance(other, Result)
-            what = f"the answer to {step.get('id') or step['what']}"
-            self.same(what, Result(one).name.lower(), other.name.lower())
 
     def compare(self, everybody: bool = True) -> None:
         """Compare what the two hold; lots only of members whose lots changed, or of everybody.
@@ -186,6 +140,64 @@ class Driver:
         self.same(f"lots of {id_text(member)}", lots, expected)
 
 
+class Driver(Comparison):
+    """A book and its twin on their way through a story."""
+
+    def __init__(self, begin: Step, url: str) -> None:
+        self.begin, self.url = begin, url
+        rules = rulebook(begin["zone"], begin["rules"])
+        self.book = self.open(rules)
+        programme = rules.programme.id
+        self.twin = Twin(
+            begin, lambda cause, member, at: lot_id(KEYS.audit, programme, cause, member, at)
+        )
+        super().__init__()
+
+    def open(self, rules: Rulebook) -> Book:
+        """Open the book, with these rules in force."""
+        book = Book(self.url, KEYS, rules)
+        book.import_rulebook(rules)
+        return book
+
+    def close(self) -> None:
+        """Give back the book."""
+        self.book.close()
+
+    def take(self, steps: Story) -> None:
+        """Take one batch of steps with both. Raises Difference."""
+        first = steps[0]
+        where = {
+            "cut": first["cut"],
+            "now_ns": first["now"] * SECOND_NS,
+            "run_id": RUN,
+            "actor": "simulation",
+        }
+        if first["do"] == "target":
+            got = self.book.post_targets(
+                target_batch([self.twin.target(s) for s in steps]), **where
+            )
+            self.same_answers(steps, got)
+        elif first["do"] == "command":
+            self.same_answers(steps, self.book.post_commands(command_batch(steps), **where))
+        elif first["do"] == "due":
+            due = self.book.post_due(**where)
+            self.same("due", (due.released, due.lapsed), self.twin.apply(first))
+        elif first["do"] == "publish":
+            self.book.import_rulebook(rulebook(self.begin["zone"], first["rules"]))
+            self.twin.apply(first)
+        elif first["do"] == "reopen":
+            self.book.close()
+            self.book = self.open(self.twin.rulebook)
+
+    def same_answers(self, steps: Story, got: np.ndarray) -> None:
+        """Compare the answers to a batch."""
+        expected = [self.twin.apply(step) for step in steps]
+        for step, one, other in zip(steps, got.tolist(), expected, strict=True):
+            assert isinstance(other, Result)
+            what = f"the answer to {step.get('id') or step['what']}"
+            self.same(what, Result(one).name.lower(), other.name.lower())
+
+
 def run_story(story: Story, url: str) -> Failure | None:
     """Take the book at a URL, a new one, through a story; what went wrong, if anything did."""
     driver = Driver(story[0], url)
@@ -213,7 +225,7 @@ def target_batch(targets: list[Target]) -> TargetBatch:
     """Targets as a batch."""
     columns: dict[str, np.ndarray | TextColumn] = {}
     for at, column in enumerate(columns_of(TargetBatch)):
-        values = [target[at] for target in targets]
+        values: list[Any] = [target[at] for target in targets]
         if column.dtype is None:
             columns[column.name] = TextColumn.of(values)
         elif column.dtype == ID_DTYPE:

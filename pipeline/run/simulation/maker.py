@@ -27,9 +27,10 @@ START = 1_795_000_000  # 18 November 2026
 HOUR, DAY = 3600, 86_400
 HUGE = 10**14 + 1
 EXPIRIES = (
-    "calendar_year_plus(2)", "rolling_months(36)", "inactivity(12)", "calendar_year_plus(0)", "calendar_year_plus(1)", "calendar_year_plus(2)", "rolling_months(1)",
-    "rolling_months(3)", "rolling_months(13)", "inactivity(1)", "inactivity(2)", "inactivity(12)",
-    "never", "fixed_date(2027-06-30)",
+    "calendar_year_plus(2)", "rolling_months(36)", "inactivity(12)", "calendar_year_plus(0)",
+    "calendar_year_plus(1)", "calendar_year_plus(2)", "rolling_months(1)", "rolling_months(3)",
+    "rolling_months(13)", "inactivity(1)", "inactivity(2)", "inactivity(12)", "never",
+    "fixed_date(2027-06-30)",
 )  # fmt: skip
 REFUNDS = ("grace(30d)", "grace(0d)", "grace(3d)", "original", "fresh")
 EXCHANGES = (
@@ -60,7 +61,8 @@ class Maker:
         self.draw = random.Random(seed)
         self.now, self.cut, self.published = START, 1, 0
         self.members = MEMBERS[: self.draw.randint(2, 4)]
-        self.burst = self.draw.choice((0.1, 0.4, 0.8))  # how likely a batch goes on
+        self.look_at = 0  # when to look at what is due
+        self.burst = self.draw.choice((0.2, 0.6, 0.85))  # how likely a batch goes on
         self.conversions: dict[str, Step] = {}
         self.commands: list[Step] = []
         self.story: Story = [
@@ -100,6 +102,9 @@ class Maker:
             return self.target() if last == "target" else self.command()
         if self.draw.random() < 0.9:
             self.cut += 1
+            if self.look_at >= self.now and self.draw.random() < 0.5:
+                self.now, self.look_at = self.look_at, 0
+                return {"do": "due"}
             self.pass_time()
         kind = self.draw.random()
         if kind < 0.30:
@@ -136,6 +141,7 @@ class Maker:
         ends = [order.hold_until_ns for order in ledger.orders.values() if order.is_open]
         for purse in ledger.purses.values():
             ends += [lot.runs_out_ns(zone) for lot in purse.lots if lot.coins]
+            ends += [lot.runs_out_ns(zone) for lot in purse.lots if lot.at("held")] * 3
         today = dates.local_day(self.now * SECOND_NS, zone)
         leap = today.replace(year=today.year // 4 * 4 + 4, month=2, day=29)
         ends += [
@@ -196,6 +202,7 @@ class Maker:
         return step
 
     def new_conversion(self, what: str) -> Step:
+        """A conversion that nobody heard of, in any state."""
         draw = self.draw
         who = draw.choice(self.members) if draw.random() < 0.97 else ""
         ago = draw.choice(
@@ -245,7 +252,7 @@ class Maker:
             "actor": draw.choice(PEOPLE) if kind in ("adjust", "approve", "reject") else who,
             "said": {},
         }  # fmt: skip
-        getattr(self, "ask_" + kind)(step)
+        getattr(self, "_ask_" + kind)(step)
         if draw.random() < 0.02 and kind not in ("commit", "refund", "forfeit"):
             step["points"] = draw.choice((HUGE, -HUGE if kind == "adjust" else -1))
         self.commands.append(step)
@@ -286,7 +293,7 @@ class Maker:
             (available, available // 2, available // 3, available + 1, self.draw.randint(1, 9))
         )
 
-    def ask_order(self, step: Step) -> None:
+    def _ask_order(self, step: Step) -> None:
         draw, said = self.draw, step["said"]
         step["points"] = self.some_of(step["member"])
         if draw.random() < 0.6:
@@ -296,10 +303,24 @@ class Maker:
             if draw.random() < 0.4:
                 said["quantity"] = draw.choice((0, 1, 2, 3))
 
-    def ask_reserve(self, step: Step) -> None:
-        self.ask_order(step)
-        if self.draw.random() < 0.6:
+    def _ask_reserve(self, step: Step) -> None:
+        self._ask_order(step)
+        lot = self.draw.random()
+        if lot < 0.5:
             step["said"]["hold_seconds"] = self.draw.choice((60, HOUR, DAY, 9 * DAY, 40 * DAY, 0))
+        elif lot < 0.75:
+            self._hold_past_a_date(step)
+
+    def _hold_past_a_date(self, step: Step) -> None:
+        """Reserve for longer than a lot of the member lives, and leave some of it."""
+        zone = self.twin.ledger.rules.timezone
+        purse = self.twin.ledger.purse(name_id("member", step["member"]))
+        ends = [lot.runs_out_ns(zone) // SECOND_NS for lot in purse.lots if lot.at("available")]
+        soon = [end for end in ends if 0 < end - step["at"] < 300 * DAY]
+        if soon:
+            step["said"]["hold_seconds"] = min(soon) - step["at"] + self.draw.choice((0, DAY, DAY))
+            self.look_at = min(soon)
+            step["points"] = max(step["points"] // 2, 1)
 
     def an_order(self, step: Step, of_open: bool) -> Order | None:
         """Name an order: mostly one in the state that is asked for."""
@@ -320,48 +341,48 @@ class Maker:
             step["at"] = order.hold_until_ns // SECOND_NS - draw.choice((0, 1))
         return order
 
-    def ask_commit(self, step: Step) -> None:
+    def _ask_commit(self, step: Step) -> None:
         order = self.an_order(step, True)
         held = order.points if order else 9
         step["points"] = self.draw.choice((0, 0, held, held // 2, max(held - 1, 0), held + 1, -1))
 
-    def ask_release(self, step: Step) -> None:
+    def _ask_release(self, step: Step) -> None:
         self.an_order(step, True)
 
-    def ask_refund(self, step: Step) -> None:
+    def _ask_refund(self, step: Step) -> None:
         order = self.an_order(step, False)
         left = order.committed - order.refunded if order else 9
         step["points"] = self.draw.choice((0, 0, left, left // 2, left // 3, left + 1, -1))
 
-    def ask_transfer(self, step: Step) -> None:
+    def _ask_transfer(self, step: Step) -> None:
         step["points"] = self.some_of(step["member"])
         step["said"]["to"] = self.draw.choice((*self.members, *self.members, "new", ""))
 
-    def ask_convert_out(self, step: Step) -> None:
+    def _ask_convert_out(self, step: Step) -> None:
         step["points"] = self.some_of(step["member"])
         step["said"]["programme"] = self.draw.choice(("miles", "miles", "stars", "nothing"))
 
-    def ask_convert_in(self, step: Step) -> None:
+    def _ask_convert_in(self, step: Step) -> None:
         step["points"] = self.draw.choice((1, 2, 7, 20))
         step["said"]["programme"] = self.draw.choice(("miles", "miles", "stars", "nothing"))
 
-    def ask_adjust(self, step: Step) -> None:
+    def _ask_adjust(self, step: Step) -> None:
         draw = self.draw
         there = self.some_of(step["member"])
         step["points"] = draw.choice((5, 10, 11, 25, -5, -there, -there, 0))
         if draw.random() < 0.9:
             step["said"]["reason"] = draw.choice(("goodwill", "a mistake", "it was late"))
 
-    def ask_approve(self, step: Step) -> None:
+    def _ask_approve(self, step: Step) -> None:
         names = [c["id"] for c in self.commands if c["kind"] == "adjust"]
         waiting = [n for n in names if name_id("command", n) in self.twin.ledger.requests]
         some = waiting if waiting and self.draw.random() < 0.9 else names
         step["said"]["request"] = self.draw.choice(some[-4:]) if some else "nobody"
         step["member"] = ""
 
-    ask_reject = ask_approve
+    _ask_reject = _ask_approve
 
-    def ask_migrate(self, step: Step) -> None:
+    def _ask_migrate(self, step: Step) -> None:
         draw = self.draw
         step["points"] = draw.choice((0, 6, 12))
         if draw.random() < 0.5:
@@ -369,22 +390,22 @@ class Maker:
         if draw.random() < 0.5:
             step["said"]["expires"] = (step["at"] + draw.randint(-9, 300) * DAY) * SECOND_NS
 
-    def ask_freeze(self, step: Step) -> None:
+    def _ask_freeze(self, step: Step) -> None:
         pass
 
-    ask_unfreeze = ask_freeze
+    _ask_unfreeze = _ask_freeze
 
-    def ask_forfeit(self, step: Step) -> None:
+    def _ask_forfeit(self, step: Step) -> None:
         if self.draw.random() < 0.8:
             step["said"]["reason"] = "left"
         step["points"] = self.draw.choice((0, 0, 5, self.some_of(step["member"]), -1))
 
-    def ask_stock(self, step: Step) -> None:
+    def _ask_stock(self, step: Step) -> None:
         step["member"] = ""
         step["points"] = self.draw.choice((5, 3, 1, 8, -1, -4, 0))
         step["said"]["item"] = self.draw.choice((*ITEMS, *ITEMS, ""))
 
-    def ask_close_period(self, step: Step) -> None:
+    def _ask_close_period(self, step: Step) -> None:
         step["member"] = ""
         zone = self.twin.ledger.rules.timezone
         when = (self.now - self.draw.choice((0, 31, 62, -31)) * DAY) * SECOND_NS

@@ -24,8 +24,9 @@ from collections.abc import Callable
 
 from pipeline.ledger.targets import Target
 from pipeline.model.identifiers import NO_ID, id_text
+from pipeline.model.stage import END_OF_TIME
 from pipeline.model.words import Result, TargetState
-from pipeline.run.simulation import commands
+from pipeline.run.simulation import commands, dates
 from pipeline.run.simulation.coins import Coin, Exchange, Lot, NaiveRules, Order, Purse, melt
 from pipeline.run.simulation.commands import AMOUNT_MAX, Asked
 
@@ -247,13 +248,15 @@ class NaiveLedger:
         """The member did something, after all that is known of.
 
         What had run out for want of it is there again; what had run out before it stays so, though
-        nobody may have looked until now.
+        nobody may have looked until now. A lot that a refund gave a date follows it no more.
         """
         if at_ns <= purse.active_ns:
             return
         zone = self.rules.timezone
         for lot in purse.in_order(zone):
-            if lot.runs_out_ns(zone) <= at_ns and lot.runs_out_ns(zone) == lot.idle_ns(zone):
+            if not dates.months_of_inactivity(lot.policy) or lot.expires_ns != END_OF_TIME:
+                continue
+            if lot.runs_out_ns(zone) <= at_ns:
                 self.lapse(lot)
             back = [c for c in lot.at("lapsed") if c.idle and at_ns < c.lapsed_ns]
             for coin in back:
@@ -375,11 +378,6 @@ class NaiveLedger:
         """A lot is dated by the newest word about the time of its conversion."""
         if lot.earned_ns != t.event_ns:
             lot.date_anew(t.event_ns, self.rules.timezone)
-
-
-def rules_like(rules: NaiveRules, **changed: object) -> NaiveRules:
-    """Other rules that differ in this."""
-    return rules._replace(**changed)  # type: ignore[arg-type]
 
 
 def _place(t: Target) -> str:

@@ -123,8 +123,8 @@ def as_table(story: Story) -> str:
     for step in story:
         rows.append(
             (
-                _moment(step["now"]), str(step["cut"]), step.get("kind", step["do"]),
-                step.get("id") or step.get("what", ""), step.get("member", ""),
+                _moment(step["now"]), str(step["cut"]), str(step.get("kind", step["do"])),
+                str(step.get("id") or step.get("what", "")), str(step.get("member", "")),
                 str(step.get("points", "")),
                 _moment(step["at"]) if step.get("at", step["now"]) != step["now"] else "",
                 _more(step),

@@ -257,6 +257,7 @@ class Twin:
         assert begin["do"] == "begin"
         self.zone = begin["zone"]
         self.rulebooks: dict[int, Rulebook] = {}
+        self.said: dict[int, dict[str, Any]] = {}
         self.ledger = NaiveLedger(None, lot_id)
         self.publish(begin)
 
@@ -265,6 +266,7 @@ class Twin:
         rules = naive_rules(self.zone, step["rules"])
         self.rulebook = rulebook(self.zone, step["rules"])
         self.rulebooks[step["number"]] = self.rulebook
+        self.said[step["number"]] = step["rules"]
         self.ledger.use(rules, self.rulebook.hash)
 
     def target(self, step: Step) -> Target:
