@@ -386,7 +386,7 @@ class LedgerState:
         before = lot.dates
         if before == (earned_ns, spendable_from_ns, expires_ns):
             return
-        if lot.stored:
+        if lot.stored or before.expires_ns:  # not the first dates of a new one
             self.former_dates.setdefault(lot.lot_id, before)
         lot.earned_ns, lot.spendable_from_ns, lot.expires_ns = (
             earned_ns, spendable_from_ns, expires_ns,

@@ -31,33 +31,32 @@ from pipeline.ledger.accounts import (
 )
 from pipeline.ledger.lots import lot_id
 from pipeline.ledger.targets import Target
-from pipeline.ledger.terms import expires_ns
 from pipeline.ledger.transfers import COMMAND, CONVERSION
 from pipeline.model.identifiers import NO_ID, id_text
-from pipeline.model.words import Result, TargetState
+from pipeline.model.words import TargetState
 from pipeline.rulebook.model import Programme
 from pipeline.store import book_schema as tables
-from pipeline.store.book_origin import Origins
+from pipeline.store.book_answers import Answers, Lives
+from pipeline.store.book_origin import Origins, dated_by
 from pipeline.store.book_reads import conversion_of
 from pipeline.store.book_schema import AnyRow
 from pipeline.store.book_walk import STEP, Walk
-
-# Commands that may be accepted without moving anything.
-UNMOVED = frozenset({"freeze", "unfreeze", "close_period", "approve", "reject"})
 
 
 def audit(connection: Connection, key: bytes, programme: Programme) -> list[str]:
     """Every broken invariant as a sentence with the ids concerned; empty for a sound book."""
     walk = Walk(connection, key, programme)
     check = _Check(connection, key, programme, walk)
+    answers = Answers(connection, walk.folds, programme.timezone, walk.problems.append)
     check.origins.rulebooks()
     check.accounts()
     check.members()
     check.lots()
+    check.lives(answers.frozen())
     check.pending()
     check.conversions()
     check.orders()
-    check.requests()
+    answers.check()
     check.outbox()
     check.origins.references()
     return walk.problems
@@ -79,7 +78,8 @@ class _Check:
         self.granted: dict[bytes, dict[bytes, int]] = defaultdict(dict)
         self.open: dict[bytes, tuple[bytes, int]] = {}
         self.lots_held: dict[bytes, int] = {}
-        self.origins = Origins(connection, walk.folds, self.say)
+        self.origins = Origins(connection, key, programme, walk.folds, self.say)
+        self.since = Lives(walk.folds, self.say)
 
     def rows(self, source: Table | Select[Any]) -> Iterator[AnyRow]:
         """All rows of a table or query, some thousands at a time."""
@@ -130,23 +130,35 @@ class _Check:
         for number in sorted(number for number, sum_ in self.folds.balances.items() if sum_):
             self.say(f"account number {number} has transfers but does not exist")
 
+    def lives(self, frozen: set[bytes]) -> None:
+        """When members first had points and were last active, and whether they were ever frozen."""
+        for row in self.rows(tables.members):
+            self.since.member(row, row.subscriber_id in frozen)
+
     def lots(self) -> None:
         """Lots hold from nothing to what was granted, and all that is available and reserved."""
         terms = {row[0]: row for row in self.rows(tables.terms)}
-        dated = {row[0] for row in self.rows(select(tables.lot_dates.c.lot_id).distinct())}
+        dates = tables.lot_dates
+        born: dict[bytes, AnyRow] = {}
+        for row in self.rows(select(dates).order_by(dates.c.until_ns.desc())):
+            born[row.lot_id] = row
         known: set[bytes] = set()
         parents: dict[bytes, bytes] = {}
         for lot in self.rows(tables.lots):
             known.add(lot.lot_id)
             if lot.parent_lot_id != NO_ID:
                 parents[lot.lot_id] = lot.parent_lot_id
+            self.since.lot(lot)
             self._lot(lot, self.folds.lots.pop(lot.lot_id, [0] * 4))
-            self._lot_dates(lot, terms.get(lot.terms_id), lot.lot_id in dated)
-            self.origins.lot(lot, self.folds.first.get(lot.lot_id, 0))
+            self._lot_dates(lot, terms.get(lot.terms_id), born.get(lot.lot_id))
+            self.origins.lot(lot, self.folds.first.get(lot.lot_id, 0), born.get(lot.lot_id))
         for lost in sorted(self.folds.lots):
             self.say(f"lot {id_text(lost)} has moves but does not exist")
         for lost in sorted(lot for lot, parent in parents.items() if parent not in known):
             self.say(f"lot {id_text(lost)} came from a lot that does not exist")
+        for lost in sorted(born.keys() - known):
+            self.say(f"lot {id_text(lost)} had other dates, but does not exist")
+        self.origins.passed_on()
         for what, sums in (("available", self.free), ("reserved", self.held)):
             for member, rest in sorted(sums.items()):
                 if rest:
@@ -184,15 +196,17 @@ class _Check:
         if lot.amount and lot.cause_kind == CONVERSION:
             self.granted[lot.cause_id][lot.subscriber_id] = lot.amount
 
-    def _lot_dates(self, lot: AnyRow, terms: AnyRow | None, dated_again: bool) -> None:
-        """A lot of a conversion that was never dated again expires as its terms say."""
+    def _lot_dates(self, lot: AnyRow, terms: AnyRow | None, born: AnyRow | None) -> None:
+        """A lot of a conversion was first dated as its terms say; later perhaps by a refund."""
         name = f"lot {id_text(lot.lot_id)}"
         if terms is None:
             self.say(f"{name} has no terms")
-        elif lot.cause_kind == CONVERSION and not dated_again:
-            until = expires_ns(terms.expiry_policy, lot.earned_ns, self.programme.timezone)
-            if lot.expires_ns != until:
-                self.say(f"{name} does not expire as {terms.expiry_policy} says")
+        elif lot.cause_kind == CONVERSION:
+            first = born or lot
+            until = dated_by(terms.expiry_policy, first.earned_ns, self.programme.timezone)
+            if first.expires_ns != until:
+                does = "did" if born else "does"
+                self.say(f"{name} {does} not expire as {terms.expiry_policy} says")
 
     def pending(self) -> None:
         """A pending item resolves at most once, and never into more than it was."""
@@ -235,8 +249,14 @@ class _Check:
             self._standing(target)
             self.origins.target(target)
             self._sums(target)
+            name = f"conversion {id_text(target.conversion_key)}"
             if target.points and conversion.pin.rule_version == NO_ID:
-                self.say(f"conversion {id_text(target.conversion_key)} has points but no rule")
+                self.say(f"{name} has points but no rule")
+            opened = len(self.folds.opened.get(target.conversion_key, ()))
+            if conversion.generation != opened:
+                self.say(f"{name} waited {conversion.generation} times, its postings {opened}")
+            if conversion.number < self.folds.versions[target.conversion_key]:
+                self.say(f"{name} has more postings than the {conversion.number} it says")
         if self.issued != targets + self.folds.by_command:
             self.say(
                 f"{self.issued} points are issued, conversions come to {targets}"
@@ -279,9 +299,17 @@ class _Check:
         """An order stands for what its postings did: reserved, spent, let go, given back."""
         taken: dict[int, list[int]] = defaultdict(lambda: [0] * 3)
         held: dict[bytes, int] = defaultdict(int)
+        ids = {row.request_number: row.order_id for row in self.rows(tables.orders)}
+        lots_taken = self.folds.order_lots
         for row, lot, *numbers in self.rows(tables.order_lots):
             if min(numbers) < 0 or numbers[2] > numbers[1]:
                 self.say(f"order number {row} took {numbers} of lot {id_text(lot)}")
+            folded = lots_taken.pop((ids.get(row, NO_ID), lot), [0] * 2)
+            if folded != numbers[:2]:
+                self.say(
+                    f"order number {row} holds and spent {numbers[:2]} of lot {id_text(lot)},"
+                    f" its postings say {folded}"
+                )
             for at, number in enumerate(numbers):
                 taken[row][at] += number
             held[lot] += numbers[0]
@@ -291,6 +319,11 @@ class _Check:
                     f"lot {id_text(lot)} holds {self.lots_held.get(lot, 0)} points,"
                     f" orders hold {held.get(lot, 0)} of it"
                 )
+        for order_id, lot in sorted(at for at, numbers in lots_taken.items() if any(numbers)):
+            self.say(f"order {id_text(order_id)} took points of lot {id_text(lot)}, but says not")
+        self._orders(taken)
+
+    def _orders(self, taken: dict[int, list[int]]) -> None:
         folded, steps = self.folds.orders, self.folds.order_steps
         for order in self.rows(tables.orders):
             name = f"order {id_text(order.order_id)}"
@@ -313,33 +346,6 @@ class _Check:
             self.say(f"order {id_text(identifier)} moved points but does not exist")
         for row in sorted(taken):
             self.say(f"order number {row} took points of lots but does not exist")
-
-    def requests(self) -> None:
-        """A command that was accepted moved something, one that was refused did not."""
-        asked = {row.request_number: row.request_id for row in self.rows(tables.requests)}
-        kinds = {row.request_number: row.kind for row in self.rows(tables.requests)}
-        for order in self.rows(tables.orders):
-            if asked.get(order.request_number) != order.order_id:
-                self.say(f"order {id_text(order.order_id)} is not what its command asked for")
-        bookings = {row[0]: row for row in self.rows(tables.bookings)}
-        awaits = int(Result.AWAITING_APPROVAL)
-        for request in self.rows(tables.requests):
-            name = f"{request.kind} {id_text(request.request_id)}"
-            if request.booking_id not in bookings:
-                self.say(f"{name} was booked by nobody")
-            if request.decided_by and kinds.get(request.decided_by) not in ("approve", "reject"):
-                self.say(f"{name} was decided by nobody")
-            moved = request.request_id in self.folds.causes
-            if request.kind in UNMOVED:
-                continue
-            if request.kind in ("commit", "release", "refund"):
-                continue  # their cause is the order
-            if moved and request.result != Result.OK:
-                self.say(f"{name} was refused, but moved something")
-            elif not moved and request.result == Result.OK:
-                self.say(f"{name} was accepted, but moved nothing")
-            elif request.result == awaits and moved:
-                self.say(f"{name} waits for a second person, but moved something")
 
     def outbox(self) -> None:
         """What is not delivered is one unbroken range up to the newest transfer."""

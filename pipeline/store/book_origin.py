@@ -16,11 +16,13 @@ from typing import Any
 
 from sqlalchemy import Connection, Table, select
 
+from pipeline.ledger.commands import made
+from pipeline.ledger.lots import lot_id
 from pipeline.ledger.targets import Target
-from pipeline.ledger.terms import Terms, terms_of
+from pipeline.ledger.terms import Terms, expires_ns, terms_of
 from pipeline.ledger.transfers import CONVERSION
 from pipeline.model.identifiers import NO_ID, id_text
-from pipeline.rulebook.model import Rulebook, RulebookError, files_hash
+from pipeline.rulebook.model import Programme, Rulebook, RulebookError, files_hash
 from pipeline.rulebook.read import from_texts
 from pipeline.store import book_schema as tables
 from pipeline.store.book_register import RuleVersion, versions_of
@@ -29,13 +31,23 @@ from pipeline.store.book_walk import Folds
 
 Say = Callable[[str], None]
 SOURCES = ("conversion", "manual", "migrate", "exchange")
+SOURCE_OF = {"adjust": "manual", "migrate": "migrate", "convert_in": "exchange"}  # by command
 
 
 class Origins:
     """Compares rows with their origin, given the folds of a walk; `say` takes the findings."""
 
-    def __init__(self, connection: Connection, folds: Folds, say: Say) -> None:
+    def __init__(
+        self, connection: Connection, key: bytes, programme: Programme, folds: Folds, say: Say
+    ) -> None:
         self._connection, self._folds, self._say = connection, folds, say
+        self._key, self._programme = key, programme
+        r = tables.requests
+        issuing = select(r).where(r.c.kind.in_([*SOURCE_OF, "transfer"]))
+        self._issuers = {row.request_id: row for row in connection.execute(issuing)}
+        self._terms = {row[0]: Terms(*row[1:]) for row in self._rows(tables.terms)}
+        self._passed: list[tuple[AnyRow, bool]] = []  # lots that came by a transfer
+        self._givers: dict[bytes, tuple[AnyRow, bool]] = {}
         self._terms_of_rulebook: dict[bytes, int] = {}
         self._lots: dict[tuple[bytes, bytes], AnyRow] = {}
 
@@ -103,16 +115,73 @@ class Origins:
             self._say(f"{name} has another {_listed(wrong)} than the posting that opened it")
         self._check_terms(name, item.terms_id, made[-1])
 
-    def lot(self, lot: AnyRow, first_posting: int) -> None:
+    def lot(self, lot: AnyRow, first_posting: int, born: AnyRow | None) -> None:
         """A lot against the posting that first put points on it; its target comes later."""
         name = f"lot {id_text(lot.lot_id)}"
         if lot.spendable_from_ns != lot.earned_ns:
             self._say(f"{name} may be spent from another time than it was earned at")
-        if lot.cause_kind != CONVERSION:
+        self._givers[lot.lot_id] = lot, born is not None
+        if lot.parent_lot_id != NO_ID:
+            self._passed.append((lot, born is not None))
+        elif lot.cause_kind == CONVERSION:
+            self._check_terms(name, lot.terms_id, self._folds.rulebook_of.get(first_posting, NO_ID))
+            if lot.conversion_key != lot.cause_id:
+                self._say(f"{name} traces to another conversion than its own")
+            if lot.amount:
+                self._lots[lot.cause_id, lot.subscriber_id] = lot
+        else:
+            self._issued(lot, name, born or lot, self._folds.rule_of.get(first_posting, NO_ID))
+
+    def _issued(self, lot: AnyRow, name: str, first: AnyRow, rule_version: bytes) -> None:
+        """A lot that a person, an import or an exchange issued, against the command for it."""
+        asked, terms = self._issuers.get(lot.cause_id), self._terms.get(lot.terms_id)
+        source = None if asked is None else SOURCE_OF.get(asked.kind)
+        if asked is None or source is None:
+            self._say(f"{name} was issued by no command that issues points")
             return
-        self._check_terms(name, lot.terms_id, self._folds.rulebook_of.get(first_posting, NO_ID))
-        if lot.amount:
-            self._lots[lot.cause_id, lot.subscriber_id] = lot
+        command = made(asked.request_id, asked.kind, "", asked.subscriber_id, asked.points,
+                       asked.event_ns, asked.body, "")  # fmt: skip
+        imported = asked.kind == "migrate"
+        earned_ns = command.number("earned", asked.event_ns) if imported else asked.event_ns
+        until_ns = command.number("expires") if imported else 0
+        if terms is not None and not until_ns:
+            until_ns = dated_by(terms.expiry_policy, earned_ns, self._programme.timezone)
+        wrong = [
+            column
+            for column, ours, theirs in (
+                ("conversion_key", lot.conversion_key, NO_ID),
+                ("contract_version", lot.contract_version, ""),
+                ("rule_version", lot.rule_version, rule_version),
+                ("source", terms and terms.source, source),
+                ("earned_ns", lot.earned_ns, earned_ns),
+                ("expires_ns", first.expires_ns, until_ns),
+            )
+            if ours != theirs
+        ]
+        if wrong:
+            self._say(f"{name} has another {_listed(wrong)} than its command says")
+
+    def passed_on(self) -> None:
+        """Lots that came by a transfer have all from the lot that gave: dates, terms, origin."""
+        siblings = Counter(lot.cause_id for lot, _ in self._passed)
+        for lot, dated in self._passed:
+            name, asked = f"lot {id_text(lot.lot_id)}", self._issuers.get(lot.cause_id)
+            at = (self._key, self._programme.id, lot.cause_id, lot.subscriber_id)
+            if lot.lot_id not in {lot_id(*at, number) for number in range(siblings[lot.cause_id])}:
+                self._say(f"{name} is not the lot of its cause and member")
+            giver, giver_dated = self._givers.get(lot.parent_lot_id, (None, False))
+            if giver is None:
+                continue
+            if asked is None or asked.kind != "transfer":
+                self._say(f"{name} was passed on by no command")
+            elif asked.subscriber_id != giver.subscriber_id:
+                self._say(f"{name} came from a lot of another than who gave")
+            columns = ["conversion_key", "terms_id"]
+            if not dated and not giver_dated:
+                columns += ["earned_ns", "expires_ns"]
+            wrong = [c for c in columns if getattr(lot, c) != getattr(giver, c)]
+            if wrong:
+                self._say(f"{name} has another {_listed(wrong)} than the lot it came from")
 
     def target(self, target: Target) -> None:
         """The lot that a conversion's newest target gave its points to."""
@@ -162,6 +231,14 @@ class Origins:
 
     def _rows(self, table: Table) -> list[AnyRow]:
         return list(self._connection.execute(select(table)).all())
+
+
+def dated_by(policy: str, earned_ns: int, timezone: str) -> int:
+    """When points lapse under a policy; never (0) under one that is none."""
+    try:
+        return expires_ns(policy, earned_ns, timezone)
+    except ValueError:
+        return 0
 
 
 def _other(found: Terms, expected: Terms) -> str:

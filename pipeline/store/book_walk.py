@@ -13,7 +13,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
-from sqlalchemy import Connection, select
+from sqlalchemy import Connection, func, select
 
 from pipeline.ledger.accounts import (
     AVAILABLE,
@@ -27,8 +27,10 @@ from pipeline.ledger.accounts import (
 )
 from pipeline.ledger.terms import next_period, period_of
 from pipeline.ledger.transfers import (
+    COMMAND,
     CONVERSION,
     FIRST_LINK,
+    LOT,
     ORDER,
     Booking,
     Cause,
@@ -49,6 +51,15 @@ STEP = 4096
 ORDER_KINDS = (EntryKind.RESERVE, EntryKind.COMMIT, EntryKind.RELEASE, EntryKind.REFUND)
 # Issued by a command; what conversions issue is compared with their targets.
 BY_COMMAND = (EntryKind.MANUAL_ADJUST, EntryKind.MIGRATE_OPEN, EntryKind.CONVERT_IN)
+# What makes somebody a member with points, and what keeps points alive that follow activity.
+GRANTS = frozenset({
+    EntryKind.EARN, EntryKind.CONFIRM, EntryKind.ADJUST_DELTA, EntryKind.RE_RATE,
+    EntryKind.TRANSFER,
+})  # fmt: skip
+ACTIVE = frozenset({
+    EntryKind.EARN, EntryKind.CONFIRM, EntryKind.RESERVE, EntryKind.TRANSFER,
+    EntryKind.CONVERT_OUT, EntryKind.CONVERT_IN,
+})  # fmt: skip
 
 
 def _ints() -> dict[Any, int]:
@@ -64,12 +75,22 @@ class Folds:
     orders: dict[tuple[bytes, int], int] = field(default_factory=_ints)  # by kind of transfer
     order_steps: Counter[bytes] = field(default_factory=Counter)
     by_command: int = 0  # points issued by people, imports and exchanges
-    causes: set[bytes] = field(default_factory=set)  # commands that moved something
+    causes: set[bytes] = field(default_factory=set)  # of all postings
+    commands: set[bytes] = field(default_factory=set)  # those that are commands
+    times: set[tuple[bytes, int]] = field(default_factory=set)  # causes, and when they were so
+    since: dict[bytes, int] = field(default_factory=dict)  # when each member first had points
+    active: dict[bytes, int] = field(default_factory=_ints)  # when each was last active
+    # Held and spent of each lot by each order.
+    order_lots: dict[tuple[bytes, bytes], list[int]] = field(
+        default_factory=lambda: defaultdict(lambda: [0] * 2)
+    )
     lots: dict[bytes, list[int]] = field(default_factory=lambda: defaultdict(lambda: [0] * 4))
+    versions: dict[bytes, int] = field(default_factory=_ints)  # number of a conversion's last
     lot_steps: Counter[bytes] = field(default_factory=Counter)
     lapsed_ns: dict[bytes, int] = field(default_factory=_ints)  # the date of each lot's last lapse
     first: dict[bytes, int] = field(default_factory=dict)  # posting that first granted to a lot
     rulebook_of: dict[int, bytes] = field(default_factory=dict)  # by posting
+    rule_of: dict[int, bytes] = field(default_factory=dict)  # by posting
     runs: Counter[bytes] = field(default_factory=Counter)  # postings of each
     # By conversion, what each posting said that opened a pending item, in their order: member,
     # contract, rule, time, rulebook.
@@ -116,7 +137,9 @@ class Walk:
             row[0]: (Booking(*row[1:]), shared_bytes(Booking(*row[1:])))
             for row in connection.execute(select(tables.bookings))
         }
-        self._closed = {row[0] for row in connection.execute(select(tables.periods.c.period))}
+        self._closed = {row.period: row for row in connection.execute(select(tables.periods))}
+        # Links of the postings at which a period was closed.
+        self._links = {row.postings: b"" for row in self._closed.values()} | {0: FIRST_LINK}
         self._link, self._posting, self._transfer, self._booked_ns = FIRST_LINK, 0, 0, 0
         self._walk()
 
@@ -138,12 +161,11 @@ class Walk:
             )
         )
         for posting in postings:
+            before = posting.first_transfer - 1
+            self._strays(transfers.until(before), moves.until(before))
             last = posting.first_transfer + posting.transfers - 1
             self._check_posting(posting, transfers.until(last), moves.until(last))
-        for row in transfers.rest():
-            self.problems.append(f"transfer number {row[0]} belongs to no posting")
-        for row in moves.rest():
-            self.problems.append(f"transfer number {row[0]} has lot moves but does not exist")
+        self._strays(list(transfers.rest()), list(moves.rest()))
         head = self._connection.execute(select(tables.heads)).one()
         if (head.postings, head.transfers) != (self._posting, self._transfer):
             self.problems.append(
@@ -152,6 +174,32 @@ class Walk:
             )
         if head.link != self._link:
             self.problems.append("the head of the hash chain is not the link of the last posting")
+        for what, last in (
+            ("accounts", -func.min(tables.accounts.c.account_id)),
+            ("members", func.max(tables.members.c.member_number)),
+            ("conversions", func.max(tables.conversions.c.conversion_number)),
+            ("requests", func.max(tables.requests.c.request_number)),
+        ):
+            number = self._connection.execute(select(last)).scalar() or 0
+            if number > getattr(head, what):
+                self.problems.append(
+                    f"{what} are numbered to {number}, the head says {getattr(head, what)}"
+                )
+        for closed in self._closed.values():
+            if closed.link != self._links.get(closed.postings):
+                self.problems.append(
+                    f"period {closed.period} was closed at posting {closed.postings},"
+                    " whose link is another"
+                )
+
+    def _strays(self, transfers: list[AnyRow], moves: list[AnyRow]) -> None:
+        """Rows that lie between postings, or behind the last one."""
+        for row in transfers:
+            self.problems.append(f"transfer number {row[0]} belongs to no posting")
+        there = {row[0] for row in transfers}
+        for row in moves:
+            if row[0] not in there:
+                self.problems.append(f"transfer number {row[0]} has lot moves but does not exist")
 
     def _check_posting(self, row: AnyRow, transfers: list[AnyRow], moves: list[AnyRow]) -> None:
         say, number = self.problems.append, row.posting_number
@@ -159,8 +207,9 @@ class Walk:
             say(f"postings {self._posting + 1} to {number - 1} are missing")
         self._posting = number
         expected = list(range(self._transfer + 1, self._transfer + 1 + row.transfers))
-        if [t.transfer_number for t in transfers] != expected:
-            say(f"posting {number} should have transfers {expected[0]} to {expected[-1]}")
+        if [t.transfer_number for t in transfers] != expected or not expected:
+            last = self._transfer + row.transfers
+            say(f"posting {number} should have transfers {self._transfer + 1} to {last}")
         for transfer in transfers:
             if transfer.posting_number != number:
                 say(f"transfer number {transfer[0]} says that it is of another posting")
@@ -187,6 +236,8 @@ class Walk:
                 " it, a transfer, a lot move or an account was changed, or one before it is gone"
             )
         self._link = row.link
+        if number in self._links:
+            self._links[number] = row.link
         if row.previous != self.last_posting.get(row.subscriber_id, 0):
             say(f"posting {number} is not linked to the one before about its subscriber")
         if row.subscriber_id in self.last_posting:
@@ -221,6 +272,9 @@ class Walk:
             period = next_period(period)
         if period != booking.period:
             say(f"{name} is in period {booking.period}, but was booked in {period}")
+        closed = self._closed.get(booking.period)
+        if closed is not None and number > closed.postings:
+            say(f"{name} is in period {booking.period}, which was closed before")
         if booking.booked_ns < self._booked_ns:
             say(f"{name} was booked at an earlier time than the one before it")
         self._booked_ns = booking.booked_ns
@@ -235,13 +289,19 @@ class Walk:
     ) -> None:
         folds, kind = self.folds, cause.origin.cause_kind
         folds.rulebook_of[number] = cause.origin.rulebook_hash
+        folds.rule_of[number] = cause.origin.rule_version
         folds.runs[booking.run_id] += 1
         folds.causes.add(cause.id)
+        folds.times.add((cause.id, cause.effective_ns))
         if kind == ORDER:
             folds.order_steps[cause.id] += 1
-        elif kind == "lot":
+        elif kind == CONVERSION:
+            folds.versions[cause.id] = max(folds.versions[cause.id], cause.version)
+        elif kind == COMMAND:
+            folds.commands.add(cause.id)
+        elif kind == LOT:
             folds.lot_steps[cause.id] += 1
-            if transfers[0].kind == EntryKind.EXPIRE:
+            if transfers and transfers[0].kind == EntryKind.EXPIRE:
                 folds.lapsed_ns[cause.id] = cause.effective_ns
         by_step: dict[int, list[int]] = {}
         for move in moves:
@@ -252,6 +312,14 @@ class Walk:
                 lot[at] += change
             if move.amount > 0:
                 folds.first.setdefault(move.lot_id, number)
+            if kind == ORDER and move.held:
+                taken = folds.order_lots[cause.id, move.lot_id]
+                taken[0] += move.held
+                if (
+                    0 <= move.step < len(transfers)
+                    and transfers[move.step].kind == EntryKind.COMMIT
+                ):
+                    taken[1] -= move.held
         for step, transfer in enumerate(transfers):
             self._fold_transfer(number, cause, transfer, by_step.get(step, [0] * 4))
 
@@ -279,6 +347,7 @@ class Walk:
                 folds.by_command += amount
         if names[0] != names[1]:
             say(f"a transfer ({word}) of posting {number} moves {names[0]} to {names[1]}")
+        self._fold_life(cause, transfer)
         if kind == ORDER and transfer.kind in ORDER_KINDS:
             folds.orders[cause.id, transfer.kind] += transfer.amount
         lapsed = sum(
@@ -297,6 +366,16 @@ class Walk:
             made = (cause.subscriber_id, origin.contract_version, origin.rule_version,
                     cause.effective_ns, origin.rulebook_hash)  # fmt: skip
             folds.opened[cause.id].append(made)
+
+    def _fold_life(self, cause: Cause, transfer: Transfer) -> None:
+        """When members had points and were active; imports had them earlier, as their lots say."""
+        since, who, at_ns = self.folds.since, cause.subscriber_id, cause.effective_ns
+        got = transfer.credit > 0 and transfer.credit % BUCKETS == AVAILABLE
+        if got and transfer.kind in GRANTS:
+            since[who] = min(since.get(who, at_ns), at_ns)
+        gave = transfer.kind != EntryKind.TRANSFER or transfer.debit > 0
+        if transfer.kind in ACTIVE and gave:
+            self.folds.active[who] = max(self.folds.active[who], at_ns)
 
     def _name(self, number: int) -> tuple[str, str]:
         if number > 0:
