@@ -38,6 +38,7 @@ from pipeline.kernels.rowhash import row_hashes
 from pipeline.ledger.accounts import ISSUED
 from pipeline.model.batches import CutBatch, FoldBatch, TargetBatch
 from pipeline.model.columns import TextColumn, concat, ids
+from pipeline.model.evidence import Evidence
 from pipeline.model.identifiers import id_text
 from pipeline.model.words import Result, TargetReason
 from pipeline.rulebook.model import Rulebook
@@ -47,6 +48,7 @@ from pipeline.store.book_register import Run
 from pipeline.store.clickhouse import ClickHouse
 from pipeline.store.clickhouse_schema import ConversionBatch, RunBatch, RunState
 from pipeline.store.crash import crash_point
+from pipeline.store.features import evidence
 from pipeline.store.journal import Journal
 from pipeline.store.projection import BLOCK_ROWS, OPEN_KEY
 
@@ -132,8 +134,9 @@ class _Job:
         orders = self._post_orders((previous or {}).get("commands", 0))
         self.progress("folding purchase messages")
         folds = self.clickhouse.folds(self.position, previous, self.now_ns, self.fold)
-        targets = rate(folds, self.rulebook, self.now_ns, fold=self.fold)
-        targets, results, rerated = self._post(folds, targets)
+        known = evidence(self.clickhouse, folds, self.position)
+        targets = rate(folds, self.rulebook, self.now_ns, fold=self.fold, evidence=known)
+        targets, results, rerated = self._post(folds, known, targets)
         folds = folds.with_columns(kind=kinds_of(folds, self.rulebook))
         self.clickhouse.deliver_conversions(
             outcomes(self.cut, folds, targets, results), self.number, self.run_id
@@ -210,7 +213,9 @@ class _Job:
             orders, cut=self.number, now_ns=self.now_ns, run_id=self.run_id, actor=self.actor
         )
 
-    def _post(self, folds: FoldBatch, targets: TargetBatch) -> tuple[TargetBatch, np.ndarray, int]:
+    def _post(
+        self, folds: FoldBatch, known: Evidence, targets: TargetBatch
+    ) -> tuple[TargetBatch, np.ndarray, int]:
         """Send targets; those refused for their rule again, rated as the first time.
 
         Returns what was sent in the end, the answers, and how many were rated again.
@@ -225,7 +230,13 @@ class _Job:
         for rulebook_hash, found in sorted(by_rulebook.items()):
             rows = np.array(found, np.int64)
             rulebook = self._rulebook(rulebook_hash, f"{len(rows)} conversions")
-            again = rate(folds.take(rows), rulebook, self.now_ns, fold=self.fold)
+            again = rate(
+                folds.take(rows),
+                rulebook,
+                self.now_ns,
+                fold=self.fold,
+                evidence=known.take(rows),
+            )
             results[rows] = self._send(again)
             targets = _exchanged(targets, rows, again)
         return targets, results, len(refused)

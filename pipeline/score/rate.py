@@ -10,6 +10,7 @@ differences of them, so the sum of all differences is always the last rounded to
                                                    until then PENDING (HELD, with `release_ns`)
     pending, approved_hold                         PENDING
     declined, not attributed, no rule, no points   NONE, with the reason
+    what a fraud code or a person holds up         PENDING or NONE, see `fraud.py`
 
 Money is in minor units of the contract's currency and only on AVAILABLE rows: what the partner
 owes (the commission of the message, else the contract's: a share of the amount and what is fixed
@@ -30,10 +31,12 @@ import numpy as np
 
 from pipeline.model.batches import FoldBatch, TargetBatch
 from pipeline.model.columns import TextColumn, ids
+from pipeline.model.evidence import Evidence
 from pipeline.model.money import INT64_MAX
 from pipeline.model.words import Status, TargetReason, TargetState
 from pipeline.rulebook.model import Accrual, Rulebook
 from pipeline.score.attribute import ATTRIBUTED, Attribution, attribute
+from pipeline.score.fraud import WAITING, Screening, screen
 from pipeline.score.reasoning import Reasoning
 from pipeline.score.terms import Terms
 
@@ -57,8 +60,18 @@ def kinds_of(folds: FoldBatch, rulebook: Rulebook) -> TextColumn:
     return terms.kinds(terms.partner_numbers(folds.partner), folds.kind)
 
 
-def rate(folds: FoldBatch, rulebook: Rulebook, now_ns: int, *, fold: int = 0) -> TargetBatch:
-    """One target per conversion; `fold` is the number of the cut."""
+def rate(
+    folds: FoldBatch,
+    rulebook: Rulebook,
+    now_ns: int,
+    *,
+    fold: int = 0,
+    evidence: Evidence | None = None,
+) -> TargetBatch:
+    """One target per conversion; `fold` is the number of the cut.
+
+    Without `evidence` nothing is known that could speak against a conversion.
+    """
     terms = Terms(rulebook.partners)
     partner = terms.partner_numbers(folds.partner)
     folds = folds.with_columns(kind=terms.kinds(partner, folds.kind))
@@ -67,9 +80,18 @@ def rate(folds: FoldBatch, rulebook: Rulebook, now_ns: int, *, fold: int = 0) ->
     found = attribute(folds, terms, contract)
     worth = _worth(folds, rulebook, terms, contract, accrual)
     confirmed = np.isin(folds.status, CONFIRMED)
-    release_ns = _plus(folds.event_ns, terms.hold_ns[contract])
+    screening = _screened(folds, found, evidence, rulebook, terms, partner, contract)
+    hold_ns = terms.hold_ns[contract]
+    if screening is not None:
+        hold_ns = hold_ns + screening.longer_ns
+    release_ns = _plus(folds.event_ns, hold_ns)
     reason = _reasons(folds, found, accrual == terms.no_accrual, worth.points)
     reason[(reason == TargetReason.AWARDED) & (now_ns < release_ns)] = TargetReason.HELD
+    if screening is not None:
+        reason = screening.applied(reason)
+        for row in np.flatnonzero(screening.score).tolist():
+            screening.told[row]["fraud"]["points"] = int(worth.points[row])
+    due = confirmed & (reason != TargetReason.FRAUD_REVIEW)
     state = _states(reason)
     paid = state == TargetState.AVAILABLE
     receivable = np.where(paid, worth.receivable_minor, 0)
@@ -93,13 +115,39 @@ def rate(folds: FoldBatch, rulebook: Rulebook, now_ns: int, *, fold: int = 0) ->
         click_id=found.click_id,
         visit_id=found.visit_id,
         event_ns=folds.event_ns,
-        release_ns=np.where(confirmed & (state != TargetState.NONE), release_ns, 0),
+        release_ns=np.where(due & (state != TargetState.NONE), release_ns, 0),
         rule_id=terms.rule_id.take(accrual),
         rule_version=terms.rule_version[accrual],
         contract_version=terms.contract_version.take(contract),
         rulebook_hash=ids([rulebook.hash] * len(folds)),
-        terms_hash=terms.hashes(rulebook.programme)[contract],
-        explanation=reasoning.column(worth.points, reason, release_ns, now_ns),
+        terms_hash=terms.hashes(rulebook.programme, rulebook.policy.fraud)[contract],
+        explanation=reasoning.column(
+            worth.points, reason, release_ns, now_ns, screening.told if screening else None
+        ),
+    )
+
+
+def _screened(
+    folds: FoldBatch,
+    found: Attribution,
+    evidence: Evidence | None,
+    rulebook: Rulebook,
+    terms: Terms,
+    partner: np.ndarray,
+    contract: np.ndarray,
+) -> Screening | None:
+    """What speaks against each conversion; None where nothing is known."""
+    if evidence is None:
+        return None
+    partners = [*terms.partners, None]
+    contracts = [*terms.contract_list, None]
+    return screen(
+        folds,
+        found,
+        evidence,
+        rulebook.policy.fraud,
+        [partners[n] for n in partner.tolist()],
+        [contracts[n] for n in contract.tolist()],
     )
 
 
@@ -123,7 +171,8 @@ def _reasons(
 
 def _states(reason: np.ndarray) -> np.ndarray:
     state = np.full(len(reason), TargetState.NONE, np.uint8)
-    state[np.isin(reason, (TargetReason.PENDING, TargetReason.HELD))] = TargetState.PENDING
+    waiting = (TargetReason.PENDING, TargetReason.HELD, *WAITING)
+    state[np.isin(reason, waiting)] = TargetState.PENDING
     state[reason == TargetReason.AWARDED] = TargetState.AVAILABLE
     return state
 

@@ -1,7 +1,10 @@
 """Why a target is what it is, as compact JSON that `explain` shows line by line.
 
     {"conditions": [[name, value, holds], ...], "sum": "26.09 EUR x 1/20 / 1/100 = 130.45 -> 130",
-     "rejected": [[rule id, why], ...], "reason": "held"}
+     "rejected": [[rule id, why], ...], "reason": "held",
+     "fraud": {"codes": [[code, what was found, weight], ...], "score": 100, "limit": 100,
+               "outcome": "review"},
+     "review": {"verdict": "release", "actor": ..., "reason": ..., "at": ...}}
 
 All conditions of the way taken are there, also those after the one that failed: somebody who asks
 why there are no points should not have to ask twice.
@@ -10,6 +13,7 @@ why there are no points should not have to ask twice.
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from enum import IntEnum
 from fractions import Fraction
 from typing import Any
@@ -51,11 +55,20 @@ class Reasoning:
         self._partner, self._kind = folds.partner.to_list(), folds.kind.to_list()
 
     def column(
-        self, points: np.ndarray, reason: np.ndarray, release_ns: np.ndarray, now_ns: int
+        self,
+        points: np.ndarray,
+        reason: np.ndarray,
+        release_ns: np.ndarray,
+        now_ns: int,
+        more: Sequence[dict[str, Any]] | None = None,
     ) -> TextColumn:
-        """One JSON text per row."""
+        """One JSON text per row; `more` is what else is to be told of each."""
+        more = more or [{}] * len(points)
         return TextColumn.of(
-            json.dumps(self._row(row, worth, TargetReason(why), due, now_ns), separators=(",", ":"))
+            json.dumps(
+                self._row(row, worth, TargetReason(why), due, now_ns) | more[row],
+                separators=(",", ":"),
+            )
             for row, (worth, why, due) in enumerate(
                 zip(points.tolist(), reason.tolist(), release_ns.tolist(), strict=True)
             )
@@ -74,7 +87,7 @@ class Reasoning:
             ["not declined", word, status != Status.DECLINED],
         ]
         conditions[0][2] = self._contract[row] != self._terms.no_contract
-        if reason in (TargetReason.HELD, TargetReason.AWARDED):
+        if reason in (TargetReason.HELD, TargetReason.AWARDED, TargetReason.FRAUD_HOLD):
             conditions.append(["return window over", _shown_time(due_ns), now_ns >= due_ns])
         told: dict[str, Any] = {"conditions": conditions, "reason": reason.name.lower()}
         if rule is not None and conditions[0][2]:
@@ -174,6 +187,12 @@ def told(explanation: str) -> list[str]:
     if "sum" in found:
         lines.append(f"sum  {found['sum']}")
     lines += [f"not  {rule}: {why}" for rule, why in found.get("rejected", ())]
+    if fraud := found.get("fraud"):
+        lines += [f"code {code} ({weight}): {what}" for code, what, weight in fraud["codes"]]
+        lines.append(f"score {fraud['score']} of {fraud['limit']}: {fraud['outcome']}")
+    if review := found.get("review"):
+        who = f"{review['actor']} {review['at']}"
+        lines.append(f"{review['verdict']} by {who}: {review['reason']}")
     return lines
 
 

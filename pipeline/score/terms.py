@@ -12,7 +12,15 @@ import numpy as np
 from pipeline.model.columns import TextColumn, ids
 from pipeline.model.identifiers import NO_ID
 from pipeline.model.money import CURRENCY_SCALE
-from pipeline.rulebook.model import Accrual, Contract, Partner, Programme, version_of
+from pipeline.rulebook.model import (
+    Accrual,
+    Contract,
+    Partner,
+    Programme,
+    later_terms,
+    version_of,
+)
+from pipeline.rulebook.policies import NO_FRAUD, FraudPolicy
 
 LIVE = "live"
 ANY, SALE = "any", "sale"
@@ -92,12 +100,13 @@ class Terms:
                     number += 1
         return found
 
-    def hashes(self, programme: Programme) -> np.ndarray:
+    def hashes(self, programme: Programme, fraud: FraudPolicy = NO_FRAUD) -> np.ndarray:
         """By contract, a hash of all beside the accrual that decides a conversion's worth (ID).
 
         Dates are left out: ending a contract changes nothing for what came before.
         """
-        return ids([*(_hash_of(c, programme) for c in self.contract_list), NO_ID])
+        pairs = [(p, c) for p in self.partners for c in p.contracts]
+        return ids([*(_hash_of(p, c, programme, fraud) for p, c in pairs), NO_ID])
 
     def scale_of(self, contract: int) -> int:
         """The decimals of a contract's currency."""
@@ -110,8 +119,10 @@ def _usual_action(partner: Partner) -> str:
     return actions.pop() if len(actions) == 1 and ANY not in actions else SALE
 
 
-def _hash_of(contract: Contract, programme: Programme) -> bytes:
-    content = {
+def _hash_of(
+    partner: Partner, contract: Contract, programme: Programme, fraud: FraudPolicy
+) -> bytes:
+    content: dict[str, object] = {
         "version": contract.version,
         "match": contract.click_delivery == MATCH,
         "attribution_window_ns": contract.attribution_window_ns,
@@ -121,6 +132,11 @@ def _hash_of(contract: Contract, programme: Programme) -> bytes:
         "commission_fixed": contract.commission_fixed,
         "issue_price": programme.issue_price,
     }
+    # What earlier rulebooks could not say is left out where nothing is said: they stay equal.
+    content |= later_terms(contract)
+    if fraud.codes:
+        insiders = sorted(who.hex() for who in partner.insiders)
+        content["fraud"] = [fraud.content(), insiders]
     return version_of("terms", content)
 
 
