@@ -6,7 +6,8 @@ score reads them. Every row belongs to the fold in the same place.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 
 import numpy as np
 
@@ -26,7 +27,8 @@ class FraudFeatures(Batch):
     this purchase, from the address that its messages name, themselves included; `address_foreign`
     says that the address was not the member's then. `idle_ns` is how long the member had not been
     seen before the visit (0: never seen before). `coupon` is the code used. `other_click` says that
-    the messages tell of another affiliate's click.
+    the messages tell of another affiliate's click; `marked_ns` is when the last visit to the
+    partner before the purchase opened that one brought (0: none).
     """
 
     conversion_key: ID
@@ -40,6 +42,7 @@ class FraudFeatures(Batch):
     idle_ns: I64
     coupon: TEXT
     other_click: U8
+    marked_ns: I64
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,12 +57,43 @@ class ReviewBatch(Batch):
 
 
 @dataclass(frozen=True, slots=True)
+class TouchBatch(Batch):
+    """Clicks of a conversion's member with its partner that were not after the purchase.
+
+    `row` is the place of the conversion among those asked about; of one conversion the last hundred
+    clicks are here. `ambiguous` is of the click's visit, `marked` says that another affiliate had
+    brought that visit by the time of the click.
+    """
+
+    row: I64
+    click_id: ID
+    visit_id: ID
+    channel: TEXT
+    clicked_ns: I64
+    ambiguous: U8
+    marked: U8
+
+
+# By subscriber, since when which Basis held, in its order.
+Standing = Mapping[bytes, Sequence[tuple[int, int]]]
+
+
+@dataclass(frozen=True, slots=True)
 class Evidence:
-    """All of it for the same conversions, in the same order."""
+    """All of it for the same conversions; features and reviews in their order.
+
+    `standing` is of the members to whom coupons were issued.
+    """
 
     features: FraudFeatures
     reviews: ReviewBatch
+    touches: TouchBatch
+    standing: Standing = field(default_factory=dict)
 
     def take(self, rows: np.ndarray) -> Evidence:
-        """The evidence of these rows."""
-        return Evidence(self.features.take(rows), self.reviews.take(rows))
+        """The evidence of these rows (an integer array)."""
+        place = np.full(len(self.features) + 1, -1, np.int64)
+        place[rows] = np.arange(len(rows))
+        moved = place[self.touches.row]
+        touches = self.touches.with_columns(row=moved).take(moved >= 0)
+        return Evidence(self.features.take(rows), self.reviews.take(rows), touches, self.standing)

@@ -1,4 +1,5 @@
-"""The `[fraud]` table of a policy: what each code weighs, when it holds and what it leads to.
+"""The `[fraud]` table of a policy: what each code weighs, when it holds and what it leads to; and
+what partners and policies say of coupons, insiders and shares.
 
 A policy without the table asks for no fraud score. With it, every code has the values below unless
 the file says otherwise; `weight = 0` switches one off. A code that holds adds its weight to the
@@ -16,7 +17,16 @@ from fractions import Fraction
 from pipeline.model.identifiers import NO_ID, parse_id
 from pipeline.model.words import FraudOutcome
 from pipeline.rulebook.fields import Fields
-from pipeline.rulebook.policies import HOLD_NS, LIMIT, NO_FRAUD, Coupon, FraudCode, FraudPolicy
+from pipeline.rulebook.policies import (
+    HOLD_NS,
+    LIMIT,
+    NO_FRAUD,
+    USUAL_SHARES,
+    Coupon,
+    FraudCode,
+    FraudPolicy,
+    Shares,
+)
 
 OUTCOMES = tuple(outcome.name.lower() for outcome in FraudOutcome if outcome)
 WEIGHT_MAX = 10_000
@@ -75,6 +85,18 @@ def _bound(table: Fields, name: str, usual: int | Fraction) -> int | Fraction:
     if isinstance(usual, Fraction):
         return table.share(key)
     return table.integer(key, 0, COUNT_MAX)
+
+
+def read_shares(table: Fields | None) -> Shares:
+    """`[position]` of a policy: what each place among the clicks is credited with."""
+    if table is None:
+        return USUAL_SHARES
+    found = Shares(table.share("first"), table.share("middle"), table.share("last"))
+    before = len(table.sheet.problems)
+    table.done()
+    if len(table.sheet.problems) == before and sum(found.content()) != 1:
+        table.report("last", "shares of first, middle and last that come to 100%")
+    return found
 
 
 def read_coupons(contract: Fields) -> tuple[Coupon, ...]:

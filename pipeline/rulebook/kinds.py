@@ -18,12 +18,13 @@ from typing import TypeVar
 from pipeline.model.money import CURRENCY_SCALE, INT64_MAX
 from pipeline.model.stage import END_OF_TIME
 from pipeline.rulebook.fields import Fields, Sheet, nearest
-from pipeline.rulebook.fraud import read_coupons, read_fraud, read_insiders
+from pipeline.rulebook.fraud import read_coupons, read_fraud, read_insiders, read_shares
 from pipeline.rulebook.model import (
     ACCRUAL_KINDS,
     ACTIONS,
     DELIVERIES,
     LATER_TERMS,
+    MODELS,
     OTHER_COUPONS,
     STATUSES,
     TRACKER_CLASSES,
@@ -42,6 +43,7 @@ from pipeline.rulebook.model import (
     version_of,
 )
 from pipeline.rulebook.names import is_registry, is_under
+from pipeline.rulebook.policies import USUAL_SHARES
 
 EXPIRY = re.compile(r"never|calendar_year_plus\(\d{1,2}\)|rolling_months\([1-9]\d{0,2}\)")
 POINTS_MAX = INT64_MAX // 10**6
@@ -129,19 +131,22 @@ def read_policy(sheet: Sheet) -> Policy:
     if (table := top.table("experiment")) is not None:
         experiment = Experiment(table.text("name"), table.share("holdout"), table.text("seed"))
         table.done()
-    fraud = read_fraud(top.table("fraud"))
+    fraud, shares = read_fraud(top.table("fraud")), read_shares(top.table("position"))
     top.done()
     stated: dict[str, object] = {
         "experiment": [experiment.name, experiment.holdout, experiment.seed]
     }
     if fraud.codes:
         stated["fraud"] = fraud.content()
+    if shares != USUAL_SHARES:
+        stated["position"] = shares.content()
     return Policy(
         **content,  # type: ignore[arg-type]
         experiment=experiment,
         version=version_of("policy", {**content, **stated}),
         location=sheet.location(("policy",)),
         fraud=fraud,
+        shares=shares,
     )
 
 
@@ -276,6 +281,8 @@ def _contract(table: Fields) -> Contract:
         location=table.sheet.location(table.path),
         coupons=read_coupons(table),
         other_coupons=table.choice("other_coupons", OTHER_COUPONS, default=OTHER_COUPONS[0]),
+        attribution=table.choice("attribution", MODELS, default=MODELS[0]),
+        soft=table.has("soft") and table.flag("soft"),
     )
     table.done()
     return contract

@@ -18,12 +18,13 @@ from fractions import Fraction
 from typing import Any
 
 from pipeline.model.money import CURRENCY_SCALE
-from pipeline.rulebook.policies import NO_FRAUD, Coupon, FraudPolicy
+from pipeline.rulebook.policies import NO_FRAUD, USUAL_SHARES, Coupon, FraudPolicy, Shares
 
 STATUSES = ("draft", "live", "paused")
 DELIVERIES = ("deeplink", "param", "match", "none")
 # Fields that contracts did not have at first: a contract that says none of them is as it was.
-LATER_TERMS = ("coupons", "other_coupons")
+LATER_TERMS = ("coupons", "other_coupons", "attribution", "soft")
+MODELS = ("last", "first", "position", "coupon")
 OTHER_COUPONS = ("pay", "review", "decline")
 ACCRUAL_KINDS = ("percent", "fixed")
 ACTIONS = ("sale", "lead", "install", "bonus", "any")
@@ -113,6 +114,7 @@ class Contract:
     The partner owes `commission`, a share of the amount, and beside it `commission_fixed`, money in
     major units of `currency` for each conversion; one of the two may be nothing. `coupons` were
     issued to the programme; `other_coupons` says what a sale with another code leads to.
+    `attribution` names the model that pays; `soft` leaves a sale to anybody else who has a click.
     """
 
     version: str
@@ -130,6 +132,8 @@ class Contract:
     location: Location
     coupons: tuple[Coupon, ...] = ()
     other_coupons: str = "pay"
+    attribution: str = "last"
+    soft: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -255,6 +259,7 @@ class Policy:
     version: bytes
     location: Location
     fraud: FraudPolicy = NO_FRAUD
+    shares: Shares = USUAL_SHARES
 
 
 @dataclass(frozen=True, slots=True)

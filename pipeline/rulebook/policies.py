@@ -1,4 +1,4 @@
-"""What rules say about fraud and whose a coupon is, once read; no reading here (`fraud.py`)."""
+"""What rules say about fraud, coupons and shares, once read; they are read in `fraud.py`."""
 
 from __future__ import annotations
 
@@ -44,6 +44,22 @@ class FraudPolicy:
 
 
 NO_FRAUD = FraudPolicy()
+
+
+@dataclass(frozen=True, slots=True)
+class Shares:
+    """How position-based attribution shares a sale: the first click, those between, the last."""
+
+    first: Fraction
+    middle: Fraction
+    last: Fraction
+
+    def content(self) -> list[Fraction]:
+        """What decides, for hashing."""
+        return [self.first, self.middle, self.last]
+
+
+USUAL_SHARES = Shares(Fraction(2, 5), Fraction(1, 5), Fraction(2, 5))
 
 
 @dataclass(frozen=True, slots=True)

@@ -42,6 +42,7 @@ from pipeline.model.evidence import Evidence
 from pipeline.model.identifiers import id_text
 from pipeline.model.words import Result, TargetReason
 from pipeline.rulebook.model import Rulebook
+from pipeline.score.models import coupon_owners
 from pipeline.score.rate import kinds_of, rate
 from pipeline.store.book import Book
 from pipeline.store.book_register import Run
@@ -134,7 +135,8 @@ class _Job:
         orders = self._post_orders((previous or {}).get("commands", 0))
         self.progress("folding purchase messages")
         folds = self.clickhouse.folds(self.position, previous, self.now_ns, self.fold)
-        known = evidence(self.clickhouse, folds, self.position)
+        owners = coupon_owners(self.rulebooks.values())
+        known = evidence(self.clickhouse, folds, self.position, owners)
         targets = rate(folds, self.rulebook, self.now_ns, fold=self.fold, evidence=known)
         targets, results, rerated = self._post(folds, known, targets)
         folds = folds.with_columns(kind=kinds_of(folds, self.rulebook))

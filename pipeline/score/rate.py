@@ -36,7 +36,8 @@ from pipeline.model.money import INT64_MAX
 from pipeline.model.words import Status, TargetReason, TargetState
 from pipeline.rulebook.model import Accrual, Rulebook
 from pipeline.score.attribute import ATTRIBUTED, Attribution, attribute
-from pipeline.score.fraud import WAITING, Screening, screen
+from pipeline.score.fraud import WAITING
+from pipeline.score.judge import judge
 from pipeline.score.reasoning import Reasoning
 from pipeline.score.terms import Terms
 
@@ -78,20 +79,15 @@ def rate(
     contract = terms.contract_numbers(partner, folds.event_ns)
     accrual = terms.accrual_numbers(partner, folds.kind, folds.event_ns)
     found = attribute(folds, terms, contract)
+    judged = judge(folds, found, evidence, rulebook, terms, partner, contract)
+    found = judged.found
     worth = _worth(folds, rulebook, terms, contract, accrual)
     confirmed = np.isin(folds.status, CONFIRMED)
-    screening = _screened(folds, found, evidence, rulebook, terms, partner, contract)
-    hold_ns = terms.hold_ns[contract]
-    if screening is not None:
-        hold_ns = hold_ns + screening.longer_ns
-    release_ns = _plus(folds.event_ns, hold_ns)
+    release_ns = _plus(folds.event_ns, terms.hold_ns[contract] + judged.longer_ns)
     reason = _reasons(folds, found, accrual == terms.no_accrual, worth.points)
     reason[(reason == TargetReason.AWARDED) & (now_ns < release_ns)] = TargetReason.HELD
-    if screening is not None:
-        reason = screening.applied(reason)
-        for row in np.flatnonzero(screening.score).tolist():
-            screening.told[row]["fraud"]["points"] = int(worth.points[row])
-    due = confirmed & (reason != TargetReason.FRAUD_REVIEW)
+    reason = judged.applied(reason, worth.points)
+    due = confirmed & judged.comes_due(reason)
     state = _states(reason)
     paid = state == TargetState.AVAILABLE
     receivable = np.where(paid, worth.receivable_minor, 0)
@@ -120,34 +116,8 @@ def rate(
         rule_version=terms.rule_version[accrual],
         contract_version=terms.contract_version.take(contract),
         rulebook_hash=ids([rulebook.hash] * len(folds)),
-        terms_hash=terms.hashes(rulebook.programme, rulebook.policy.fraud)[contract],
-        explanation=reasoning.column(
-            worth.points, reason, release_ns, now_ns, screening.told if screening else None
-        ),
-    )
-
-
-def _screened(
-    folds: FoldBatch,
-    found: Attribution,
-    evidence: Evidence | None,
-    rulebook: Rulebook,
-    terms: Terms,
-    partner: np.ndarray,
-    contract: np.ndarray,
-) -> Screening | None:
-    """What speaks against each conversion; None where nothing is known."""
-    if evidence is None:
-        return None
-    partners = [*terms.partners, None]
-    contracts = [*terms.contract_list, None]
-    return screen(
-        folds,
-        found,
-        evidence,
-        rulebook.policy.fraud,
-        [partners[n] for n in partner.tolist()],
-        [contracts[n] for n in contract.tolist()],
+        terms_hash=terms.hashes(rulebook.programme, rulebook.policy)[contract],
+        explanation=reasoning.column(worth.points, reason, release_ns, now_ns, judged.told),
     )
 
 

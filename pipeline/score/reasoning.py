@@ -4,6 +4,8 @@
      "rejected": [[rule id, why], ...], "reason": "held",
      "fraud": {"codes": [[code, what was found, weight], ...], "score": 100, "limit": 100,
                "outcome": "review"},
+     "attributions": {"last": [member, click, channel], "first": ..., "position": ...,
+                      "coupon": ..., "shares": [[click, channel, "2/5"], ...]},
      "review": {"verdict": "release", "actor": ..., "reason": ..., "at": ...}}
 
 All conditions of the way taken are there, also those after the one that failed: somebody who asks
@@ -82,7 +84,7 @@ class Reasoning:
         word = _word(Status, status)
         conditions = [
             ["contract in force", self._terms.contract_version.text(self._contract[row]), None],
-            *(self._click(row) if self._found.by_click[row] else self._match(row)),
+            *self._way(row),
             ["rule for", self._kind[row], rule is not None],
             ["not declined", word, status != Status.DECLINED],
         ]
@@ -100,6 +102,13 @@ class Reasoning:
         number = self._accrual[row]
         return None if number == self._terms.no_accrual else self._terms.accrual_list[number]
 
+    def _way(self, row: int) -> list[Condition]:
+        """The conditions of the way on which it was, or was not, attributed."""
+        if self._found.by_coupon[row]:
+            consented = int(self._found.reason[row]) != TargetReason.NOT_A_MEMBER
+            return [["a coupon issued to a member", "", True], ["consented", "", consented]]
+        return self._click(row) if self._found.by_click[row] else self._match(row)
+
     def _click(self, row: int) -> list[Condition]:
         folds = self._folds
         found = bool(folds.click_found[row])
@@ -107,12 +116,17 @@ class Reasoning:
         if not found:
             return conditions
         partner = folds.click_partner.text(row)
-        return [
-            *conditions,
+        conditions += [
             ["same partner", partner, partner == self._partner[row]],
             self._window("clicked", row, int(folds.clicked_ns[row])),
             ["visit unambiguous", "", not folds.visit_ambiguous[row]],
         ]
+        credited = self._found.click_id[row].tobytes()
+        if credited != folds.click_id[row].tobytes():
+            conditions.append(["credited to", id_text(credited), True])
+        if self._found.reason[row] == TargetReason.STOOD_DOWN:
+            conditions.append(["no other affiliate", "", False])
+        return conditions
 
     def _match(self, row: int) -> list[Condition]:
         folds = self._folds
@@ -187,6 +201,12 @@ def told(explanation: str) -> list[str]:
     if "sum" in found:
         lines.append(f"sum  {found['sum']}")
     lines += [f"not  {rule}: {why}" for rule, why in found.get("rejected", ())]
+    credited = {m: c for m, c in found.get("attributions", {}).items() if m != "shares"}
+    if len({tuple(credit) for credit in credited.values()}) > 1:
+        lines += [
+            f"by {model}: {' '.join(filter(None, (click, channel, member)))}"
+            for model, (member, click, channel) in credited.items()
+        ]
     if fraud := found.get("fraud"):
         lines += [f"code {code} ({weight}): {what}" for code, what, weight in fraud["codes"]]
         lines.append(f"score {fraud['score']} of {fraud['limit']}: {fraud['outcome']}")

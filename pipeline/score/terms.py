@@ -16,15 +16,17 @@ from pipeline.rulebook.model import (
     Accrual,
     Contract,
     Partner,
+    Policy,
     Programme,
     later_terms,
     version_of,
 )
-from pipeline.rulebook.policies import NO_FRAUD, FraudPolicy
+from pipeline.rulebook.policies import NO_FRAUD, USUAL_SHARES, FraudPolicy, Shares
 
 LIVE = "live"
 ANY, SALE = "any", "sale"
 MATCH = "match"
+POSITION = "position"
 LINKS = ("deeplink", "param")
 
 
@@ -100,13 +102,14 @@ class Terms:
                     number += 1
         return found
 
-    def hashes(self, programme: Programme, fraud: FraudPolicy = NO_FRAUD) -> np.ndarray:
+    def hashes(self, programme: Programme, policy: Policy | None = None) -> np.ndarray:
         """By contract, a hash of all beside the accrual that decides a conversion's worth (ID).
 
         Dates are left out: ending a contract changes nothing for what came before.
         """
+        fraud, shares = (policy.fraud, policy.shares) if policy else (NO_FRAUD, USUAL_SHARES)
         pairs = [(p, c) for p in self.partners for c in p.contracts]
-        return ids([*(_hash_of(p, c, programme, fraud) for p, c in pairs), NO_ID])
+        return ids([*(_hash_of(p, c, programme, fraud, shares) for p, c in pairs), NO_ID])
 
     def scale_of(self, contract: int) -> int:
         """The decimals of a contract's currency."""
@@ -120,7 +123,11 @@ def _usual_action(partner: Partner) -> str:
 
 
 def _hash_of(
-    partner: Partner, contract: Contract, programme: Programme, fraud: FraudPolicy
+    partner: Partner,
+    contract: Contract,
+    programme: Programme,
+    fraud: FraudPolicy,
+    shares: Shares,
 ) -> bytes:
     content: dict[str, object] = {
         "version": contract.version,
@@ -137,6 +144,8 @@ def _hash_of(
     if fraud.codes:
         insiders = sorted(who.hex() for who in partner.insiders)
         content["fraud"] = [fraud.content(), insiders]
+    if contract.attribution == POSITION and shares != USUAL_SHARES:
+        content["position"] = shares.content()
     return version_of("terms", content)
 
 

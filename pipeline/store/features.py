@@ -19,35 +19,45 @@ Measured on two cores: see `tests/bench/clickhouse.py`.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
 
 import numpy as np
 import pyarrow as pa
 
 from pipeline.model.batches import FoldBatch
 from pipeline.model.columns import id_words
-from pipeline.model.evidence import Evidence, FraudFeatures, ReviewBatch
+from pipeline.model.evidence import (
+    Evidence,
+    FraudFeatures,
+    ReviewBatch,
+    Standing,
+    TouchBatch,
+)
+from pipeline.model.identifiers import NO_ID as NO_SUBSCRIBER
+from pipeline.model.identifiers import id_text, parse_id
 from pipeline.store.clickhouse_rows import batch_of
 from pipeline.store.sink import Given, Sink
 
 Position = Mapping[str, int]
 NO_ID = "toUUID('00000000-0000-0000-0000-000000000000')"
-READ = ("bindings", "clicks", "commands", "purchases", "visits")
+READ = ("basis", "bindings", "clicks", "commands", "purchases", "visits")
 HOUR_NS, DAY_NS = 3_600 * 10**9, 86_400 * 10**9
 ASKED = (
     "row UInt32, conversion_key UUID, partner String, event_ns Int64, amount_minor Int64,"
     " member UUID, click_id UUID, clicked_ns Int64, own_visit UUID"
 )
 REVIEW = "review"
+TOUCHES_MAX = 100
 
 MEMBERS = f"SELECT DISTINCT member FROM asked WHERE member != {NO_ID}"
 MEMBER_CLICKS = """
-SELECT click_id, subscriber_id, partner, clicked_ns,
+SELECT click_id, subscriber_id, partner, clicked_ns, visit_id, channel,
   count() OVER (PARTITION BY subscriber_id ORDER BY clicked_ns
     RANGE BETWEEN UNBOUNDED PRECEDING AND CURRENT ROW) AS so_far
 FROM (
   SELECT n.click_id AS click_id, any(n.subscriber_id) AS subscriber_id,
-    any(n.partner) AS partner, any(n.clicked_ns) AS clicked_ns
+    any(n.partner) AS partner, any(n.clicked_ns) AS clicked_ns, any(n.visit_id) AS visit_id,
+    any(n.channel) AS channel
   FROM clicks_log AS n
   WHERE n.stream_offset < {clicks} AND n.subscriber_id IN (SELECT member FROM members)
   GROUP BY n.click_id
@@ -55,7 +65,10 @@ FROM (
 """
 MEMBER_VISITS = """
 SELECT n.visit_id AS visit_id, any(n.subscriber_id) AS subscriber_id, any(n.partner) AS partner,
-  any(n.opened_ns) AS opened_ns, max(n.last_ns) AS last_ns
+  any(n.opened_ns) AS opened_ns, max(n.last_ns) AS last_ns,
+  argMax(n.tracker_ns, n.stream_offset) AS tracker_ns, minIf(n.last_ns, n.mark != '') AS mark_ns,
+  argMax(n.tracker_ns > 0 OR n.mark != '', n.stream_offset) AS marked,
+  argMax(n.ambiguous, n.stream_offset) AS ambiguous
 FROM visits_log AS n
 WHERE n.stream_offset < {visits} AND n.subscriber_id IN (SELECT member FROM members)
 GROUP BY n.visit_id
@@ -131,6 +144,13 @@ SELECT o.row AS row, greatest(o.opened_ns - v.last_ns, 0) AS idle_ns FROM (
   SELECT subscriber_id, opened_ns, max(last_ns) AS last_ns FROM member_visits
   GROUP BY subscriber_id, opened_ns
 ) AS v ON v.subscriber_id = o.member AND v.opened_ns < o.opened_ns
+"""
+MARKED = """
+SELECT a.row AS row, max(v.opened_ns) AS opened_ns
+FROM asked AS a INNER JOIN member_visits AS v
+  ON v.subscriber_id = a.member AND v.partner = a.partner
+WHERE v.marked AND v.opened_ns <= a.event_ns
+GROUP BY row
 """
 RECORD = """
 SELECT a.row AS row, count() AS orders,
@@ -212,6 +232,7 @@ STEPS = {
     "flood": FLOOD,
     "traffic": TRAFFIC,
     "idle": IDLE,
+    "marked": MARKED,
     "record": RECORD,
     "claimed": CLAIMED,
     "crowd": CROWD,
@@ -223,7 +244,8 @@ SELECT a.conversion_key AS conversion_key, t.last_ns AS traffic_ns,
   toUInt32(k.in_hour) AS clicks_hour, toUInt32(r.orders) AS orders_before,
   toUInt32(r.reversed) AS reversed_before, toUInt32(c.claims) AS claimed_before,
   toUInt32(w.members) AS members_at_address, toUInt8(f.foreign) AS address_foreign,
-  toInt64(i.idle_ns) AS idle_ns, s.coupon AS coupon, toUInt8(s.other_click) AS other_click
+  toInt64(i.idle_ns) AS idle_ns, s.coupon AS coupon, toUInt8(s.other_click) AS other_click,
+  m.opened_ns AS marked_ns
 FROM asked AS a
 LEFT JOIN traffic AS t ON t.row = a.row
 LEFT JOIN flood AS k ON k.row = a.row
@@ -232,8 +254,23 @@ LEFT JOIN claimed AS c ON c.row = a.row
 LEFT JOIN crowd AS w ON w.row = a.row
 LEFT JOIN elsewhere AS f ON f.row = a.row
 LEFT JOIN idle AS i ON i.row = a.row
+LEFT JOIN marked AS m ON m.row = a.row
 LEFT JOIN says AS s ON s.conversion_key = a.conversion_key
 ORDER BY a.row
+"""
+
+# The member's clicks with the partner; the last hundred before the purchase. Another affiliate
+# brought a click's visit where it passed a tracker, or bore a mark, by the time of the click.
+TOUCHES = f"""
+SELECT toInt64(a.row) AS row, k.click_id AS click_id, k.visit_id AS visit_id,
+  k.channel AS channel, k.clicked_ns AS clicked_ns, toUInt8(v.ambiguous) AS ambiguous,
+  toUInt8(v.tracker_ns > 0 AND v.tracker_ns <= k.clicked_ns
+    OR v.mark_ns > 0 AND v.mark_ns <= k.clicked_ns) AS marked
+FROM asked AS a INNER JOIN member_clicks AS k
+  ON k.subscriber_id = a.member AND k.partner = a.partner
+LEFT JOIN member_visits AS v ON v.visit_id = k.visit_id
+WHERE a.click_id != {NO_ID} AND k.clicked_ns <= a.event_ns
+ORDER BY row, clicked_ns DESC, click_id DESC LIMIT {TOUCHES_MAX} BY row
 """
 
 # What people decided: of several the last.
@@ -321,18 +358,42 @@ WHERE m.stream_offset < {{purchases_end}} AND (({{purchases}}) OR m.click_id IN 
 CAME = (REVIEW_CAME, SAME_ORDER_CAME, TOUCHED, NAMED_TOUCHED)
 
 
-def evidence(sink: Sink, folds: FoldBatch, position: Position) -> Evidence:
-    """What is known beside the folds, at `position`, in their order. Raises SinkError."""
+def evidence(
+    sink: Sink, folds: FoldBatch, position: Position, owners: Iterable[bytes] = ()
+) -> Evidence:
+    """What is known beside the folds, at `position`, in their order. Raises SinkError.
+
+    `owners`: the members to whom coupons were issued.
+    """
     at = {stream: int(position.get(stream, 0)) for stream in READ}
     given = {"asked": asked(folds)}
     steps = {name: sql.format(**at) for name, sql in STEPS.items()}
     if not len(folds):
-        return Evidence(FraudFeatures.empty(), ReviewBatch.empty())
+        return Evidence(FraudFeatures.empty(), ReviewBatch.empty(), TouchBatch.empty())
     features = batch_of(FraudFeatures, sink.staged(steps, FEATURES, given))
     decided = {"decided": DECIDED.format(**at)}
     reviews = batch_of(ReviewBatch, sink.staged(decided, REVIEWS, given))
+    first = ("members", "member_clicks", "member_visits")
+    clicks = {name: steps[name] for name in first}
+    touches = batch_of(TouchBatch, sink.staged(clicks, TOUCHES, given))
     assert len(features) == len(reviews) == len(folds), "a row for each fold"
-    return Evidence(features, reviews)
+    return Evidence(features, reviews, touches, _standing(sink, sorted(set(owners)), at["basis"]))
+
+
+def _standing(sink: Sink, owners: Sequence[bytes], rows: int) -> Standing:
+    """Since when each of these subscribers had which basis."""
+    found: dict[bytes, list[tuple[int, int]]] = {}
+    if owners:
+        listed = ", ".join(f"toUUID('{id_text(who)}')" for who in owners)
+        for who, since_ns, state in sink.rows(
+            "SELECT subscriber_id, event_ns, toUInt8(state) FROM basis_log"
+            f" WHERE stream_offset < {rows} AND subscriber_id IN ({listed})"
+            " ORDER BY event_ns, received_ns, stream_offset"
+        ):
+            found.setdefault(parse_id(str(who)) or NO_SUBSCRIBER, []).append(
+                (int(since_ns), int(state))
+            )
+    return found
 
 
 def came(since: Mapping[str, str], ends: Mapping[str, int], start: Position) -> list[str]:

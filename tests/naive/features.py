@@ -59,6 +59,7 @@ def _one(fold: Row, known: Streams, clicks: dict[bytes, Row], messages: list[Row
                 for m in mine
             )
         ),
+        "marked_ns": _marked(fold, member, known["visits"]),
     }
 
 
@@ -80,6 +81,46 @@ def _traffic(fold: Row, member: bytes, rows: list[Row]) -> int:
         if v["partner"] == fold["partner"] and v["opened_ns"] <= fold["event_ns"]
     ]
     return max(mine)[1] if mine else 0
+
+
+def _marked(fold: Row, member: bytes, rows: list[Row]) -> int:
+    mine = [
+        visit["opened_ns"]
+        for visit in _visits(member, rows).values()
+        if (visit["tracker_ns"] > 0 or visit["mark"])
+        and visit["partner"] == fold["partner"]
+        and visit["opened_ns"] <= fold["event_ns"]
+    ]
+    return max(mine, default=0)
+
+
+def touches(streams: Streams, at: Position, folds: list[Row]) -> list[Row]:
+    """The clicks of each fold's member with its partner, the last first."""
+    visits = [r for r in streams["visits"] if r["offset"] < at["visits"]]
+    clicks = [r for r in streams["clicks"] if r["offset"] < at["clicks"]]
+    found = []
+    for number, fold in enumerate(folds):
+        mine = [
+            _touch(number, click, [v for v in visits if v["visit_id"] == click["visit_id"]])
+            for click in clicks
+            if fold["click_found"]
+            and click["subscriber_id"] == fold["click_subscriber"]
+            and click["partner"] == fold["partner"]
+            and click["clicked_ns"] <= fold["event_ns"]
+        ]
+        mine.sort(key=lambda t: (t["clicked_ns"], uuid_order(t["click_id"])), reverse=True)
+        found += mine[:100]
+    return found
+
+
+def _touch(number: int, click: Row, versions: list[Row]) -> Row:
+    newest = versions[-1] if versions else {"ambiguous": 0, "tracker_ns": 0}
+    marks = [v["last_ns"] for v in versions if v["mark"]]
+    by_tracker = 0 < newest["tracker_ns"] <= click["clicked_ns"]
+    by_mark = bool(marks) and 0 < min(marks) <= click["clicked_ns"]
+    chosen = {n: click[n] for n in ("click_id", "visit_id", "channel", "clicked_ns")}
+    marked = {"ambiguous": newest["ambiguous"], "marked": int(by_tracker or by_mark)}
+    return {"row": number, **chosen, **marked}
 
 
 def _idle(member: bytes, own_visit: bytes, rows: list[Row]) -> int:

@@ -8,8 +8,9 @@ import pytest
 
 from pipeline.model.words import FraudOutcome
 from pipeline.rulebook.fields import Sheet
-from pipeline.rulebook.fraud import DEFAULTS, read_coupons, read_fraud, read_insiders
-from pipeline.rulebook.policies import Coupon, FraudPolicy
+from pipeline.rulebook.fraud import DEFAULTS, read_coupons, read_fraud, read_insiders, read_shares
+from pipeline.rulebook.policies import USUAL_SHARES, Coupon, FraudPolicy, Shares
+from pipeline.rulebook.read import from_texts
 from tests.need import REPOSITORY
 
 MEMBER = "d4258106-eb53-24e7-5e97-d1ac18eee34f"
@@ -135,3 +136,43 @@ def test_the_page_lists_every_code_as_it_is_usual():
         assert ("weight 50" in line) == (code.weight == 50)
         for name in code.bounds:
             assert f"`{name.removesuffix('_ns')} = " in line
+
+
+def shares(values: dict) -> tuple[Shares, list[str]]:
+    page = sheet({"position": values})
+    found = read_shares(page.fields().table("position"))
+    return found, [str(problem) for problem in page.problems]
+
+
+def test_shares_of_positions_come_to_the_whole():
+    assert read_shares(None) == USUAL_SHARES
+    halves = Fraction(1, 2)
+    found = shares({"first": "50%", "middle": "0%", "last": "50%"})
+    assert found == (Shares(halves, Fraction(0), halves), [])
+    for values in (
+        {"first": "50%", "middle": "0%", "last": "49%"},
+        {"first": "50%", "last": "50%"},
+    ):
+        assert len(shares(values)[1]) == 1
+
+
+CONTRACT_HEAD = 'soft = true\nattribution = "first"\nother_coupons = "decline"\n'
+CONTRACT_TAIL = '[[contract.coupon]]\ncode = "ann10"\n\n'
+
+
+def shipped_texts() -> dict[str, str]:
+    """The rules that ship, by file."""
+    folder = REPOSITORY / "rules"
+    return {str(p.relative_to(folder)): p.read_text() for p in sorted(folder.rglob("*.toml"))}
+
+
+def test_a_contract_may_say_more_and_is_another_then():
+    shipped = shipped_texts()
+    name = "partners/acme-shop.toml"
+    changed = shipped | {name: shipped[name].replace("terms  ", CONTRACT_HEAD + "terms  ", 1)}
+    changed[name] = changed[name].replace("[[accrual]]", CONTRACT_TAIL + "[[accrual]]", 1)
+    before, after = (from_texts(texts).partner("acme-shop") for texts in (shipped, changed))
+    assert (after.contract.attribution, after.contract.soft) == ("first", True)
+    assert (after.contract.other_coupons, after.contract.coupons[0].code) == ("decline", "ANN10")
+    assert (before.contract.attribution, before.contract.soft) == ("last", False)
+    assert before.version != after.version

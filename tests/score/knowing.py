@@ -5,22 +5,29 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Any
 
-from pipeline.model.evidence import Evidence, FraudFeatures, ReviewBatch
+from pipeline.model.evidence import Evidence, FraudFeatures, ReviewBatch, TouchBatch
 from pipeline.model.words import FraudOutcome
 from pipeline.rulebook.fraud import DEFAULTS
 from pipeline.rulebook.model import Rulebook, files_hash
 from pipeline.rulebook.policies import FraudCode, FraudPolicy
-from tests.score.making import NOON, make
+from tests.score.making import NOON, an_id, make
 
 # Of a member who clicked, looked around and bought: nothing speaks against it.
 HONEST = {"conversion_key": "key", "traffic_ns": NOON - 60 * 10**9, "clicks_hour": 1}
 
 
 def evidence(*rows: dict[str, Any]) -> Evidence:
-    """Evidence by row: figures by their names, and `verdict`, `actor`, `reason` of a decision."""
+    """Evidence by row: figures by name, `verdict`, `actor`, `reason`, `touches` and `standing`."""
     features: FraudFeatures = make(FraudFeatures, list(rows), HONEST)
     reviews: ReviewBatch = make(ReviewBatch, list(rows), {"decided_ns": NOON})
-    return Evidence(features, reviews)
+    clicks = [
+        {"row": row, **click}
+        for row, known in enumerate(rows)
+        for click in known.get("touches", ())
+    ]
+    touches: TouchBatch = make(TouchBatch, clicks, {"channel": "redirect"})
+    standing = {an_id(who): facts for known in rows for who, facts in known.get("standing", ())}
+    return Evidence(features, reviews, touches, standing)
 
 
 def a_policy(limit: int = 100, hold_ns: int = 30 * 86_400 * 10**9, **codes: Any) -> FraudPolicy:

@@ -172,6 +172,38 @@ def test_nothing_is_asked_about_no_conversion(story):
     assert len(found.features) == len(found.reviews) == 0
 
 
+def test_a_click_is_marked_by_what_was_seen_until_then(story):
+    story.add("clicks", {"clicked_ns": NOON - HOUR})
+    buy(story)
+    versions = (
+        ({}, 0),
+        ({"tracker_ns": NOON - HOUR + 1}, 0),
+        ({"tracker_ns": NOON - HOUR}, 1),
+        ({"mark": "awc", "last_ns": NOON - HOUR + 1}, 0),
+        ({"mark": "awc", "last_ns": NOON - HOUR}, 1),
+        ({}, 1),
+    )
+    for number, (version, marked) in enumerate(versions):
+        story.add("visits", {"version": number + 1, **version})
+        at = story.position()
+        (touch,) = dicts(evidence(story.store, story.store.folds(at, None, NOON, 1), at).touches)
+        assert touch["marked"] == marked, version
+
+
+def test_the_standing_is_of_those_asked_for_below_the_position(story):
+    story.add(
+        "basis",
+        {"state": 1, "event_ns": NOON},
+        {"state": 2, "event_ns": NOON - 1},
+        {"subscriber_id": "bob"},
+        {"state": 3, "event_ns": NOON + 1},
+    )
+    buy(story)
+    at = story.position() | {"basis": 3}
+    found = evidence(story.store, story.store.folds(at, None, NOON, 1), at, [an_id("ann")])
+    assert found.standing == {an_id("ann"): [(NOON - 1, 2), (NOON, 1)]}
+
+
 # Against the twin
 
 PARTNERS = ("acme-shop", "bolt-mobile")
@@ -223,13 +255,21 @@ binding = st.fixed_dictionaries(
     }
 )
 visit = st.builds(
-    lambda name, length: {
+    lambda name, length, version: {
         "visit_id": name,
         **VISITS[name],
         "last_ns": VISITS[name]["opened_ns"] + length,
+        **version,
     },
     st.sampled_from(tuple(VISITS)),
     st.sampled_from((0, 60 * SECOND, HOUR)),
+    st.fixed_dictionaries(
+        {
+            "mark": st.sampled_from(("", "", "awc")),
+            "tracker_ns": st.sampled_from((0, 0, NOON - 2 * HOUR, NOON)),
+            "ambiguous": st.integers(0, 1),
+        }
+    ),
 )
 click = st.sampled_from(tuple(CLICKS)).map(lambda name: {"click_id": name, **CLICKS[name]})
 review = st.builds(command, st.sampled_from("abc"), st.sampled_from(("release", "decline")))
@@ -274,6 +314,9 @@ def test_the_sql_finds_what_the_twin_does(filled, streams, data):
     assert without(dicts(found.features), "offset", "row_hash") == naive.features(
         filled.streams, at, rows
     )
+    assert without(dicts(found.touches), "offset", "row_hash") == naive.touches(
+        filled.streams, at, rows
+    )
     chosen = ("verdict", "actor", "reason")
     told = [{name: row[name] for name in chosen} for row in dicts(found.reviews)]
     assert told == naive.reviews(filled.streams, at, rows)
@@ -288,3 +331,15 @@ def test_no_conversion_whose_figures_changed_is_left_out(filled, streams, data):
     since = position_in(data, now, "rows before")
     found = {bytes(key) for key in filled.store.folds(now, since, 0, 1).conversion_key}
     assert naive.touched(filled.streams, since, now, fold_all) <= found
+    before, after = (told_of(filled, position) for position in (since, now))
+    assert {key for key, clicks in after.items() if before.get(key, clicks) != clicks} <= found
+
+
+def told_of(filled: Filled, at: dict[str, int]) -> dict[bytes, list[dict]]:
+    """The clicks of each conversion at a position."""
+    rows = fold_all(filled.streams, at)
+    clicks = naive.touches(filled.streams, at, rows)
+    return {
+        fold["conversion_key"]: without([t for t in clicks if t["row"] == n], "row")
+        for n, fold in enumerate(rows)
+    }
