@@ -200,6 +200,29 @@ def audit(state: Path, as_json: bool) -> None:
     sys.exit(guarded(lambda: job_command(state, "audit", {}, as_json)))
 
 
+@job.command()
+@STATE
+@click.option("--release", default="", metavar="KEY", help="Let this conversion count.")
+@click.option("--decline", default="", metavar="KEY", help="Refuse this conversion.")
+@click.option("--reason", default="", metavar="TEXT", help="Why; it is put on record.")
+@JSON
+def review(state: Path, release: str, decline: str, reason: str, as_json: bool) -> None:
+    """List the conversions that wait for a person, or decide one of them.
+
+    A decision is journalled with who made it; the next `job accrue` acts on it.
+    """
+    if release and decline:
+        raise click.UsageError("--release or --decline, not both")
+    if reason and not (release or decline):
+        raise click.UsageError("--reason: only with --release or --decline")
+    from pipeline.run.client import job_command
+
+    options: dict[str, Any] = {"reason": reason, "conversion": release or decline}
+    if release or decline:
+        options["verdict"] = "release" if release else "decline"
+    sys.exit(guarded(lambda: job_command(state, "review", options, as_json)))
+
+
 @main.command()
 @click.option(
     "--watch",

@@ -285,10 +285,11 @@ class CommandBatch(Batch):
     """Stream `commands`: what people and systems asked of us. `body` is JSON, by `kind`.
 
     Kinds: those the book knows (`ledger/commands.py`: a member spends points, and much else);
-    `ingest_begin`, then `ingest_end` or `ingest_abandoned` (a unit of input); `settings` (a live
-    owner starts); `identity_shown` (whose login `explain --with-identity` showed to whom). `ref` is
-    the asker's own reference: the same (kind, ref) is the same command. `role` and `scope` are
-    those in which the actor asked: what may be done, and of what part of the programme.
+    `review` (a person releases or declines a conversion); `ingest_begin`, then `ingest_end` or
+    `ingest_abandoned` (a unit of input); `settings` (a live owner starts); `identity_shown` (whose
+    login `explain --with-identity` showed to whom). `ref` is the asker's own reference: the same
+    (kind, ref) is the same command. `role` and `scope` are those in which the actor asked: what may
+    be done, and of what part of the programme.
     """
 
     command_id: ID

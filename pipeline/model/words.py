@@ -200,6 +200,29 @@ class TargetReason(IntEnum):
     WRONG_PARTNER = 10  # the click belongs to another partner
     NOT_A_MEMBER = 11
     NO_POINTS = 12  # the amount is too small for one, or nothing is left of it
+    # What the fraud score and people say has numbers of its own from 30 on.
+    FRAUD_HOLD = 30  # waits longer than the return window
+    FRAUD_REVIEW = 31  # waits until a person decides
+    FRAUD_BLOCKED = 32  # refused, unless a person decides otherwise
+    FRAUD_DECLINED = 33  # refused for good, by its codes or by a person
+
+
+class FraudOutcome(IntEnum):
+    """What the fraud codes of a conversion lead to; a larger number is the harder one."""
+
+    NONE = 0
+    HOLD = 1
+    REVIEW = 2
+    BLOCK = 3
+    DECLINE = 4
+
+
+class Verdict(IntEnum):
+    """What a person decided about a conversion in the queue."""
+
+    NONE = 0
+    RELEASE = 1
+    DECLINE = 2
 
 
 class Result(IntEnum):

@@ -24,8 +24,12 @@ from pipeline.rulebook.accruals import (
     report_stacking,
 )
 from pipeline.rulebook.fields import Fields, Sheet, nearest
+from pipeline.rulebook.fraud import read_coupons, read_fraud, read_insiders, read_shares
 from pipeline.rulebook.model import (
     DELIVERIES,
+    LATER_TERMS,
+    MODELS,
+    OTHER_COUPONS,
     STATUSES,
     TRACKER_CLASSES,
     Accrual,
@@ -40,9 +44,11 @@ from pipeline.rulebook.model import (
     Policy,
     Programme,
     Tracker,
+    later_terms,
     version_of,
 )
 from pipeline.rulebook.names import is_registry, is_under
+from pipeline.rulebook.policies import USUAL_SHARES
 
 EXPIRY = re.compile(
     r"never|calendar_year_plus\(\d{1,2}\)|(rolling_months|inactivity)\([1-9]\d{0,2}\)"
@@ -193,13 +199,22 @@ def read_policy(sheet: Sheet) -> Policy:
     if (table := top.table("experiment")) is not None:
         experiment = Experiment(table.text("name"), table.share("holdout"), table.text("seed"))
         table.done()
+    fraud, shares = read_fraud(top.table("fraud")), read_shares(top.table("position"))
     top.done()
-    stated = [experiment.name, experiment.holdout, experiment.seed]
+    stated: dict[str, object] = {
+        "experiment": [experiment.name, experiment.holdout, experiment.seed]
+    }
+    if fraud.codes:
+        stated["fraud"] = fraud.content()
+    if shares != USUAL_SHARES:
+        stated["position"] = shares.content()
     return Policy(
         **content,  # type: ignore[arg-type]
         experiment=experiment,
-        version=version_of("policy", {**content, "experiment": stated}),
+        version=version_of("policy", {**content, **stated}),
         location=sheet.location(("policy",)),
+        fraud=fraud,
+        shares=shares,
     )
 
 
@@ -241,6 +256,7 @@ def read_partner(sheet: Sheet) -> tuple[Partner, list[Claim]]:
     report_stacking(sheet, accruals)
     _report_overlaps(sheet, "accrual", accruals, lambda accrual: accrual.action)
     examples = [_partner_example(table) for table in top.tables("example")]
+    insiders = read_insiders(top)
     top.done()
     said = {example.matched for example in examples if isinstance(example, HostExample)}
     if said != {True, False}:
@@ -256,8 +272,9 @@ def read_partner(sheet: Sheet) -> tuple[Partner, list[Claim]]:
         tuple(sorted(contracts, key=lambda contract: contract.valid_from_ns)),
         tuple(accruals),
         tuple(examples),
-        _partner_version(identity, title, status, match, contracts, accruals),
+        _partner_version(identity, title, status, match, contracts, accruals, insiders),
         sheet.location(("partner",)),
+        insiders,
     )
     return partner, claims
 
@@ -269,8 +286,9 @@ def _partner_version(
     match: Match,
     contracts: Sequence[Contract],
     accruals: Sequence[Accrual],
+    insiders: Sequence[bytes],
 ) -> bytes:
-    content = {
+    content: dict[str, object] = {
         "id": identity,
         "title": title,
         "status": status,
@@ -278,6 +296,8 @@ def _partner_version(
         "contracts": sorted((_contract_content(c) for c in contracts), key=str),
         "accruals": sorted(accrual.version.hex() for accrual in accruals),
     }
+    if insiders:
+        content["insiders"] = sorted(who.hex() for who in insiders)
     return version_of("partner", content)
 
 
@@ -328,6 +348,10 @@ def _contract(table: Fields) -> Contract:
         commission_fixed=fixed,
         terms=table.text("terms", default="", empty=True),
         location=table.sheet.location(table.path),
+        coupons=read_coupons(table),
+        other_coupons=table.choice("other_coupons", OTHER_COUPONS, default=OTHER_COUPONS[0]),
+        attribution=table.choice("attribution", MODELS, default=MODELS[0]),
+        soft=table.has("soft") and table.flag("soft"),
     )
     table.done()
     return contract
@@ -356,8 +380,10 @@ def _commission(table: Fields, currency: str) -> tuple[Fraction, Fraction]:
 
 
 def _contract_content(contract: Contract) -> list[object]:
-    names = [name for name in Contract.__slots__ if name != "location"]
-    return [getattr(contract, name) for name in names]
+    """What a contract says, in the order of its fields; of those added later what is not usual."""
+    names = [name for name in Contract.__slots__ if name not in ("location", *LATER_TERMS)]
+    more = later_terms(contract)
+    return [getattr(contract, name) for name in names] + ([more] if more else [])
 
 
 def _no_contract(sheet: Sheet) -> Contract:

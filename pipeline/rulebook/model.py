@@ -13,14 +13,19 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from fractions import Fraction
 from typing import Any
 
 from pipeline.model.money import CURRENCY_SCALE
+from pipeline.rulebook.policies import NO_FRAUD, USUAL_SHARES, Coupon, FraudPolicy, Shares
 
 STATUSES = ("draft", "live", "paused")
 DELIVERIES = ("deeplink", "param", "match", "none")
+# Fields that contracts did not have at first: a contract that says none of them is as it was.
+LATER_TERMS = ("coupons", "other_coupons", "attribution", "soft")
+MODELS = ("last", "first", "position", "coupon")
+OTHER_COUPONS = ("pay", "review", "decline")
 ACCRUAL_KINDS = ("percent", "fixed", "ladder", "multiplier")
 LADDERS = ("whole", "slices")
 BASES = ("net", "gross", "sent")
@@ -135,7 +140,9 @@ class Contract:
     """What was agreed with the partner, from `valid_from_ns` until before `valid_until_ns`.
 
     The partner owes `commission`, a share of the amount, and beside it `commission_fixed`, money in
-    major units of `currency` for each conversion; one of the two may be nothing.
+    major units of `currency` for each conversion; one of the two may be nothing. `coupons` were
+    issued to the programme; `other_coupons` says what a sale with another code leads to.
+    `attribution` names the model that pays; `soft` leaves a sale to anybody else who has a click.
     """
 
     version: str
@@ -151,6 +158,10 @@ class Contract:
     commission_fixed: Fraction
     terms: str
     location: Location
+    coupons: tuple[Coupon, ...] = ()
+    other_coupons: str = "pay"
+    attribution: str = "last"
+    soft: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -302,8 +313,8 @@ class AccrualExample:
 class Partner:
     """One partner: its names, its contracts by date and its accruals by date.
 
-    `contract` is the newest of `contracts`, whatever the date. Examples are not part of the
-    version.
+    `contract` is the newest of `contracts`, whatever the date. `insiders` are subscribers who are
+    staff, payer or agent of the partner. Examples are not part of the version.
     """
 
     id: str
@@ -316,6 +327,7 @@ class Partner:
     examples: tuple[HostExample | AccrualExample, ...]
     version: bytes
     location: Location
+    insiders: tuple[bytes, ...] = ()
 
     def contract_at(self, event_ns: int) -> Contract | None:
         """The contract in force at this time."""
@@ -388,6 +400,8 @@ class Policy:
     experiment: Experiment
     version: bytes
     location: Location
+    fraud: FraudPolicy = NO_FRAUD
+    shares: Shares = USUAL_SHARES
 
 
 @dataclass(frozen=True, slots=True)
@@ -413,6 +427,17 @@ class Rulebook:
     def where(self, version: bytes) -> Location | None:
         """Where the part (programme, partner, accrual, tracker, policy) of this version stands."""
         return self._places.get(bytes(version))
+
+
+def later_terms(contract: Contract) -> dict[str, Any]:
+    """Those of a contract's later fields that are not usual, as plain content."""
+    usual = {f.name: f.default for f in fields(Contract) if f.name in LATER_TERMS}
+    found = {name: getattr(contract, name) for name in LATER_TERMS}
+    return {
+        name: [c.content() for c in value] if name == "coupons" else value
+        for name, value in found.items()
+        if value != usual[name]
+    }
 
 
 def files_text(files: Mapping[str, str]) -> str:

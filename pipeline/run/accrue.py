@@ -47,16 +47,19 @@ from pipeline.kernels.rowhash import row_hashes
 from pipeline.ledger.accounts import ISSUED
 from pipeline.model.batches import CutBatch, FoldBatch, MemberBatch, TargetBatch, UsageBatch
 from pipeline.model.columns import ID_DTYPE, TextColumn, concat, ids
+from pipeline.model.evidence import Evidence
 from pipeline.model.identifiers import id_text
 from pipeline.model.words import BOOK_COMMANDS, Result, TargetReason
 from pipeline.rulebook.model import Rulebook
 from pipeline.run.answers import answer_rows, answers_to
+from pipeline.score.models import coupon_owners
 from pipeline.score.rate import Rated, kinds_of, rated
 from pipeline.store.book import Book, Due
 from pipeline.store.book_register import Run
 from pipeline.store.clickhouse import ClickHouse
 from pipeline.store.clickhouse_schema import ConversionBatch, RunBatch, RunState
 from pipeline.store.crash import crash_point
+from pipeline.store.features import evidence
 from pipeline.store.journal import Journal
 from pipeline.store.projection import BLOCK_ROWS, OPEN_KEY
 from pipeline.store.usage import limits_of
@@ -155,7 +158,10 @@ class _Job:
         answers = self._post_commands((previous or {}).get("commands", 0))
         self.progress("folding purchase messages")
         folds = self.clickhouse.folds(self.position, previous, self.now_ns, self.fold)
-        targets, results, rerated = self._post(folds, self._used(previous))
+        known = evidence(
+            self.clickhouse, folds, self.position, coupon_owners(self.rulebooks.values())
+        )
+        targets, results, rerated = self._post(folds, known, self._used(previous))
         folds = folds.with_columns(kind=kinds_of(folds, self.rulebook))
         self.clickhouse.deliver_conversions(
             outcomes(self.cut, folds, targets, results), self.number, self.run_id
@@ -255,17 +261,24 @@ class _Job:
         limits = limits_of(self.rulebooks.values())
         return self.clickhouse.usage(self.position, previous, self.now_ns, self.fold, limits)
 
-    def _rated(self, folds: FoldBatch, rulebook: Rulebook, used: UsageBatch) -> Rated:
+    def _rated(
+        self, folds: FoldBatch, rulebook: Rulebook, known: Evidence, used: UsageBatch
+    ) -> Rated:
         members = self.members(_members_in(folds)) if self.members else None
-        return rated(folds, rulebook, self.now_ns, fold=self.fold, members=members, used=used)
+        return rated(
+            folds, rulebook, self.now_ns, fold=self.fold, members=members, used=used,
+            evidence=known,
+        )  # fmt: skip
 
-    def _post(self, folds: FoldBatch, used: UsageBatch) -> tuple[TargetBatch, np.ndarray, int]:
+    def _post(
+        self, folds: FoldBatch, known: Evidence, used: UsageBatch
+    ) -> tuple[TargetBatch, np.ndarray, int]:
         """Rate and send; those refused for their rule again, rated as the first time.
 
         Returns what was sent in the end, the answers, and how many were rated again. What the
         others were given comes before those that are rated again.
         """
-        found = self._rated(folds, self.rulebook, used)
+        found = self._rated(folds, self.rulebook, known, used)
         targets = found.targets
         results = self._send(targets)
         refused = np.flatnonzero(results == Result.RULE_VERSION_PINNED)
@@ -278,7 +291,7 @@ class _Job:
         for rulebook_hash, chosen in sorted(by_rulebook.items()):
             rows = np.array(chosen, np.int64)
             rulebook = self._rulebook(rulebook_hash, f"{len(rows)} conversions")
-            again = self._rated(folds.take(rows), rulebook, used)
+            again = self._rated(folds.take(rows), rulebook, known.take(rows), used)
             used = concat([used, again.given])
             results[rows] = self._send(again.targets)
             targets = _exchanged(targets, rows, again.targets)

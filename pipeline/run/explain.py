@@ -256,7 +256,7 @@ def _conversion(state: Asked, key: Any, cut: int = 0) -> list[Link]:
 
 
 def _outcome(row: Row) -> Link:
-    waits = f", until {when(row['release_at'])}" if row["reason"] == "held" else ""
+    waits = f", until {when(row['release_at'])}" if row["reason"] in ("held", "fraud_hold") else ""
     return Link(
         "conversion",
         f"{row['partner']} {row['conversion_id']}: {row['state']} ({row['reason']}{waits}), "

@@ -39,6 +39,10 @@ WORDS = {
     "hold, or a cap or budget is used up",
     "wrong_partner": "the click it names belongs to another partner",
     "not_a_member": "the subscriber was not a member at the visit",
+    "fraud_hold": "its fraud codes hold it until {release}; see `job review`",
+    "fraud_review": "its fraud codes leave it to a person; see `job review`",
+    "fraud_blocked": "its fraud codes block it unless a person releases it; see `job review`",
+    "fraud_declined": "it was refused, by its fraud codes or by a person",
 }
 
 

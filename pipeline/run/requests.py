@@ -1,4 +1,4 @@
-"""What an owner can be asked: `sql` and `explain` (read-only), `job accrue` and `job audit`.
+"""What an owner can be asked: `sql` and `explain` (read-only), and the jobs.
 
 `explain --with-identity` writes as well: who was shown whose login stands in the journal before the
 answer is given.
@@ -18,6 +18,7 @@ from pipeline.run.cases import to_ns
 from pipeline.run.explain import Link, subscriber_of
 from pipeline.run.failures import RequestError
 from pipeline.run.questions import answer_question, chain_of, printed, shows_login
+from pipeline.run.review import decide, queue, shown
 from pipeline.run.state import State, now_ns
 
 WRONG = 2
@@ -34,6 +35,8 @@ def answer(state: State, request: dict[str, Any], replaying: bool = False) -> by
             return _accrue(state, request, replaying)
         case "job" if request.get("name") == "audit":
             return _audit(state, request)
+        case "job" if request.get("name") == "review":
+            return _review(state, request, replaying)
     raise RequestError(f"an owner does not know {request.get('do')!r}", WRONG)
 
 
@@ -111,6 +114,24 @@ def _accrue(state: State, request: dict[str, Any], replaying: bool) -> bytes:
     if len(lines) == 1:
         lines.append("  nothing changed and nothing came due")
     return "\n".join(lines).encode() + b"\n"
+
+
+def _review(state: State, request: dict[str, Any], replaying: bool) -> bytes:
+    """The queue, or a decision about one conversion in it."""
+    if not request.get("verdict"):
+        items = queue(state)
+        return (
+            json.dumps(items, indent=2) + "\n" if request.get("json") else shown(items)
+        ).encode()
+    if replaying or _replay_is_open(state):
+        raise RequestError(
+            "a decision is put on record, and the journal of a replay takes nothing but its input "
+            "until it is done; ask again then"
+        )
+    told = decide(state, request, now_ns())
+    if request.get("json"):
+        return json.dumps(told, indent=2).encode() + b"\n"
+    return f"{told['verdict']} of {told['conversion_key']} as of the next cut\n".encode()
 
 
 def _audit(state: State, request: dict[str, Any]) -> bytes:

@@ -6,7 +6,8 @@ where the contract says `match` and the shop named the member (token, or address
 member's last visit before the purchase has to lie within the window, must not have been brought
 by another affiliate, and the member has to have consented. In both ways the visit must be
 unambiguous. Everything else is an orphan; it is asked again when clicks, visits or bindings
-arrive, because nothing here is remembered.
+arrive, because nothing here is remembered. Which of a member's clicks is credited, and what a
+coupon is worth, is told by `models.py`, which takes this for its beginning.
 
 Window: `clicked_ns <= event_ns <= clicked_ns + attribution window`, both ends inside.
 """
@@ -35,6 +36,7 @@ class Attribution(NamedTuple):
     by_click: np.ndarray  # bool: a click was named
     by_match: np.ndarray  # bool: no click, and the contract says `match`
     inside: np.ndarray  # bool: within the window of the click or visit
+    by_coupon: np.ndarray  # bool: by a coupon that was issued to the member; see `models.py`
 
 
 def attribute(folds: FoldBatch, terms: Terms, contract: np.ndarray) -> Attribution:
@@ -67,7 +69,8 @@ def attribute(folds: FoldBatch, terms: Terms, contract: np.ndarray) -> Attributi
     good = reason == ATTRIBUTED
     subscriber[good & by_click] = folds.click_subscriber[good & by_click]
     subscriber[good & by_match] = folds.match_subscriber[good & by_match]
-    return Attribution(reason, subscriber, click, visit, by_click, by_match, inside)
+    by_coupon = np.zeros(len(folds), np.bool_)
+    return Attribution(reason, subscriber, click, visit, by_click, by_match, inside, by_coupon)
 
 
 def _inside(since_ns: np.ndarray, event_ns: np.ndarray, window_ns: np.ndarray) -> np.ndarray:

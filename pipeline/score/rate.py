@@ -10,6 +10,7 @@ total (loyalty-facts 1.6).
                                                    until then PENDING (HELD, with `release_ns`)
     pending, approved_hold                         PENDING
     declined, not attributed, no rule, no points   NONE, with the reason
+    what a fraud code or a person holds up         PENDING or NONE, see `fraud.py`
 
 **Points** are a sum of parts, one for each rule that counts (`stacking.py`), each rounded down once
 on what its rule makes of the conversion's total, then what caps and budgets leave (`limits.py`);
@@ -35,10 +36,13 @@ import numpy as np
 
 from pipeline.model.batches import FoldBatch, MemberBatch, TargetBatch, UsageBatch
 from pipeline.model.columns import TextColumn, ids
+from pipeline.model.evidence import Evidence
 from pipeline.model.words import Status, TargetReason, TargetState
 from pipeline.rulebook.model import Programme, Rulebook
 from pipeline.score.attribute import ATTRIBUTED, Attribution, attribute
 from pipeline.score.exact import plus, share
+from pipeline.score.fraud import WAITING
+from pipeline.score.judge import judge
 from pipeline.score.limits import given, limited
 from pipeline.score.members import Standing
 from pipeline.score.reasoning import Reasoning
@@ -70,12 +74,16 @@ def rate(
     fold: int = 0,
     members: MemberBatch | None = None,
     used: UsageBatch | None = None,
+    evidence: Evidence | None = None,
 ) -> TargetBatch:
     """One target per conversion; `fold` is the number of the cut.
 
     `members`: what is known of them. `used`: what conversions that are not among `folds` hold.
+    Without `evidence` nothing is known that could speak against a conversion.
     """
-    return rated(folds, rulebook, now_ns, fold=fold, members=members, used=used).targets
+    return rated(
+        folds, rulebook, now_ns, fold=fold, members=members, used=used, evidence=evidence
+    ).targets
 
 
 def rated(
@@ -86,6 +94,7 @@ def rated(
     fold: int = 0,
     members: MemberBatch | None = None,
     used: UsageBatch | None = None,
+    evidence: Evidence | None = None,
 ) -> Rated:
     """The targets, and what has to be counted against caps and budgets for others."""
     terms, programme = Terms(rulebook.partners), rulebook.programme
@@ -94,12 +103,17 @@ def rated(
     contract = terms.contract_numbers(partner, folds.event_ns)
     plays = terms.plays(partner, folds.kind, folds.event_ns)
     found = attribute(folds, terms, contract)
+    judged = judge(folds, found, evidence, rulebook, terms, partner, contract)
+    found = judged.found
     standing = Standing(members, found.subscriber_id, folds.event_ns, programme.timezone)
     slots = slots_of(folds, terms, contract, plays, standing, programme.points_scale)
     rule = _rules(slots, terms, plays)
-    reason = _reasons(folds, found, rule == terms.no_accrual, _totals(slots, slots.points))
-    release_ns = plus(folds.event_ns, terms.hold_ns[contract])
+    totals = _totals(slots, slots.points)
+    reason = _reasons(folds, found, rule == terms.no_accrual, totals)
+    release_ns = plus(folds.event_ns, terms.hold_ns[contract] + judged.longer_ns)
     reason[(reason == TargetReason.AWARDED) & (now_ns < release_ns)] = TargetReason.HELD
+    reason = judged.applied(reason, totals)
+    due = judged.comes_due(reason)
     kept = limited(
         slots,
         terms.accrual_list,
@@ -132,13 +146,13 @@ def rated(
         click_id=found.click_id,
         visit_id=found.visit_id,
         event_ns=folds.event_ns,
-        release_ns=_due(folds, state, release_ns),
+        release_ns=np.where(due, _due(folds, state, release_ns), 0),
         rule_id=terms.rule_id.take(rule),
         rule_version=terms.rule_version[rule],
         contract_version=terms.contract_version.take(contract),
         rulebook_hash=np.repeat(ids([rulebook.hash]), len(folds)),
-        terms_hash=terms.hashes(programme, contract, plays),
-        explanation=reasoning.column(rule, reason, release_ns, now_ns),
+        terms_hash=terms.hashes(programme, contract, plays, rulebook.policy),
+        explanation=reasoning.column(rule, reason, release_ns, now_ns, judged.told),
     )
     return Rated(targets, *given(slots, kept, terms.accrual_list, folds, found.subscriber_id))
 
@@ -186,7 +200,8 @@ def _reasons(
 
 def _states(reason: np.ndarray) -> np.ndarray:
     state = np.full(len(reason), TargetState.NONE, np.uint8)
-    state[np.isin(reason, (TargetReason.PENDING, TargetReason.HELD))] = TargetState.PENDING
+    waiting = (TargetReason.PENDING, TargetReason.HELD, *WAITING)
+    state[np.isin(reason, waiting)] = TargetState.PENDING
     state[reason == TargetReason.AWARDED] = TargetState.AVAILABLE
     return state
 

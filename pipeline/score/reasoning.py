@@ -3,7 +3,12 @@
     {"conditions": [[name, value, holds], ...], "reason": "held",
      "sum": "26.09 EUR x 1/20 / 1/100 = 130.45 -> 130", "sums": [...],
      "parts": [[rule id, points], ...], "limits": [[rule id, what, asked, kept], ...],
-     "rejected": [[rule id, why], ...]}
+     "rejected": [[rule id, why], ...],
+     "fraud": {"codes": [[code, what was found, weight], ...], "score": 100, "limit": 100,
+               "outcome": "review"},
+     "attributions": {"last": [member, click, channel], "first": ..., "position": ...,
+                      "coupon": ..., "shares": [[click, channel, "2/5"], ...]},
+     "review": {"verdict": "release", "actor": ..., "reason": ..., "at": ...}}
 
 All conditions of the way taken are there, also those after the one that failed: somebody who asks
 why there are no points should not have to ask twice. `sum` is the arithmetic of the target's rule,
@@ -19,7 +24,7 @@ is made the slow way, with places for ids, times and numbers, and filled for all
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from enum import IntEnum
 from typing import Any
 
@@ -73,16 +78,27 @@ class Reasoning:
             self._place[group.rows] = np.arange(len(group.rows))
 
     def column(
-        self, rule: np.ndarray, reason: np.ndarray, release_ns: np.ndarray, now_ns: int
+        self,
+        rule: np.ndarray,
+        reason: np.ndarray,
+        release_ns: np.ndarray,
+        now_ns: int,
+        more: Sequence[dict[str, Any]] = (),
     ) -> TextColumn:
-        """One JSON text per row."""
+        """One JSON text per row; `more` is what else is to be told of each."""
         self._rule, self._reason, self._release_ns, self._now_ns = rule, reason, release_ns, now_ns
         numbers = self._numbers()
         blocks = [
             self._block(start, numbers[start : start + BLOCK_ROWS])
             for start in range(0, len(numbers), BLOCK_ROWS)
         ]
-        return TextColumn.concat(blocks)
+        column = TextColumn.concat(blocks)
+        if not any(more):
+            return column
+        return TextColumn.of(
+            f"{text[:-1]},{json.dumps(added, separators=(',', ':'))[1:]}" if added else text
+            for text, added in zip(column.to_list(), more, strict=True)
+        )
 
     def _block(self, start: int, numbers: np.ndarray) -> TextColumn:
         texts = [""] * len(numbers)
@@ -107,6 +123,9 @@ class Reasoning:
             found.inside,
             folds.visit_ambiguous > 0,
             found.by_match,
+            found.by_coupon,
+            found.reason,
+            self._is_credited_elsewhere(),
             is_set(folds.match_subscriber),
             is_set(folds.match_visit),
             folds.match_basis,
@@ -118,6 +137,10 @@ class Reasoning:
             self._outcomes(),
         ]
         return mixed(columns)
+
+    def _is_credited_elsewhere(self) -> np.ndarray:
+        """Is another click credited than the one that the messages name? (bool)"""
+        return np.asarray(self._found.click_id != self._folds.click_id)
 
     def _outcomes(self) -> np.ndarray:
         """By row, a number for what became of its rules."""
@@ -147,12 +170,12 @@ class Reasoning:
         in_force = contract != self._terms.no_contract
         conditions = [
             ["contract in force", self._terms.contract_version.text(contract), in_force],
-            *(self._click(row) if self._found.by_click[row] else self._match(row)),
+            *self._way(row),
             ["rule for", self._folds.kind.text(row), has_rule],
             *self._checks(row),
             ["not declined", _word(Status, status), status != Status.DECLINED],
         ]
-        if reason in (TargetReason.HELD, TargetReason.AWARDED):
+        if reason in (TargetReason.HELD, TargetReason.AWARDED, TargetReason.FRAUD_HOLD):
             over = self._now_ns >= int(self._release_ns[row])
             conditions.append(["return window over", Place("%s", "due"), bool(over)])
         told: dict[str, Any] = {"conditions": conditions, "reason": reason.name.lower()}
@@ -162,6 +185,13 @@ class Reasoning:
             told["rejected"] = self._rejected(row)
         return told
 
+    def _way(self, row: int) -> list[Condition]:
+        """The conditions of the way on which it was, or was not, attributed."""
+        if self._found.by_coupon[row]:
+            consented = int(self._found.reason[row]) != TargetReason.NOT_A_MEMBER
+            return [["a coupon issued to a member", "", True], ["consented", "", consented]]
+        return self._click(row) if self._found.by_click[row] else self._match(row)
+
     def _click(self, row: int) -> list[Condition]:
         folds = self._folds
         found = bool(folds.click_found[row])
@@ -169,12 +199,16 @@ class Reasoning:
         if not found:
             return conditions
         partner = folds.click_partner.text(row)
-        return [
-            *conditions,
+        conditions += [
             ["same partner", partner, partner == folds.partner.text(row)],
             self._window("clicked", row),
             ["visit unambiguous", "", not folds.visit_ambiguous[row]],
         ]
+        if self._is_credited_elsewhere()[row]:
+            conditions.append(["credited to", Place("%s", "credited"), True])
+        if self._found.reason[row] == TargetReason.STOOD_DOWN:
+            conditions.append(["no other affiliate", "", False])
+        return conditions
 
     def _match(self, row: int) -> list[Condition]:
         folds = self._folds
@@ -348,6 +382,7 @@ class Reasoning:
 # What stands in a place, by its name.
 VALUES: Mapping[str, Callable[[Reasoning, np.ndarray], list[Any]]] = {
     "click": lambda told, rows: shown_ids(told._folds.click_id[rows]),
+    "credited": lambda told, rows: shown_ids(told._found.click_id[rows]),
     "visit": lambda told, rows: shown_ids(told._folds.match_visit[rows]),
     "clicked": lambda told, rows: shown_times(told._folds.clicked_ns[rows]),
     "visited": lambda told, rows: shown_times(told._folds.match_visit_ns[rows]),
@@ -389,6 +424,18 @@ def told(explanation: str) -> list[str]:
         for rule, what, asked, kept in found.get("limits", ())
     ]
     lines += [f"not  {rule}: {why}" for rule, why in found.get("rejected", ())]
+    credited = {m: c for m, c in found.get("attributions", {}).items() if m != "shares"}
+    if len({tuple(credit) for credit in credited.values()}) > 1:
+        lines += [
+            f"by {model}: {' '.join(filter(None, (click, channel, member)))}"
+            for model, (member, click, channel) in credited.items()
+        ]
+    if fraud := found.get("fraud"):
+        lines += [f"code {code} ({weight}): {what}" for code, what, weight in fraud["codes"]]
+        lines.append(f"score {fraud['score']} of {fraud['limit']}: {fraud['outcome']}")
+    if review := found.get("review"):
+        who = f"{review['actor']} {review['at']}"
+        lines.append(f"{review['verdict']} by {who}: {review['reason']}")
     return lines
 
 

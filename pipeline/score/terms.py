@@ -14,11 +14,21 @@ import numpy as np
 from pipeline.model.columns import TextColumn, ids
 from pipeline.model.identifiers import NO_ID
 from pipeline.model.money import CURRENCY_SCALE
-from pipeline.rulebook.model import Accrual, Contract, Partner, Programme, version_of
+from pipeline.rulebook.model import (
+    Accrual,
+    Contract,
+    Partner,
+    Policy,
+    Programme,
+    later_terms,
+    version_of,
+)
+from pipeline.rulebook.policies import USUAL_SHARES
 
 LIVE = "live"
 ANY, SALE = "any", "sale"
 MATCH = "match"
+POSITION = "position"
 LINKS = ("deeplink", "param")
 
 
@@ -42,6 +52,7 @@ class Terms:
         self.contract_list: list[Contract] = [c for p in partners for c in p.contracts]
         self.accrual_list: list[Accrual] = [a for p in partners for a in p.accruals]
         self._number_of = {id(a): i for i, a in enumerate(self.accrual_list)}
+        self._partner_of = {id(c): p for p in partners for c in p.contracts}
         self._number = {p.id: i for i, p in enumerate(partners)}
         self._usual = [*map(_usual_action, partners), ""]
         contracts = self.contract_list
@@ -118,7 +129,13 @@ class Terms:
         """The number of an accrual of one of the partners."""
         return self._number_of[id(accrual)]
 
-    def hashes(self, programme: Programme, contract: np.ndarray, plays: Plays) -> np.ndarray:
+    def hashes(
+        self,
+        programme: Programme,
+        contract: np.ndarray,
+        plays: Plays,
+        policy: Policy | None = None,
+    ) -> np.ndarray:
         """By row, a hash of all beside the rule that decides a conversion's worth (ID).
 
         Dates are left out: ending a contract changes nothing for what came before. Rules that stand
@@ -128,20 +145,31 @@ class Terms:
         code = contract * (len(plays.sets) + 1) + plays.number
         _, first, number = np.unique(code, return_index=True, return_inverse=True)
         found = [
-            self._hash_of(int(contract[row]), plays.sets[plays.number[row]], programme)
+            self._hash_of(int(contract[row]), plays.sets[plays.number[row]], programme, policy)
             for row in first.tolist()
         ]
         return ids(found)[number.reshape(-1)]
 
-    def _hash_of(self, contract: int, rules: tuple[int, ...], programme: Programme) -> bytes:
+    def _hash_of(
+        self, contract: int, rules: tuple[int, ...], programme: Programme, policy: Policy | None
+    ) -> bytes:
         if contract == self.no_contract:
             return NO_ID
-        content = _content(self.contract_list[contract], programme)
+        agreed = self.contract_list[contract]
+        content = _content(agreed, programme)
         accruals = [self.accrual_list[number] for number in rules]
         if len(accruals) > 1:
             content["rules"] = [accrual.version.hex() for accrual in accruals]
         if any(accrual.is_limited or accrual.when.asks_member for accrual in accruals):
             content["timezone"] = programme.timezone
+        # What earlier rulebooks could not say is left out where nothing is said: they stay equal.
+        content |= later_terms(agreed)
+        if policy is not None and policy.fraud.codes:
+            insiders = sorted(who.hex() for who in self._partner_of[id(agreed)].insiders)
+            content["fraud"] = [policy.fraud.content(), insiders]
+        shares = policy.shares if policy is not None else USUAL_SHARES
+        if agreed.attribution == POSITION and shares != USUAL_SHARES:
+            content["position"] = shares.content()
         return version_of("terms", content)
 
     def scale_of(self, contract: int) -> int:

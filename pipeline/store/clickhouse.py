@@ -42,7 +42,7 @@ from pipeline.store.crash import crash_point
 from pipeline.store.journal import Journal
 from pipeline.store.readonly import QueryError
 from pipeline.store.runs import Runs
-from pipeline.store.sink import SinkError
+from pipeline.store.sink import Given, SinkError
 
 __all__ = ["ClickHouse", "QueryError", "SinkError"]
 
@@ -73,12 +73,21 @@ class ClickHouse(Connections):
         """The answer as Arrow; text as binary, closed lists as numbers. For questions of ours."""
         return _arrow(self._ask(sql, "ArrowStream"))
 
-    def staged(self, steps: Mapping[str, str], sql: str) -> pa.Table:
-        """The answer to `sql`, as in `query`, after steps whose answers are kept meanwhile."""
-        kept = list(steps)
+    def staged(
+        self, steps: Mapping[str, str], sql: str, given: Mapping[str, Given] | None = None
+    ) -> pa.Table:
+        """The answer to `sql`, as in `query`, after steps whose answers are kept meanwhile.
+
+        `given` are rows of the asker's, by the name of the table they are kept in.
+        """
+        given = given or {}
+        kept = [*given, *steps]
         for name in kept:
             self._do(f"DROP TEMPORARY TABLE IF EXISTS {name}", "staging")
         try:
+            for name, (columns, rows) in given.items():
+                self._do(f"CREATE TEMPORARY TABLE {name} ({columns}) ENGINE = Memory", "staging")
+                self._fill(name, rows)
             for name, step in steps.items():
                 self._do(f"CREATE TEMPORARY TABLE {name} ENGINE = Memory AS {step}", "staging")
             return _arrow(self._ask(sql, "ArrowStream", use="staging"))
@@ -238,6 +247,17 @@ class ClickHouse(Connections):
             f" WHERE database = '{self.database}' AND endsWith(table, '_log')"
         )
         return [(str(table), str(name), str(kind)) for table, name, kind in found]
+
+    def _fill(self, name: str, rows: pa.RecordBatch) -> None:
+        """Put rows into a table that is kept for a while."""
+        names = ", ".join(rows.schema.names)
+        try:
+            statement = f"INSERT INTO {name} ({names})"
+            with self._connection("staging").send_insert(statement, "ArrowStream") as stream:
+                stream.append(arrow_stream(rows))
+                stream.finish()
+        except RuntimeError as error:
+            raise SinkError(said(error)) from None
 
     def _do(self, statement: str, use: str) -> None:
         try:

@@ -24,8 +24,9 @@ order:
 Purchase time is the earliest that the messages name: a correction does not start a window again.
 
 **Which conversions**: those with new messages, those whose release came, and those whose click,
-visit or binding arrived since the previous cut; all of them where rules arrived or nothing is known
-of a previous cut. One too many is harmless: the book answers that it knows.
+visit or binding arrived since the previous cut, or something else that they are judged by (see
+`features.py`); all of them where rules arrived or nothing is known of a previous cut. One too many
+is harmless: the book answers that it knows.
 
 Measured on two cores: see `tests/bench/clickhouse.py`.
 """
@@ -38,11 +39,12 @@ import numpy as np
 
 from pipeline.model.batches import FoldBatch
 from pipeline.store.clickhouse_rows import batch_of
+from pipeline.store.features import came
 from pipeline.store.sink import Sink
 
 Position = Mapping[str, int]
 NO_ID = "toUUID('00000000-0000-0000-0000-000000000000')"
-READ = ("bindings", "clicks", "purchases", "rulebooks", "visits")
+READ = ("bindings", "clicks", "commands", "purchases", "rulebooks", "visits")
 
 # Messages with their place in the fold order. `said` is what makes two messages the same fact; a
 # message that comes again under its id (the digest of its line and when it was received, where the
@@ -278,5 +280,5 @@ def _happened(at: Position, previous: Position, now_ns: int, fold: int) -> str:
     }
     ends = {f"{stream}_end": end for stream, end in at.items()}
     ways = (CHANGED, CLICK_CAME, VISIT_CAME, BINDING_CAME)
-    asked = [way.format(**since, **ends) for way in ways]
+    asked = [way.format(**since, **ends) for way in ways] + came(since, ends, previous)
     return "UNION ALL".join([*asked, CAME_DUE.format(fold=int(fold), now_ns=int(now_ns))])

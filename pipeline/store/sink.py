@@ -7,12 +7,16 @@ blocks with the same tokens and answers the same SQL.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol, TypeAlias
 
 if TYPE_CHECKING:  # the error below is also for those who deliver nothing
     import pyarrow as pa
 
     from pipeline.store.clickhouse_schema import Table
+
+
+# Rows for a table that is kept for one question: its columns as SQL declares them, and the rows.
+Given: TypeAlias = "tuple[str, pa.RecordBatch]"
 
 
 class SinkError(RuntimeError):
@@ -34,9 +38,11 @@ class Sink(Protocol):
         """The answer as Python values: closed lists as words, ids and times as text."""
         ...
 
-    def staged(self, steps: Mapping[str, str], sql: str) -> pa.Table:
+    def staged(
+        self, steps: Mapping[str, str], sql: str, given: Mapping[str, Given] | None = None
+    ) -> pa.Table:
         """The answer to `sql`, as in `query`. Each step is a question whose answer is kept, under
-        its name, for those after it and for `sql`, and for nobody else.
+        its name, for those after it and for `sql`, and for nobody else; so are the rows `given`.
         """
         ...
 

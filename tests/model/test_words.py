@@ -39,7 +39,11 @@ KNOWN = {
     "TargetReason": {
         "AWARDED": 1, "HELD": 2, "PENDING": 3, "DECLINED": 4, "ORPHAN": 5, "STOOD_DOWN": 6,
         "OUTSIDE_WINDOW": 7, "AMBIGUOUS": 8, "NO_RULE": 9, "WRONG_PARTNER": 10, "NOT_A_MEMBER": 11,
+        "NO_POINTS": 12, "FRAUD_HOLD": 30, "FRAUD_REVIEW": 31, "FRAUD_BLOCKED": 32,
+        "FRAUD_DECLINED": 33,
     },
+    "FraudOutcome": {"NONE": 0, "HOLD": 1, "REVIEW": 2, "BLOCK": 3, "DECLINE": 4},
+    "Verdict": {"NONE": 0, "RELEASE": 1, "DECLINE": 2},
 }  # fmt: skip
 
 ENUMS = [

@@ -9,6 +9,7 @@ import numpy as np
 
 from pipeline.model.batches import (
     STREAMS,
+    BasisBatch,
     BindingBatch,
     ClickBatch,
     CommandBatch,
@@ -62,6 +63,7 @@ BINDING = {
     "event_ns": NOON - 7200 * SECOND,
     "received_ns": NOON - 7200 * SECOND,
 }
+BASIS = {"subscriber_id": "ann", "state": Basis.CONSENTED, "event_ns": NOON - 7200 * SECOND}
 ORDER = {"kind": "order", "actor": "orders", "body": "{}", "subscriber_id": "ann", "points": 10}
 KINDS: dict[str, tuple[type[Batch], dict[str, Any]]] = {
     "purchases": (PurchaseBatch, PURCHASE),
@@ -69,6 +71,7 @@ KINDS: dict[str, tuple[type[Batch], dict[str, Any]]] = {
     "clicks": (ClickBatch, CLICK),
     "bindings": (BindingBatch, BINDING),
     "commands": (CommandBatch, ORDER),
+    "basis": (BasisBatch, BASIS),
 }
 
 
