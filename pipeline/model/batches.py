@@ -287,8 +287,8 @@ class CommandBatch(Batch):
     Kinds now: `order` (a member spends points); `ingest_begin`, then `ingest_end` or
     `ingest_abandoned` (a unit of input); `settings` (a live owner starts); `identity_shown` (whose
     login `explain --with-identity` showed to whom); `review` (a person releases or declines a
-    conversion). `ref` is the asker's own reference: the same
-    (kind, ref) is the same command.
+    conversion); `claim` and `claim_closed` (a member misses a purchase). `ref` is the asker's own
+    reference: the same (kind, ref) is the same command.
     """
 
     command_id: ID
