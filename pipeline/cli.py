@@ -204,23 +204,43 @@ def audit(state: Path, as_json: bool) -> None:
 @STATE
 @click.option("--release", default="", metavar="KEY", help="Let this conversion count.")
 @click.option("--decline", default="", metavar="KEY", help="Refuse this conversion.")
+@click.option("--close", default="", metavar="CLAIM", help="Close this claim by hand.")
 @click.option("--reason", default="", metavar="TEXT", help="Why; it is put on record.")
 @JSON
-def review(state: Path, release: str, decline: str, reason: str, as_json: bool) -> None:
-    """List the conversions that wait for a person, or decide one of them.
+def review(state: Path, reason: str, as_json: bool, **decisions: str) -> None:
+    """List conversions and claims that wait for a person, or decide one.
 
     A decision is journalled with who made it; the next `job accrue` acts on it.
     """
-    if release and decline:
-        raise click.UsageError("--release or --decline, not both")
-    if reason and not (release or decline):
-        raise click.UsageError("--reason: only with --release or --decline")
+    made = [(verdict, about) for verdict, about in decisions.items() if about]
+    if len(made) > 1:
+        raise click.UsageError("one of --release, --decline and --close at a time")
+    if reason and not made:
+        raise click.UsageError("--reason: only with --release, --decline or --close")
     from pipeline.run.client import job_command
 
-    options: dict[str, Any] = {"reason": reason, "conversion": release or decline}
-    if release or decline:
-        options["verdict"] = "release" if release else "decline"
+    options: dict[str, Any] = {"reason": reason}
+    for verdict, about in made:
+        options |= {"verdict": verdict, "claim" if verdict == "close" else "conversion": about}
     sys.exit(guarded(lambda: job_command(state, "review", options, as_json)))
+
+
+@job.command()
+@STATE
+@click.option("--member", required=True, metavar="ID", help="Subscriber id of who bought.")
+@click.option("--partner", required=True, help="Id of the partner.")
+@click.option("--order", required=True, metavar="REF", help="The order's reference.")
+@click.option("--at", required=True, metavar="T", help="When it was bought, ISO 8601 UTC.")
+@click.option("--amount", required=True, help="How much, such as 26.09.")
+@JSON
+def claim(state: Path, as_json: bool, **purchase: str) -> None:
+    """Put on record that a member misses a purchase.
+
+    `job review` lists it until the partner's message brings the points, or somebody closes it.
+    """
+    from pipeline.run.client import job_command
+
+    sys.exit(guarded(lambda: job_command(state, "claim", dict(purchase), as_json)))
 
 
 @main.command()

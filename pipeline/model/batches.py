@@ -285,7 +285,8 @@ class CommandBatch(Batch):
     """Stream `commands`: what people and systems asked of us. `body` is JSON, by `kind`.
 
     Kinds: those the book knows (`ledger/commands.py`: a member spends points, and much else);
-    `review` (a person releases or declines a conversion); `ingest_begin`, then `ingest_end` or
+    `review` (a person releases or declines a conversion); `claim` and `claim_closed` (a member
+    misses a purchase); `ingest_begin`, then `ingest_end` or
     `ingest_abandoned` (a unit of input); `settings` (a live owner starts); `identity_shown` (whose
     login `explain --with-identity` showed to whom). `ref` is the asker's own reference: the same
     (kind, ref) is the same command. `role` and `scope` are those in which the actor asked: what may

@@ -15,10 +15,12 @@ from pipeline.model.batches import CommandBatch
 from pipeline.model.identifiers import NO_ID, id_text
 from pipeline.run.audit import audit
 from pipeline.run.cases import to_ns
+from pipeline.run.claims import claim, claims, close
+from pipeline.run.claims import shown as shown_claims
 from pipeline.run.explain import Link, subscriber_of
 from pipeline.run.failures import RequestError
 from pipeline.run.questions import answer_question, chain_of, printed, shows_login
-from pipeline.run.review import decide, queue, shown
+from pipeline.run.review import check_reason, decide, queue, shown
 from pipeline.run.state import State, now_ns
 
 WRONG = 2
@@ -37,6 +39,8 @@ def answer(state: State, request: dict[str, Any], replaying: bool = False) -> by
             return _audit(state, request)
         case "job" if request.get("name") == "review":
             return _review(state, request, replaying)
+        case "job" if request.get("name") == "claim":
+            return _claim(state, request, replaying)
     raise RequestError(f"an owner does not know {request.get('do')!r}", WRONG)
 
 
@@ -117,21 +121,44 @@ def _accrue(state: State, request: dict[str, Any], replaying: bool) -> bytes:
 
 
 def _review(state: State, request: dict[str, Any], replaying: bool) -> bytes:
-    """The queue, or a decision about one conversion in it."""
+    """The queue, or a decision about one conversion or claim in it."""
     if not request.get("verdict"):
-        items = queue(state)
-        return (
-            json.dumps(items, indent=2) + "\n" if request.get("json") else shown(items)
-        ).encode()
-    if replaying or _replay_is_open(state):
-        raise RequestError(
-            "a decision is put on record, and the journal of a replay takes nothing but its input "
-            "until it is done; ask again then"
-        )
+        items, asked = queue(state), claims(state)
+        if request.get("json"):
+            waiting = [item for item in asked if item["state"] != "closed"]
+            return json.dumps([*items, *waiting], indent=2).encode() + b"\n"
+        text = shown(items) + shown_claims(asked)
+        return (text or "nothing waits for a person\n").encode()
+    _refuse_while_replaying(state, replaying)
+    if request["verdict"] == "close":
+        reason = str(request.get("reason", "")).strip()
+        check_reason(reason)
+        return _told(request, close(state, request, reason, now_ns()))
     told = decide(state, request, now_ns())
     if request.get("json"):
         return json.dumps(told, indent=2).encode() + b"\n"
     return f"{told['verdict']} of {told['conversion_key']} as of the next cut\n".encode()
+
+
+def _claim(state: State, request: dict[str, Any], replaying: bool) -> bytes:
+    """Put a claim on record; how it stands."""
+    _refuse_while_replaying(state, replaying)
+    return _told(request, claim(state, request, now_ns()))
+
+
+def _told(request: dict[str, Any], item: dict[str, Any]) -> bytes:
+    """A claim as it was asked for."""
+    if request.get("json"):
+        return json.dumps(item, indent=2).encode() + b"\n"
+    return f"claim {item['claim']}: {item['state']}: {item['said']}\n".encode()
+
+
+def _refuse_while_replaying(state: State, replaying: bool) -> None:
+    if replaying or _replay_is_open(state):
+        raise RequestError(
+            "this is put on record, and the journal of a replay takes nothing but its input until "
+            "it is done; ask again then"
+        )
 
 
 def _audit(state: State, request: dict[str, Any]) -> bytes:

@@ -55,6 +55,7 @@ def _item(row: Row, since: dict[str, str], decision: Row | None) -> Row:
     fraud = json.loads(row["explanation"]).get("fraud", {})
     held = row["reason"] == QUEUED[0] and not str(row["release_at"]).startswith("1970-01-01")
     return {
+        "kind": "conversion",
         "conversion": key,
         "partner": row["partner"],
         "conversion_id": row["conversion_id"],
@@ -64,7 +65,7 @@ def _item(row: Row, since: dict[str, str], decision: Row | None) -> Row:
         "codes": fraud.get("codes", []),
         "score": fraud.get("score", 0),
         "since": since[key],
-        "until": _iso(row["release_at"]) if held else "",
+        "until": iso(row["release_at"]) if held else "",
         "decision": f"{decision['verdict']} by {decision['actor']}" if decision else "",
     }
 
@@ -84,12 +85,18 @@ def _since(state: Asked) -> dict[str, str]:
     for row in rows:
         key, reason = str(row["conversion_key"]), str(row["reason"])
         if key not in found or found[key][0] != reason:
-            found[key] = reason, _iso(row["now_at"])
+            found[key] = reason, iso(row["now_at"])
     return {key: began for key, (_, began) in found.items()}
 
 
-def _iso(moment: object) -> str:
+def iso(moment: object) -> str:
+    """A time of the store in ISO 8601."""
     return when(moment).replace(" ", "T")
+
+
+def to_second(moment: str) -> str:
+    """A time in ISO 8601 without what is behind the second, for people."""
+    return f"{moment[:19]}Z"
 
 
 def _decided(state: Asked) -> dict[str, Row]:
@@ -106,13 +113,11 @@ def _decided(state: Asked) -> dict[str, Row]:
 
 def shown(items: list[Row]) -> str:
     """The queue for a terminal of 80 columns."""
-    if not items:
-        return "nothing waits for a person\n"
     lines: list[str] = []
     for item in items:
         lines.append(f"{item['partner']} {item['conversion_id']}: {item['points']} points")
-        until = f", until {item['until']}" if item["until"] else ""
-        lines.append(f"  {item['why']} since {item['since']}{until}")
+        until = f", until {to_second(item['until'])}" if item["until"] else ""
+        lines.append(f"  {item['why']} since {to_second(item['since'])}{until}")
         lines.append(f"  conversion {item['conversion']}")
         lines.append(f"  member     {item['member']}")
         for code, what, weight in item["codes"]:
@@ -120,7 +125,7 @@ def shown(items: list[Row]) -> str:
             lines += textwrap.wrap(text, WIDTH, initial_indent="  ", subsequent_indent=" " * 6)
         if item["decision"]:
             lines.append(f"  {item['decision']}, as of the next cut")
-    return "\n".join(lines) + "\n"
+    return "".join(line + "\n" for line in lines)
 
 
 def decide(state: State, request: dict[str, Any], now: int) -> Row:
@@ -129,7 +134,7 @@ def decide(state: State, request: dict[str, Any], now: int) -> Row:
     key = parse_id(str(request["conversion"]))
     if verdict not in VERDICTS or key is None or key == NO_ID:
         raise RequestError(f"{request['conversion']!r} is not the id of a conversion", WRONG)
-    _check_reason(text)
+    check_reason(text)
     row = _conversion(state, id_text(key))
     told = {"conversion_key": id_text(key), "verdict": verdict, "reason": text}
     who = parse_id(str(row["subscriber_id"])) or NO_ID
@@ -138,9 +143,10 @@ def decide(state: State, request: dict[str, Any], now: int) -> Row:
     return told
 
 
-def _check_reason(text: str) -> None:
+def check_reason(text: str) -> None:
+    """Raise RequestError unless a text is fit to be put on record as a reason."""
     if not text:
-        raise RequestError("--reason TEXT is needed: why it is released or declined", WRONG)
+        raise RequestError("--reason TEXT is needed: why it is decided so", WRONG)
     if len(text) > REASON_CHARACTERS_MAX or not is_plain(text):
         most = f"one line of at most {REASON_CHARACTERS_MAX} characters"
         raise RequestError(f"--reason: {most}", WRONG)

@@ -124,8 +124,9 @@ class State:
         actor: str,
         received_ns: int,
         subscriber_id: bytes = NO_ID,
+        event_ns: int | None = None,
     ) -> None:
-        """Append one command of ours to the journal."""
+        """Append one command of ours to the journal; `event_ns` is what it is about, else now."""
         self.journal.append(
             "commands",
             CommandBatch(
@@ -138,7 +139,7 @@ class State:
                 ids([subscriber_id]),
                 np.zeros(1, np.int64),
                 TextColumn.of([json.dumps(body, sort_keys=True)]),
-                np.array([received_ns], np.int64),
+                np.array([received_ns if event_ns is None else event_ns], np.int64),
                 np.array([received_ns], np.int64),
             ),
         )

@@ -8,7 +8,7 @@ the same rows from a journal, read and compared, and the limit: the same rows mo
 ClickHouse by INSERT SELECT.
 
 Folds: M messages of M * 2/5 conversions, half of them with a click of ours, a third of them of own
-shops by address; all of them, then the changes of a hundredth. Beside it: the naive fold in Python,
+shops by address; all of them, then the changes of a hundredth, then what they are judged by. Beside it: the naive fold in Python,
 on a part.
 """
 
@@ -28,6 +28,7 @@ from pipeline.model.batches import VisitBatch
 from pipeline.model.columns import ID_DTYPE, Batch
 from pipeline.store.clickhouse import ClickHouse
 from pipeline.store.clickhouse_schema import TABLES
+from pipeline.store.features import evidence
 from pipeline.store.journal import SEGMENT_ROWS, Journal
 from tests.bench.figures import Figure, machine, repeat, scratch
 from tests.naive.folds import fold_all
@@ -37,6 +38,7 @@ from tests.store.store_rows import SECOND, Filled, batch_of_rows, dicts, put
 BYTES_A_VISIT = 600
 NAIVE_MESSAGES = 5_000
 DELIVER, PROJECT, MOVE = "visits, delivered", "visits, from a journal", "visits, INSERT SELECT"
+KNOWN = "evidence of all"
 ALL, SOME, NAIVE = "fold all", "fold a hundredth", "naive fold in Python"
 
 
@@ -163,7 +165,16 @@ def measure(visits: int, messages: int, runs: int, folder: Path) -> dict[str, Fi
     def a_hundredth() -> None:
         assert len(filled.store.folds(made.position(), made.position(0.99), NOON, 1))
 
-    works = [(ALL, messages, all_of_it), (SOME, messages, a_hundredth)]
+    everything = filled.store.folds(made.position(), None, NOON, 1)
+
+    def judged_by() -> None:
+        assert len(evidence(filled.store, everything, made.position()).features) == len(everything)
+
+    works = [
+        (ALL, messages, all_of_it),
+        (SOME, messages, a_hundredth),
+        (KNOWN, messages, judged_by),
+    ]
     works.append((NAIVE, NAIVE_MESSAGES, lambda: fold_all(rows, few.position())))
     figures |= repeat(works, runs)
     filled.store.close()
