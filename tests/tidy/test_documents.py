@@ -102,11 +102,11 @@ def test_every_setting_is_documented():
 
 def rule_keys() -> set[str]:
     """Every key that the reader of rules asks for, by its word in the source."""
-    kinds = tree(REPOSITORY / "pipeline" / "rulebook" / "kinds.py")
     readers = {name for name in dir(Fields) if not name.startswith("_")}
     return {
         node.args[0].value
-        for node in ast.walk(kinds)
+        for name in ("kinds.py", "accruals.py")
+        for node in ast.walk(tree(REPOSITORY / "pipeline" / "rulebook" / name))
         if isinstance(node, ast.Call)
         and isinstance(node.func, ast.Attribute)
         and node.func.attr in readers
