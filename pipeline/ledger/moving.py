@@ -181,7 +181,7 @@ def be_active(state: LedgerState, member: Member, at_ns: int) -> list[Posting]:
         [lot for lot in member.lots.values() if lot.lapsed and follows_activity(lot)]
     ):
         if at_ns < lot.lapsed_ns:
-            postings.append(_reinstate(state, member, lot, at_ns))
+            postings.append(_reinstate(state, member, lot))
     member.active_ns = at_ns
     state.changed_members.add(member.subscriber_id)
     return postings
@@ -192,14 +192,15 @@ def follows_activity(lot: Lot) -> bool:
     return lot.expires_ns == END_OF_TIME and lot.terms.expiry_policy.startswith(INACTIVITY)
 
 
-def _reinstate(state: LedgerState, member: Member, lot: Lot, at_ns: int) -> Posting:
+def _reinstate(state: LedgerState, member: Member, lot: Lot) -> Posting:
+    """Undo a lapse, effective when it was: until then the points had been there anyhow."""
     points = lot.lapsed
     state.move(EntryKind.REINSTATE, state.account(LAPSED), member.account(AVAILABLE), points)
     state.touch(lot, remaining=points, lapsed=-points)
     recover(state, member, [(lot, points)])
     lot.changes += 1
     return state.close_posting(
-        lot_origin(state, lot), lot.lot_id, lot.changes, at_ns, member.subscriber_id
+        lot_origin(state, lot), lot.lot_id, lot.changes, lot.lapsed_ns, member.subscriber_id
     )
 
 

@@ -8,7 +8,9 @@ balance that a cut at that time would leave if nothing else happened. The dates 
 known at `known_ns` (`lot_dates`); where the date follows from activity, it is the activity known
 then.
 
-Planned lapse is derived and not stored: a lot's plan is what remains in it, at its date.
+Planned lapse is derived and not stored: a lot's plan is what remains in it, at its date. So is the
+end of reservations whose time is over at `at_ns`: their members are put together as they were, and
+what is due of them is let end as a cut would (`ledger.due`), in memory.
 """
 
 from __future__ import annotations
@@ -18,17 +20,23 @@ from typing import Any
 
 from sqlalchemy import Connection, Select, and_, func, select
 
-from pipeline.ledger.accounts import BUCKETS, EntryKind
+from pipeline.ledger.accounts import BUCKETS, Bucket, EntryKind
+from pipeline.ledger.due import post_due
+from pipeline.ledger.lots import Lot
+from pipeline.ledger.state import Hold, LedgerState, Member, Order, rules_of
 from pipeline.ledger.terms import INACTIVITY, inactive_ns
 from pipeline.model.stage import END_OF_TIME
 from pipeline.rulebook.model import Programme
 from pipeline.store import book_schema as tables
-from pipeline.store.book_reads import read_terms
+from pipeline.store.book_reads import lot_of, read_terms
 
 ACTIVE_KINDS = (
     EntryKind.EARN, EntryKind.CONFIRM, EntryKind.RESERVE, EntryKind.TRANSFER,
     EntryKind.CONVERT_OUT, EntryKind.CONVERT_IN,
 )  # fmt: skip
+
+
+Points = tuple[int, int, int, int]
 
 
 def balance_at(
@@ -37,11 +45,120 @@ def balance_at(
     subscriber_id: bytes | None,
     at_ns: int,
     known_ns: int,
-) -> tuple[int, int, int, int]:
+) -> Points:
     """Pending, available, reserved and owed of a member, or (None) of all together."""
-    sums = _sums(connection, subscriber_id, at_ns, known_ns)
-    planned = _planned(connection, programme, subscriber_id, at_ns, known_ns)
-    return -sums[0], -sums[1] - planned, -sums[2], sums[3]
+    asof = _AsOf(connection, programme, at_ns, known_ns)
+    found = list(asof.balance(subscriber_id))
+    for who, holds in asof.holds_over(subscriber_id).items():
+        before = asof.balance(who)
+        after = asof.when_over(who, holds, before)
+        found = [n + b - a for n, a, b in zip(found, before, after, strict=True)]
+    return found[0], found[1], found[2], found[3]
+
+
+class _AsOf:
+    """What was so at `at_ns`, by what was known at `known_ns`."""
+
+    def __init__(
+        self, connection: Connection, programme: Programme, at_ns: int, known_ns: int
+    ) -> None:
+        self._connection, self._programme = connection, programme
+        self._moment = at_ns, known_ns
+
+    def balance(self, subscriber_id: bytes | None) -> Points:
+        """What transfers left, less what lapses of it; reservations hold on."""
+        sums = _sums(self._connection, subscriber_id, *self._moment)
+        planned = _planned(self._connection, self._programme, subscriber_id, *self._moment)
+        return -sums[0], -sums[1] - planned, -sums[2], sums[3]
+
+    def holds_over(self, subscriber_id: bytes | None) -> dict[bytes, dict[bytes, Order]]:
+        """By member, the reservations that are open still, and whose time is over at `at_ns`."""
+        t, p, m, o = tables.transfers, tables.postings, tables.lot_moves, tables.orders
+        r, held = tables.requests, func.sum(m.c.held_change)
+        query = (
+            select(o.c.subscriber_id, o.c.order_id, o.c.hold_until_ns, m.c.lot_id, held)
+            .select_from(p)
+            .join(tables.bookings, _known(*self._moment))
+            .join(r, r.c.request_id == p.c.cause_id)
+            .join(o, o.c.request_number == r.c.request_number)
+            .join(t, t.c.posting_number == p.c.posting_number)
+            .join(m, m.c.transfer_number == t.c.transfer_number)
+            .where(o.c.hold_until_ns <= self._moment[0])
+            .group_by(o.c.subscriber_id, o.c.order_id, o.c.hold_until_ns, m.c.lot_id)
+            .having(held > 0)
+        )
+        found: dict[bytes, dict[bytes, Order]] = defaultdict(dict)
+        for who, order_id, until_ns, lot_id, points in self._connection.execute(
+            _about(query, subscriber_id)
+        ):
+            order = found[who].setdefault(
+                order_id, Order(order_id, who, 0, 0, 0, True, until_ns, 1, "", "", 0)
+            )
+            order.lots[lot_id] = Hold(held=int(points))
+        return found
+
+    def when_over(self, who: bytes, holds: dict[bytes, Order], before: Points) -> Points:
+        """What a member has when these reservations have ended, and what is due has lapsed."""
+        sums = _sums(self._connection, who, *self._moment)
+        state = LedgerState(b"", rules_of(self._programme))
+        active = _activity(self._connection, who, *self._moment)
+        member = Member(1, who, active_ns=active[who])
+        state.put_member(member, sums)
+        dates = self._lots(state, who)
+        if not all(_is_whole(lot) for lot in state.lots.values()):
+            # A correction moved an event to before `at_ns`, and what it corrects lies behind.
+            return self._without_lots(before, holds, dates)
+        state.orders, member.holds = dict(holds), dict(holds)
+        post_due(state, [who], self._moment[0])
+        return (
+            state.shown(member, Bucket.PENDING),
+            state.shown(member, Bucket.AVAILABLE),
+            state.shown(member, Bucket.RESERVED),
+            state.shown(member, Bucket.DEBT),
+        )
+
+    def _lots(self, state: LedgerState, who: bytes) -> dict[bytes, int]:
+        """Put a member's lots into a state as they were; when each lapses."""
+        t, p, m, lots = tables.transfers, tables.postings, tables.lot_moves, tables.lots
+        changes = (m.c.amount_change, m.c.remaining_change, m.c.held_change, m.c.lapsed_change)
+        query = (
+            select(m.c.lot_id, *(func.sum(change) for change in changes))
+            .select_from(m)
+            .join(t, t.c.transfer_number == m.c.transfer_number)
+            .join(p, p.c.posting_number == t.c.posting_number)
+            .join(tables.bookings, _known(*self._moment))
+            .group_by(m.c.lot_id)
+        )
+        numbers = {row[0]: row[1:] for row in self._connection.execute(_about(query, who))}
+        dates = _dates(self._connection, self._programme, who, *self._moment, set(numbers))
+        terms = read_terms(self._connection)
+        for row in self._connection.execute(select(lots).where(lots.c.subscriber_id == who)):
+            if row.lot_id not in numbers:
+                continue
+            lot = lot_of(row, terms)
+            lot.expires_ns = dates[lot.lot_id]
+            lot.amount, lot.remaining, lot.held, lot.lapsed = map(int, numbers[lot.lot_id])
+            state.put_lot(lot)
+        return dates
+
+    def _without_lots(
+        self, before: Points, holds: dict[bytes, Order], dates: dict[bytes, int]
+    ) -> Points:
+        """The same where lots cannot tell: what is owed is paid first, then lots lapse."""
+        pending, available, reserved, owed = before
+        parts = [part for order in holds.values() for part in order.lots.items()]
+        over = sum(hold.held for _, hold in parts)
+        lost = sum(hold.held for lot, hold in parts if dates[lot] <= self._moment[0])
+        paid = min(over, max(owed, 0))
+        lost = min(lost, over - paid)
+        return pending, available + over - paid - lost, reserved - over, owed - paid
+
+
+def _is_whole(lot: Lot) -> bool:
+    return (
+        min(lot.amount, lot.remaining, lot.held, lot.lapsed) >= 0
+        and lot.remaining + lot.lapsed <= lot.amount
+    )
 
 
 def _known(at_ns: int, known_ns: int) -> Any:
