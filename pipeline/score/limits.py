@@ -125,6 +125,8 @@ class _Table:
         for number in np.unique(self.rule).tolist():
             accrual = self.accruals[number]
             slots = np.flatnonzero((self.rule == number) & (self.asked > 0))
+            if not len(slots):
+                continue
             for place, name in enumerate(CAPS):
                 if cap := getattr(accrual.caps, name):
                     period = periods.get(name, never)

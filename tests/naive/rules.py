@@ -15,6 +15,7 @@ from pipeline.model.batches import FoldBatch
 from pipeline.rulebook.model import Accrual, Partner
 
 Known = dict[str, Any]
+NOT_NET = ("tax", "shipping", "discount")
 UNKNOWN: Known = {"months": -1, "level": "", "products": []}
 
 
@@ -65,6 +66,9 @@ def counted(rule: Accrual, folds: FoldBatch, row: int, unit: int) -> int:
         return amount
     if not all(item.get("amount") for item in items):
         return amount
+    numbers = [item.get(k, "0") for item in items for k in ("amount", *NOT_NET)]
+    if any((Fraction(number) * 10**6).denominator != 1 for number in numbers):
+        return amount  # finer than anybody's money
     total = Fraction(0)
     for item in items:
         category = item.get("category", "").lower()
@@ -72,7 +76,7 @@ def counted(rule: Accrual, folds: FoldBatch, row: int, unit: int) -> int:
             continue
         total += Fraction(item["amount"])
         if rule.base == "net":
-            total -= sum(Fraction(item.get(k, 0)) for k in ("tax", "shipping", "discount"))
+            total -= sum(Fraction(item.get(k, 0)) for k in NOT_NET)
     return math.floor(min(total * unit, came_with) * amount / came_with)
 
 

@@ -111,6 +111,14 @@ def test_what_others_hold_is_taken_from_caps_and_budgets() -> None:
     assert points(buys("ann", "bob"), rules, drawing.usage_batch(used)) == [0, 0]
 
 
+def test_a_rule_that_gives_nothing_now_may_have_given_before() -> None:
+    limited = {"budget": 100, "budget_policy": "truncate", "stacking": "add", "priority": 200}
+    free = an_accrual(id="free", rate=Fraction(1, 10**6), **limited)
+    rules = rules_of(fixed(60, budget=100, budget_policy="reject"), free)
+    used = drawing.usage_batch([("free", an_id("ann"), NOON, 5)])
+    assert points(buys("ann"), rules, used) == [60]
+
+
 def test_only_what_stands_uses_anything() -> None:
     rules = rules_of(fixed(60, budget=60, budget_policy="truncate"))
     rows = buys("ann", "bob", "eve")
