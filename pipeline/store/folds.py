@@ -16,6 +16,7 @@ order:
 - Of neighbours that say the same, those count that the sender gave an id: two refunds of ten are
   twenty. Where none has one, they are one message.
 - A `pending` after a confirmation that still stands says nothing new; a `declined` does.
+- What changes a conversion after it was `locked` is left out until a person decides (`locked.py`).
 - Of the others, the last one's status holds. The amount is the last absolute one and the sum of the
   deltas behind it. All of them may name a click or a member, and the last that does so counts.
 
@@ -38,6 +39,7 @@ import numpy as np
 from pipeline.model.batches import FoldBatch
 from pipeline.store.clickhouse_rows import batch_of
 from pipeline.store.features import came
+from pipeline.store.locked import DECISIONS, EVER_LOCKED, LOCKED_OUT, WITHOUT
 from pipeline.store.sink import Sink
 
 Position = Mapping[str, int]
@@ -250,13 +252,22 @@ def steps(position: Position, previous: Position | None, now_ns: int, fold: int)
     if previous is not None and not new_rules:
         found["chosen"] = _happened(at, previous, now_ns, fold)
         chosen = "AND conversion_key IN (SELECT conversion_key FROM chosen)"
-    messages = MESSAGES.format(order=ORDER, purchases=at["purchases"], chosen=chosen)
+    found["locked_out"] = exceptions(at, chosen)
+    left = f"{chosen} {WITHOUT}"
+    messages = MESSAGES.format(order=ORDER, purchases=at["purchases"], chosen=left)
     parts = {"messages": messages, "runs": RUNS, "numbered": NUMBERED, "counted": COUNTED}
     named = ", ".join(f"{name} AS ({sql})" for name, sql in parts.items())
     found["conversions"] = f"WITH {named} {CONVERSIONS}"
     for name, sql in JOINED.items():
         found[name] = sql.format(**at)
     return found
+
+
+def exceptions(at: Position, chosen: str = "") -> str:
+    """The question for messages that came after `locked` and that no decision lets count."""
+    ever = EVER_LOCKED.format(purchases=at["purchases"])
+    messages = MESSAGES.format(order=ORDER, purchases=at["purchases"], chosen=f"{chosen} {ever}")
+    return LOCKED_OUT.format(messages=messages, decisions=DECISIONS.format(commands=at["commands"]))
 
 
 def _happened(at: Position, previous: Position, now_ns: int, fold: int) -> str:
