@@ -137,7 +137,9 @@ def _review(state: State, request: dict[str, Any], replaying: bool) -> bytes:
     told = decide(state, request, now_ns())
     if request.get("json"):
         return json.dumps(told, indent=2).encode() + b"\n"
-    return f"{told['verdict']} of {told['conversion_key']} as of the next cut\n".encode()
+    about = "a change after locked, " if "about" in told else ""
+    said = f"{told['verdict']} of {about}{told['conversion_key']} as of the next cut\n"
+    return said.encode()
 
 
 def _claim(state: State, request: dict[str, Any], replaying: bool) -> bytes:

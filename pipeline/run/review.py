@@ -7,6 +7,10 @@ reads it. Nothing is booked here.
 
     {"conversion_key": id, "verdict": "release" or "decline", "reason": text}
 
+Changes after `locked` (`store/locked.py`) stand there, too; a decision about one says `"about":
+"locked"`, and `release` lets the change count. Where a conversion waits for both, the first
+decision is about its fraud codes.
+
 A later decision about the same conversion takes the place of an earlier one.
 """
 
@@ -17,10 +21,13 @@ import textwrap
 from typing import TYPE_CHECKING, Any
 
 from pipeline.model.identifiers import NO_ID, NO_ID_TEXT, id_text, parse_id
+from pipeline.model.money import INT64_MAX
 from pipeline.model.texts import TELLING, is_plain
 from pipeline.model.words import TargetReason
 from pipeline.run.explain import Asked, Row, rows_of, when
 from pipeline.run.failures import RequestError
+from pipeline.store.folds import READ, exceptions
+from pipeline.store.locked import ABOUT as LOCKED
 
 if TYPE_CHECKING:
     from pipeline.run.state import State
@@ -47,6 +54,7 @@ def queue(state: Asked) -> list[Row]:
     )
     since, decided = _since(state), _decided(state)
     found = [_item(row, since, decided.get(str(row["conversion_key"]))) for row in rows]
+    found += changes_after_lock(state)
     return sorted(found, key=lambda item: (item["since"], item["conversion"]))
 
 
@@ -89,6 +97,42 @@ def _since(state: Asked) -> dict[str, str]:
     return {key: began for key, (_, began) in found.items()}
 
 
+def changes_after_lock(state: Asked, key: str = "") -> list[Row]:
+    """Conversions, or one, that messages would change although they were locked."""
+    everything = dict.fromkeys(READ, INT64_MAX)
+    rows = rows_of(
+        state,
+        "SELECT x.conversion_key AS conversion_key, x.partner AS partner,"
+        " x.conversion_id AS conversion_id, toString(x.status) AS status,"
+        " fromUnixTimestamp64Nano(x.received_ns, 'UTC') AS received_at, c.points AS points,"
+        f" c.subscriber_id AS member FROM ({exceptions(everything)}) AS x"
+        " LEFT JOIN conversions AS c ON c.conversion_key = x.conversion_key"
+        " WHERE x.verdict = '' ORDER BY x.received_ns, x.conversion_key",
+    )
+    found: dict[str, Row] = {}
+    for row in rows:
+        who, received = str(row["conversion_key"]), iso(row["received_at"])
+        if key not in ("", who):
+            continue
+        item = {
+            "kind": "change",
+            "conversion": who,
+            "partner": row["partner"],
+            "conversion_id": row["conversion_id"],
+            "member": str(row["member"]),
+            "points": int(row["points"]),
+            "why": "changed after locked",
+            "codes": [],
+            "score": 0,
+            "since": received,
+            "until": "",
+            "decision": "",
+        }
+        said = f"a message says {row['status']}, received {to_second(received)}"
+        found.setdefault(who, item)["codes"].append(["LOCKED", said, 0])
+    return list(found.values())
+
+
 def iso(moment: object) -> str:
     """A time of the store in ISO 8601."""
     return when(moment).replace(" ", "T")
@@ -121,7 +165,7 @@ def shown(items: list[Row]) -> str:
         lines.append(f"  conversion {item['conversion']}")
         lines.append(f"  member     {item['member']}")
         for code, what, weight in item["codes"]:
-            text = f"{code} ({weight}): {what}"
+            text = f"{code} ({weight}): {what}" if weight else f"{code}: {what}"
             lines += textwrap.wrap(text, WIDTH, initial_indent="  ", subsequent_indent=" " * 6)
         if item["decision"]:
             lines.append(f"  {item['decision']}, as of the next cut")
@@ -137,6 +181,8 @@ def decide(state: State, request: dict[str, Any], now: int) -> Row:
     check_reason(text)
     row = _conversion(state, id_text(key))
     told = {"conversion_key": id_text(key), "verdict": verdict, "reason": text}
+    if row["reason"] not in QUEUED and changes_after_lock(state, id_text(key)):
+        told["about"] = LOCKED
     who = parse_id(str(row["subscriber_id"])) or NO_ID
     state.command(REVIEW, f"{id_text(key)} {now}", told, request["actor"], now, who)
     state.deliver()
@@ -166,5 +212,7 @@ def _conversion(state: State, key: str) -> Row:
         raise RequestError(f"no conversion has the id {key}, or no accrual has run since it came")
     row = found[0]
     if row["reason"] in (*QUEUED, DECIDED) or "review" in json.loads(row["explanation"]):
+        return row
+    if changes_after_lock(state, key):
         return row
     raise RequestError(f"conversion {key} does not wait for a person: it is {row['reason']}")

@@ -280,6 +280,7 @@ SELECT toUUIDOrZero(JSONExtractString(body, 'conversion_key')) AS conversion_key
     event_ns), stream_offset) AS said
 FROM commands_log
 WHERE stream_offset < {{commands}} AND kind = '{REVIEW}'
+  AND JSONExtractString(body, 'about') != 'locked'
 GROUP BY conversion_key
 """
 REVIEWS = """

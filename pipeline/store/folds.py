@@ -16,6 +16,7 @@ order:
 - Of neighbours that say the same, those count that the sender gave an id: two refunds of ten are
   twenty. Where none has one, they are one message.
 - A `pending` after a confirmation that still stands says nothing new; a `declined` does.
+- What changes a conversion after it was `locked` is left out until a person decides (`locked.py`).
 - Of the others, the last one's status holds. The amount is the last absolute one and the sum of the
   deltas behind it. All of them may name a click or a member, and the last that does so counts.
 - Line items are of the last message that states an absolute amount and lists them, and go along
@@ -40,6 +41,7 @@ import numpy as np
 from pipeline.model.batches import FoldBatch
 from pipeline.store.clickhouse_rows import batch_of
 from pipeline.store.features import came
+from pipeline.store.locked import DECISIONS, EVER_LOCKED, LOCKED_OUT, WITHOUT
 from pipeline.store.sink import Sink
 
 Position = Mapping[str, int]
@@ -255,7 +257,9 @@ def steps(position: Position, previous: Position | None, now_ns: int, fold: int)
     if happened is not None:
         found["chosen"] = happened
         among = "AND conversion_key IN (SELECT conversion_key FROM chosen)"
-    messages = MESSAGES.format(order=ORDER, purchases=at["purchases"], chosen=among)
+    found["locked_out"] = exceptions(at, among)
+    left = f"{among} {WITHOUT}"
+    messages = MESSAGES.format(order=ORDER, purchases=at["purchases"], chosen=left)
     parts = {"messages": messages, "runs": RUNS, "numbered": NUMBERED, "counted": COUNTED}
     named = ", ".join(f"{name} AS ({sql})" for name, sql in parts.items())
     found["conversions"] = f"WITH {named} {CONVERSIONS}"
@@ -270,6 +274,13 @@ def chosen(position: Position, previous: Position | None, now_ns: int, fold: int
     if previous is None or previous.get("rulebooks", 0) < at["rulebooks"]:
         return None
     return _happened(at, previous, now_ns, fold)
+
+
+def exceptions(at: Position, among: str = "") -> str:
+    """The question for messages that came after `locked` and that no decision lets count."""
+    ever = EVER_LOCKED.format(purchases=at["purchases"])
+    messages = MESSAGES.format(order=ORDER, purchases=at["purchases"], chosen=f"{among} {ever}")
+    return LOCKED_OUT.format(messages=messages, decisions=DECISIONS.format(commands=at["commands"]))
 
 
 def _happened(at: Position, previous: Position, now_ns: int, fold: int) -> str:

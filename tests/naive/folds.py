@@ -5,8 +5,10 @@ A row is a dict of its stream's columns and `offset`; ids are bytes, words are t
 
 from __future__ import annotations
 
+import json
 from typing import Any
 
+from pipeline.model.identifiers import id_text
 from pipeline.model.words import AmountMode, BindingKind, OrderBy, ParkReason, Status
 
 Row = dict[str, Any]
@@ -24,12 +26,38 @@ def fold_all(streams: Streams, at: Position, wanted: set[bytes] | None = None) -
         came = {message["message_id"] for message in messages}
         if row["parked"] == ParkReason.NONE and row["message_id"] not in came:
             messages.append(row)
+    conversions = {k: without_changes_after_lock(k, m, known) for k, m in conversions.items()}
     found = [
         {**fold(rows), **joined(fold(rows), named(rows), known)}
         for key, rows in conversions.items()
         if rows and (wanted is None or key in wanted)
     ]
     return sorted(found, key=lambda row: (row["event_ns"], row["conversion_key"]))
+
+
+def without_changes_after_lock(key: bytes, rows: list[Row], known: Streams) -> list[Row]:
+    """The messages but those that change what was locked and that no person let count."""
+    verdict, until = "", 0
+    for row in known.get("commands", ()):
+        body = json.loads(row["body"]) if row["kind"] == "review" else {}
+        if body.get("about") == "locked" and body["conversion_key"] == id_text(key):
+            verdict, until = body["verdict"], row["event_ns"]
+    ordered = in_fold_order(rows)
+    statuses = [row["status"] for row in ordered]
+    if Status.LOCKED not in statuses:
+        return rows
+    lock = statuses.index(Status.LOCKED)
+    told = [
+        r["amount_minor"] for r in ordered[: lock + 1] if r["amount_mode"] == AmountMode.ABSOLUTE
+    ]
+    amount = told[-1] if told else 0
+    out = set()
+    for row in ordered[lock + 1 :]:
+        same = row["amount_minor"] == (amount if row["amount_mode"] == AmountMode.ABSOLUTE else 0)
+        quiet = row["status"] in (Status.LOCKED, Status.PAID) and same
+        if not quiet and not (verdict == "release" and row["received_ns"] <= until):
+            out.add(row["message_id"])
+    return [row for row in rows if row["message_id"] not in out]
 
 
 def in_fold_order(rows: list[Row]) -> list[Row]:

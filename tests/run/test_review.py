@@ -199,6 +199,48 @@ def test_of_two_members_who_claim_one_order_the_later_waits(desk):
     assert (item["conversion_id"], item["member"]) == ("second", id_text(an_id("bob")))
 
 
+def told(desk: Desk, minutes: int, status: Status, **changes) -> None:
+    row = {"conversion_key": "C-1", "conversion_id": "C-1", "status": status}
+    received = NOON + minutes * 60 * SECOND
+    desk.add("purchases", {**row, **told_at(minutes), "received_ns": received, **changes})
+
+
+def test_a_change_after_locked_waits_for_a_person(desk):
+    desk.buy()
+    told(desk, 2, Status.LOCKED)
+    told(desk, 3, Status.PAID)
+    assert desk.cut(HELD).reasons == {"awarded": 1}
+    assert desk.ask() == "nothing waits for a person\n"
+    told(desk, 4, Status.DECLINED)
+    told(desk, 5, Status.PAID, amount_minor=600)
+    assert desk.cut(HELD + 1).results == {"exists": 1}
+    assert desk.points() == (0, 50)
+    (item,) = json.loads(desk.ask(json=True))
+    assert [code for code, _, _ in item["codes"]] == ["LOCKED", "LOCKED"]
+    assert "LOCKED: a message says declined, received 2026-03-01T12:04:00Z" in desk.ask()
+    assert all(len(line) <= 80 for line in desk.ask().splitlines())
+    assert "a change after locked" in desk.decide("decline")
+    assert desk.ask() == "nothing waits for a person\n"
+    assert desk.cut(HELD + 2).results == {"exists": 1}
+    assert desk.points() == (0, 50), "a change that was refused refuses nothing else"
+
+
+def test_a_change_that_is_released_counts_and_later_ones_wait_again(desk):
+    desk.buy()
+    told(desk, 2, Status.LOCKED)
+    told(desk, 4, Status.DECLINED)
+    desk.cut(HELD)
+    assert desk.points() == (0, 50)
+    desk.decide("release")
+    assert desk.cut(HELD + 1).reasons == {"declined": 1}
+    assert desk.points() == (0, 0)
+    # Received after the decision, by the clock of whoever decides.
+    told(desk, 6, Status.APPROVED, received_ns=2**62)
+    assert desk.cut(HELD + 2).reasons == {"declined": 1}
+    (item,) = queue(desk.state)
+    assert item["kind"] == "change"
+
+
 def test_every_reason_of_the_queue_is_told_to_who_asks(desk):
     assert {*QUEUED, DECIDED} <= WORDS.keys()
     assert NO_ID_TEXT not in shown([])
