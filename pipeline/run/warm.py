@@ -85,6 +85,7 @@ def _run_everything() -> None:
     _join_fragments()
     _frame_pcapng()
     _open_header_block()
+    _give_points()
 
 
 def _grow_tables() -> None:
@@ -136,6 +137,15 @@ def _open_header_block() -> None:
     from pipeline.classify.http2 import open_block
 
     open_block(b"\x82\x84", (np.uint64(0), np.uint64(0)))
+
+
+def _give_points() -> None:
+    """Call the kernel that only rules with caps or budgets need, on no conversions."""
+    from pipeline.score.limits_kernels import give_points
+
+    none, few = np.zeros(0, np.int64), np.zeros(0, np.uint8)
+    counter = np.zeros((0, 6), np.int64)
+    give_points(none, none, none, none, none, none, counter, none, none, none, none, few, none, few)
 
 
 class _Progress(event.Listener):
