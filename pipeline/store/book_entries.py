@@ -197,16 +197,23 @@ def _lots(connection: Connection, numbers: Sequence[int]) -> tuple[list[str], di
         select(m.c.transfer_number, m.c.lot_id, lots.c.conversion_key, lots.c.cause_id,
                m.c.amount_change, m.c.remaining_change, m.c.held_change, m.c.lapsed_change)
         .join(lots, lots.c.lot_id == m.c.lot_id)
-        .where(m.c.transfer_number.between(min(numbers), max(numbers)))
         .order_by(m.c.transfer_number, m.c.lot_id)
     )  # fmt: skip
     moved: dict[int, list[list[Any]]] = {}
     origins: dict[bytes, bytes] = {}
-    for number, lot, conversion, cause, *changes in connection.execute(query):
-        origins[lot] = conversion
-        source = conversion if conversion != NO_ID else cause
-        points = max(map(abs, changes))
-        moved.setdefault(number, []).append([id_text(lot), id_text(source), points])
+    for at in range(0, len(numbers), CHUNK):
+        some = numbers[at : at + CHUNK]
+        number = m.c.transfer_number
+        # Those of one cause may lie far from each other.
+        in_a_row = some[-1] - some[0] < len(some)
+        chosen = number.between(some[0], some[-1]) if in_a_row else number.in_(some)
+        for transfer, lot, conversion, cause, granted, *changes in connection.execute(
+            query.where(chosen)
+        ):
+            origins[lot] = conversion
+            source = conversion if conversion != NO_ID else cause
+            points = max(map(abs, changes)) or abs(granted)
+            moved.setdefault(transfer, []).append([id_text(lot), id_text(source), points])
     told = (json.dumps(moved[n], separators=(",", ":")) if n in moved else "" for n in numbers)
     return list(told), origins
 
