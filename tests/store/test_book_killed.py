@@ -22,7 +22,7 @@ from sqlalchemy import select
 
 from pipeline.model.words import Result
 from pipeline.store.book import Book
-from pipeline.store.book_schema import heads, orders
+from pipeline.store.book_schema import heads, requests
 from tests.ledger.stories import KEYS, booking, order_batch, rulebook, target, target_batch
 from tests.need import REPOSITORY, need
 from tests.postgresql import Server, a_server, never_root
@@ -87,7 +87,7 @@ def acknowledged_until_killed(url: str, first: int, answers: int, after_s: float
 def stored(book: Book) -> set[str]:
     """References of the orders that were accepted."""
     with book._read() as connection:
-        found = connection.execute(select(orders.c.ref, orders.c.result)).all()
+        found = connection.execute(select(requests.c.ref, requests.c.result)).all()
     assert {result for _, result in found} <= {Result.OK}
     return {ref for ref, _ in found}
 
