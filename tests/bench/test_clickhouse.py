@@ -14,6 +14,7 @@ def test_every_figure_is_measured(tmp_path):
         clickhouse.DELIVER,
         clickhouse.PROJECT,
         clickhouse.MOVE,
+        clickhouse.KNOWN,
         clickhouse.ALL,
         clickhouse.SOME,
         clickhouse.NAIVE,
