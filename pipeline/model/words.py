@@ -250,6 +250,7 @@ class Result(IntEnum):
     UNKNOWN_REQUEST = 19
     SAME_PERSON = 20  # two persons have to agree, and this is the first one again
     NO_REASON = 21
+    NOT_ALLOWED = 22  # the role, or the part of the programme it holds for, does not cover it
 
 
 # What may be asked of the book: kinds of the stream `commands`.

@@ -41,6 +41,7 @@ SAID = {
     "unknown_request": "refused: nothing of that id waits for a second person",
     "same_person": "refused: the second person has to be another",
     "no_reason": "refused: it needs a reason",
+    "not_allowed": "refused: who asked may not do that, or not there",
     WAITING: "not answered yet; see `job accrue`",
 }
 LISTED = ", ".join(f"'{kind}'" for kind in BOOK_COMMANDS)

@@ -125,6 +125,9 @@ class State:
         received_ns: int,
         subscriber_id: bytes = NO_ID,
         event_ns: int | None = None,
+        points: int = 0,
+        role: str = "",
+        scope: str = "",
     ) -> None:
         """Append one command of ours to the journal; `event_ns` is what it is about, else now."""
         self.journal.append(
@@ -134,10 +137,10 @@ class State:
                 TextColumn.of([kind]),
                 TextColumn.of([ref]),
                 TextColumn.of([actor]),
-                TextColumn.of([""]),
-                TextColumn.of([""]),
+                TextColumn.of([role]),
+                TextColumn.of([scope]),
                 ids([subscriber_id]),
-                np.zeros(1, np.int64),
+                np.array([points], np.int64),
                 TextColumn.of([json.dumps(body, sort_keys=True)]),
                 np.array([received_ns if event_ns is None else event_ns], np.int64),
                 np.array([received_ns], np.int64),
