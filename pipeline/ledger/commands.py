@@ -17,6 +17,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Collection
 from typing import Any, NamedTuple
 
 from pipeline.ledger.targets import plain_column
@@ -65,9 +66,11 @@ class Command(NamedTuple):
         return (parse_id(value) if isinstance(value, str) else None) or NO_ID
 
 
-def commands_of(batch: CommandBatch) -> list[Command]:
-    """The rows of a batch; ValueError for a kind that the book does not know."""
-    strange = set(batch.kind.to_list()) - set(BOOK_COMMANDS)
+def commands_of(
+    batch: CommandBatch, kinds: Collection[str] = frozenset(BOOK_COMMANDS)
+) -> list[Command]:
+    """The rows of a batch; ValueError for a kind that is none of these."""
+    strange = set(batch.kind.to_list()).difference(kinds)
     if strange:
         raise ValueError(f"the book does not know the command {', '.join(sorted(strange))}")
     columns = (

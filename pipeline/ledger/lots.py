@@ -21,7 +21,6 @@ the date follows from the member's last activity (`expiry_of`), so that a purcha
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from typing import NamedTuple
 
 from pipeline.ledger.terms import Terms
@@ -40,14 +39,16 @@ class Lot:
     """Points of one member from one cause; times are UTC nanoseconds.
 
     `changes` counts lapses and reinstatements, which have the lot as their cause; `lapsed_ns` is
-    the date of the last lapse. `parent_lot_id` is the giver's lot where the points came by a
+    the date of the last lapse, `lapsed_last` how many of the lapsed points ran out then.
+    `parent_lot_id` is the giver's lot where the points came by a
     transfer.
     """
 
     __slots__ = (
         "amount", "cause_id", "cause_kind", "changes", "contract_version", "conversion_key",
-        "earned_ns", "expires_ns", "held", "lapsed", "lapsed_ns", "lot_id", "parent_lot_id",
-        "remaining", "rule_version", "spendable_from_ns", "stored", "subscriber_id", "terms",
+        "earned_ns", "expires_ns", "held", "lapsed", "lapsed_last", "lapsed_ns", "lot_id",
+        "parent_lot_id", "remaining", "rule_version", "spendable_from_ns", "stored",
+        "subscriber_id", "terms",
     )  # fmt: skip
 
     def __init__(
@@ -70,6 +71,7 @@ class Lot:
         lapsed: int = 0,
         changes: int = 0,
         lapsed_ns: int = 0,
+        lapsed_last: int = 0,
         stored: bool = False,
     ) -> None:
         self.lot_id, self.cause_kind, self.cause_id = lot_id, cause_kind, cause_id
@@ -79,7 +81,8 @@ class Lot:
         self.earned_ns, self.spendable_from_ns = earned_ns, spendable_from_ns
         self.expires_ns = expires_ns
         self.amount, self.remaining, self.held, self.lapsed = amount, remaining, held, lapsed
-        self.changes, self.lapsed_ns, self.stored = changes, lapsed_ns, stored
+        self.changes, self.lapsed_ns, self.lapsed_last = changes, lapsed_ns, lapsed_last
+        self.stored = stored
 
     @property
     def room(self) -> int:
@@ -108,11 +111,3 @@ def lot_id(key: bytes, programme: str, cause_id: bytes, subscriber_id: bytes, at
 def spending_key(lot: Lot) -> tuple[int, int, bytes]:
     """Sorts lots into the spending order."""
     return lot.expires_ns, lot.earned_ns, lot.lot_id
-
-
-def spendable(lots: Iterable[Lot], at_ns: int) -> list[Lot]:
-    """The lots that may be spent at a time, in spending order (of dated lots)."""
-    return sorted(
-        (lot for lot in lots if lot.remaining and lot.spendable_from_ns <= at_ns < lot.expires_ns),
-        key=spending_key,
-    )

@@ -178,7 +178,7 @@ def be_active(state: LedgerState, member: Member, at_ns: int) -> list[Posting]:
         if until_ns <= at_ns:
             postings.append(lapse(state, member, lot, until_ns))
     for lot in state.in_spending_order(
-        [lot for lot in member.lots.values() if lot.lapsed and follows_activity(lot)]
+        [lot for lot in member.lots.values() if lot.lapsed_last and follows_activity(lot)]
     ):
         if at_ns < lot.lapsed_ns:
             postings.append(_reinstate(state, member, lot))
@@ -194,9 +194,10 @@ def follows_activity(lot: Lot) -> bool:
 
 def _reinstate(state: LedgerState, member: Member, lot: Lot) -> Posting:
     """Undo a lapse, effective when it was: until then the points had been there anyhow."""
-    points = lot.lapsed
+    points = lot.lapsed_last
     state.move(EntryKind.REINSTATE, state.account(LAPSED), member.account(AVAILABLE), points)
     state.touch(lot, remaining=points, lapsed=-points)
+    lot.lapsed_last = 0
     recover(state, member, [(lot, points)])
     lot.changes += 1
     return state.close_posting(
@@ -210,6 +211,7 @@ def lapse(state: LedgerState, member: Member, lot: Lot, at_ns: int) -> Posting:
     state.move(EntryKind.EXPIRE, member.account(AVAILABLE), state.account(LAPSED), points)
     state.touch(lot, remaining=-points, lapsed=points)
     lot.changes += 1
+    lot.lapsed_last = points + (lot.lapsed_last if lot.lapsed_ns == at_ns else 0)
     lot.lapsed_ns = at_ns
     return state.close_posting(
         lot_origin(state, lot), lot.lot_id, lot.changes, at_ns, member.subscriber_id

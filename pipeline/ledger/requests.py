@@ -5,7 +5,10 @@ same refusal after a refused one, whatever the balance became; other content und
 `EXISTS_WITH_DIFFERENT_POINTS`. Nothing but a second person changes an answer: what awaits approval
 is booked, or refused, when somebody else approves it.
 
-Time-outs come first: before a command about a member is looked at, that member's reservations whose
+Whether the role in which it is asked covers a command comes first (`access.py`): what it does not
+cover changes nothing at all.
+
+Time-outs come next: before a command about a member is looked at, that member's reservations whose
 time was over at the command's event time are released.
 """
 
@@ -14,6 +17,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from pipeline.ledger import orders
+from pipeline.ledger.access import refusal
 from pipeline.ledger.accounts import (
     AVAILABLE,
     FORFEITED,
@@ -41,6 +45,10 @@ def post_command(state: LedgerState, command: Command) -> Answer:
         if settled.content != command.content:
             return Answer(Result.EXISTS_WITH_DIFFERENT_POINTS)
         return Answer(Result.EXISTS if settled.result == OK else settled.result)
+    denied = refusal(state, command)
+    if denied is not None:
+        state.requests[command.command_id] = Settled(command.content, denied)
+        return Answer(denied)
     before = _release_due(state, command)
     answer = POSTED[command.kind](state, command)
     state.requests[command.command_id] = Settled(command.content, answer.result)

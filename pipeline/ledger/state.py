@@ -350,6 +350,8 @@ class LedgerState:
         lot.remaining += remaining
         lot.held += held
         lot.lapsed += lapsed
+        # Of what lapsed at several dates, the earliest is taken back first.
+        lot.lapsed_last = min(lot.lapsed_last, lot.lapsed)
         assert lot.remaining >= 0 <= lot.held and lot.lapsed >= 0, lot  # noqa: PT018
         step = len(self._transfers) - 1
         self._moves.append(LotMove(step, lot.lot_id, amount, remaining, held, lapsed))

@@ -19,7 +19,7 @@ from __future__ import annotations
 
 import hashlib
 import struct
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import NamedTuple
 
 from pipeline.model.identifiers import NO_ID, digest
@@ -165,6 +165,15 @@ def shared_bytes(row: Origin | Booking) -> bytes:
         raw = value if isinstance(value, bytes) else str(value).encode()
         parts.append(len(raw).to_bytes(4, "little") + raw)
     return hashlib.blake2b(b"".join(parts), digest_size=16, person=b"posting shares").digest()
+
+
+def row_link(key: bytes, previous: bytes, values: Iterable[object]) -> bytes:
+    """The link of a chain that a row of other values makes; each with its length."""
+    parts = [previous]
+    for value in values:
+        raw = value if isinstance(value, bytes) else str(value).encode()
+        parts += (len(raw).to_bytes(4, "little"), raw)
+    return hashlib.blake2b(b"".join(parts), key=key, digest_size=32, person=b"row chain").digest()
 
 
 def link_of(

@@ -253,6 +253,12 @@ class Result(IntEnum):
     NOT_ALLOWED = 22  # the role, or the part of the programme it holds for, does not cover it
 
 
+# What people ask of the owner that moves nothing in the book, and is put on record there.
+RECORDED_COMMANDS = (
+    "review", "claim", "claim_closed", "identity_shown", "settings", "access", "denied",
+    "ingest_abandoned",
+)  # fmt: skip
+
 # What may be asked of the book: kinds of the stream `commands`.
 BOOK_COMMANDS = (
     "order", "reserve", "commit", "release", "refund", "transfer", "convert_out", "convert_in",

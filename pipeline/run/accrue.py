@@ -49,12 +49,13 @@ from pipeline.model.batches import CutBatch, FoldBatch, MemberBatch, TargetBatch
 from pipeline.model.columns import ID_DTYPE, TextColumn, concat, ids
 from pipeline.model.evidence import Evidence
 from pipeline.model.identifiers import id_text
-from pipeline.model.words import BOOK_COMMANDS, Result, TargetReason
+from pipeline.model.words import BOOK_COMMANDS, RECORDED_COMMANDS, Result, TargetReason
 from pipeline.rulebook.model import Rulebook
 from pipeline.run.answers import answer_rows, answers_to
 from pipeline.score.models import coupon_owners
 from pipeline.score.rate import Rated, kinds_of, rated
-from pipeline.store.book import Book, Due
+from pipeline.store.book import Book
+from pipeline.store.book_entries import Due
 from pipeline.store.book_register import Run
 from pipeline.store.clickhouse import ClickHouse
 from pipeline.store.clickhouse_schema import ConversionBatch, RunBatch, RunState
@@ -238,7 +239,10 @@ class _Job:
         """Send the commands that came since the cut before; how many were answered what."""
         stop = self.position.get("commands", 0)
         commands, places = self.clickhouse.commands(BOOK_COMMANDS, start, stop)
-        self.book.post_commands(commands, **self._booking())
+        self.book.post_commands(commands, places=places, **self._booking())
+        self.book.put_on_record(
+            *self.clickhouse.commands(RECORDED_COMMANDS, start, stop), **self._booking()
+        )
         answers = answers_to(self.book, commands, self.number)
         if self.fold == self.number:  # a repeat was answered at the cut that it repeats
             rows = answer_rows(commands, places, answers, self.number)

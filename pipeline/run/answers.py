@@ -16,7 +16,8 @@ from pipeline.model.batches import CommandBatch
 from pipeline.model.identifiers import NO_ID_TEXT
 from pipeline.model.words import BOOK_COMMANDS, Result
 from pipeline.run.explain import Asked, Row, rows_of
-from pipeline.store.book import Book, Settlement
+from pipeline.store.book import Book
+from pipeline.store.book_entries import Settlement
 from pipeline.store.clickhouse_schema import AnswerBatch
 
 WAITING = "waiting"  # no cut has come since

@@ -4,6 +4,9 @@ A login is resolved here and goes no further. A login that nobody in the circle 
 without a subscriber, which the book refuses by name (UNKNOWN_MEMBER), so that the asker learns why.
 So does a kind that the book does not know: it is counted, and no command.
 
+Everything else needs a role that covers it (`model/access.py`), which the row names: what names
+none, and is not a member's own spending, is refused by the book.
+
 References are the asker's own. An order keeps one id whether it is asked for at once (`order`) or
 in two steps (`reserve`), so that what comes later names it by its reference; an approval names the
 adjustment it is about in the same way.
@@ -16,6 +19,7 @@ from typing import Protocol
 
 import numpy as np
 
+from pipeline.model.access import Role, covers
 from pipeline.model.batches import CommandBatch, OrderBatch
 from pipeline.model.columns import TextColumn, ids
 from pipeline.model.identifiers import NO_ID, Keys, digest, id_text
@@ -66,7 +70,7 @@ def order_commands(orders: OrderBatch, logins: Logins, keys: Keys, tally: Tally)
         kind=TextColumn.of(kinds),
         ref=orders.ref,
         actor=TextColumn.of(actor or ACTOR for actor in orders.actor.to_list()),
-        role=orders.role,
+        role=TextColumn.of(map(_role, kinds, orders.actor.to_list(), orders.role.to_list())),
         scope=orders.scope,
         subscriber_id=ids(who),
         points=orders.points,
@@ -79,6 +83,12 @@ def order_commands(orders: OrderBatch, logins: Logins, keys: Keys, tally: Tally)
 def command_id(keys: Keys, kind: str, ref: str) -> bytes:
     """The id of a command by its kind and the asker's reference."""
     return digest(keys.visit, "command", ONE_ID.get(kind, kind), ref)
+
+
+def _role(kind: str, actor: str, role: str) -> str:
+    """Who spends their own points and is named by their login alone asks as a member."""
+    own = not role and not actor and covers(Role.MEMBER, kind)
+    return Role.MEMBER.value if own else role
 
 
 def _body(said: str, order: str, request: str, to: bytes | None, keys: Keys) -> str:

@@ -18,12 +18,12 @@ once more 20,900, orders 5,600. That is 0.2 to 0.3 of writing the same rows and 
 from __future__ import annotations
 
 import contextlib
+import functools
 import gc
 import hashlib
 import itertools
 import threading
-from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Iterator
 
 import numpy as np
 from sqlalchemy import Connection, delete, insert, select, update
@@ -32,14 +32,11 @@ from pipeline.ledger.commands import commands_of
 from pipeline.ledger.due import post_due
 from pipeline.ledger.lots import Lot, spending_key
 from pipeline.ledger.posting import post_target
-from pipeline.ledger.requests import post_command
 from pipeline.ledger.state import (
     Balance,
-    Conversion,
     Hold,
     LedgerState,
     Order,
-    PendingItem,
     Pin,
     rules_of,
 )
@@ -48,13 +45,18 @@ from pipeline.ledger.terms import next_period, period_of, terms_of
 from pipeline.ledger.transfers import FIRST_LINK, Booking, LotMove, postings_of_entry
 from pipeline.model.batches import CommandBatch, CutBatch, EntryBatch, TargetBatch
 from pipeline.model.identifiers import NO_ID, Keys, digest
-from pipeline.model.words import Result
+from pipeline.model.words import RECORDED_COMMANDS, Result
 from pipeline.rulebook.model import Rulebook
 from pipeline.store import book_schema as tables
 from pipeline.store.book_asof import balance_at
 from pipeline.store.book_audit import audit
+from pipeline.store.book_commands import places_of, post, put_on_record
 from pipeline.store.book_engine import BookError, open_engine, wipe_deleted
 from pipeline.store.book_entries import (
+    Due,
+    MemberPoints,
+    Settlement,
+    Standing,
     Waiting,
     all_balances,
     entries_after,
@@ -74,48 +76,13 @@ from pipeline.store.book_reads import (
     read_terms,
 )
 from pipeline.store.book_register import DoneCut, Register, RuleVersion, Run
+from pipeline.store.book_trail import Deed, Head, deeds, heads, is_at
 from pipeline.store.crash import crash_point
 from pipeline.store.identity import Identities
 
 TRANSACTION_ROWS = 1000
 # Facts of a programme that every amount of a book was written down under.
 FIXED_FACTS = ("points", "points_scale", "currency", "timezone")
-
-
-@dataclass(frozen=True, slots=True)
-class MemberPoints:
-    """A member's points, each a number of its own: `debt` is what the member owes."""
-
-    pending: int
-    available: int
-    reserved: int
-    debt: int
-
-
-@dataclass(frozen=True, slots=True)
-class Due:
-    """What ended by itself: reservations released, lots lapsed."""
-
-    released: int
-    lapsed: int
-
-
-@dataclass(frozen=True, slots=True)
-class Settlement:
-    """What a command was answered, a digest of what it said, and the cut it was posted at."""
-
-    content: bytes
-    result: Result
-    cut: int
-
-
-@dataclass(frozen=True, slots=True)
-class Standing:
-    """All the book knows of a conversion; lots with nothing granted any more are left out."""
-
-    conversion: Conversion
-    pending: tuple[PendingItem, ...]
-    lots: tuple[Lot, ...]
 
 
 class Book:
@@ -160,8 +127,8 @@ class Book:
         if not found:
             rows = [{"name": name, "value": value} for name, value in expected.items()]
             connection.execute(insert(tables.meta), rows)
-            counts = dict.fromkeys(HEAD_COLUMNS, 0)
-            connection.execute(insert(tables.heads), {"head": 1, **counts, "link": FIRST_LINK})
+            begun = {name: FIRST_LINK if name.endswith("link") else 0 for name in HEAD_COLUMNS}
+            connection.execute(insert(tables.heads), {"head": 1, **begun})
             return
         for name, value in expected.items():
             if found.get(name) != value:
@@ -219,33 +186,48 @@ class Book:
         return results
 
     def post_commands(
-        self, commands: CommandBatch, *, cut: int, now_ns: int, run_id: bytes, actor: str
+        self,
+        commands: CommandBatch,
+        *,
+        cut: int,
+        now_ns: int,
+        run_id: bytes,
+        actor: str,
+        places: np.ndarray | None = None,
     ) -> np.ndarray:
         """Post commands (`ledger/commands.py`) in their order; one `Result` (uint8) each.
 
         The actor of a command is its own, with role and scope; `actor` stands in where it names
-        none. Raises ValueError for a kind of command that the book does not know.
+        none. `places` are their rows of the stream `commands` (int64): what people do has one row
+        in the trail for each. Raises ValueError for a kind of command that the book does not know.
         """
-        rows = commands_of(commands)
+        rows, where = commands_of(commands), places_of(places, len(commands))
         results = np.zeros(len(rows), np.uint8)
         for start in range(0, len(rows), TRANSACTION_ROWS):
-            chunk = rows[start : start + TRANSACTION_ROWS]
+            stop = start + TRANSACTION_ROWS
             with self._pages(now_ns) as pages:
-                pages.read_for_commands(chunk)
-                bookings: dict[tuple[str, str, str], Booking] = {}
-                for number, command in enumerate(chunk, start):
-                    who = (command.actor or actor, command.role, command.scope)
-                    booking = bookings.get(who)
-                    if booking is None:
-                        booking = self._booking(pages, cut, now_ns, run_id, *who)
-                        bookings[who] = booking
-                    known = command.command_id in pages.state.requests
-                    answer = post_command(pages.state, command)
-                    results[number] = answer.result
-                    if not known:
-                        pages.write_request(command, answer.result, booking)
-                    pages.write(answer.postings, booking)
+                pages.read_for_commands(rows[start:stop])
+                asked = self._asker(pages, cut, now_ns, run_id, actor)
+                results[start:stop] = post(pages, rows[start:stop], where[start:stop], asked)
         return results
+
+    def put_on_record(
+        self,
+        commands: CommandBatch,
+        places: np.ndarray,
+        *,
+        cut: int,
+        now_ns: int,
+        run_id: bytes,
+        actor: str,
+    ) -> None:
+        """Keep in the trail what people did that moves nothing here (`RECORDED_COMMANDS`)."""
+        rows, where = commands_of(commands, RECORDED_COMMANDS), places_of(places, len(commands))
+        for start in range(0, len(rows), TRANSACTION_ROWS):
+            stop = start + TRANSACTION_ROWS
+            with self._pages(now_ns) as pages:
+                asked = self._asker(pages, cut, now_ns, run_id, actor)
+                put_on_record(pages, rows[start:stop], where[start:stop], asked)
 
     def post_due(self, *, cut: int, now_ns: int, run_id: bytes, actor: str) -> Due:
         """Release reservations and let lots lapse whose time is over at `now_ns`."""
@@ -282,6 +264,17 @@ class Book:
         pages.state.booked_period = period
         words = (text.replace("\0", "\ufffd") for text in (actor, role, scope))
         return Booking(cut, now_ns, period, bytes(run_id), *words)
+
+    def _asker(
+        self, pages: Pages, cut: int, now_ns: int, run_id: bytes, actor: str
+    ) -> Callable[[str, str, str], Booking]:
+        """How what somebody asked is booked; `actor` stands in where nobody is named."""
+
+        @functools.cache
+        def booking_of(who: str, role: str, scope: str) -> Booking:
+            return self._booking(pages, cut, now_ns, run_id, who or actor, role, scope)
+
+        return booking_of
 
     @contextlib.contextmanager
     def _pages(self, now_ns: int) -> Iterator[Pages]:
@@ -488,11 +481,20 @@ class Book:
             h.update("\t".join(words).encode() + b"\n")
         return h.hexdigest()
 
-    def head(self) -> tuple[int, str]:
-        """How many postings there are, and the link of the last one: to be kept elsewhere."""
+    def heads(self) -> list[Head]:
+        """Where the hash chains stand (postings, requests, trail): to be kept elsewhere."""
         with self._read() as connection:
-            row = connection.execute(select(tables.heads)).one()
-        return row.postings, row.link.hex()
+            return heads(connection)
+
+    def is_at(self, head: Head) -> bool:
+        """Does the chain still run through what was kept of it?"""
+        with self._read() as connection:
+            return is_at(connection, head)
+
+    def trail(self, after: int = 0, limit: int = 1 << 16) -> list[Deed]:
+        """What people did, and what was denied: rows with a larger number, in their order."""
+        with self._read() as connection:
+            return deeds(connection, after, limit)
 
     def audit(self) -> list[str]:
         """Every broken invariant as a sentence; empty for a sound book."""

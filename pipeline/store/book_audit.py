@@ -40,6 +40,7 @@ from pipeline.store.book_answers import Answers, Lives
 from pipeline.store.book_origin import Origins, dated_by
 from pipeline.store.book_reads import conversion_of
 from pipeline.store.book_schema import AnyRow
+from pipeline.store.book_trail import TrailCheck
 from pipeline.store.book_walk import STEP, Walk
 
 
@@ -57,6 +58,7 @@ def audit(connection: Connection, key: bytes, programme: Programme) -> list[str]
     check.conversions()
     check.orders()
     answers.check()
+    TrailCheck(connection, key, walk.problems.append).check()
     check.outbox()
     check.origins.references()
     return walk.problems
@@ -181,8 +183,9 @@ class _Check:
             )
         if self.folds.lot_steps.get(lot.lot_id, 0) != lot.changes:
             self.say(f"{name} lapsed or came back {lot.changes} times, its postings say otherwise")
-        if self.folds.lapsed_ns.get(lot.lot_id, 0) != lot.lapsed_ns:
-            self.say(f"{name} lapsed last at another time than its postings say")
+        last = self.folds.lapsed_ns.get(lot.lot_id, 0), self.folds.lapsed_last.get(lot.lot_id, 0)
+        if last != (lot.lapsed_ns, lot.lapsed_last):
+            self.say(f"{name} lapsed last at another time than its postings say, or with more")
         if lot.parent_lot_id == NO_ID:
             own = lot_id(self.key, self.programme.id, lot.cause_id, lot.subscriber_id)
             if own != lot.lot_id:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -16,6 +17,7 @@ from sqlalchemy import ColumnElement, Connection, select
 
 from pipeline.ledger.accounts import BUCKETS, KIND_WORDS, member_accounts
 from pipeline.ledger.lots import Lot
+from pipeline.ledger.state import Conversion, PendingItem
 from pipeline.ledger.transfers import (
     COMMAND,
     CONVERSION,
@@ -36,6 +38,42 @@ from pipeline.store.book_reads import lot_of, read_terms
 from pipeline.store.book_schema import AnyRow
 
 CHUNK = 500
+
+
+@dataclass(frozen=True, slots=True)
+class MemberPoints:
+    """A member's points, each a number of its own: `debt` is what the member owes."""
+
+    pending: int
+    available: int
+    reserved: int
+    debt: int
+
+
+@dataclass(frozen=True, slots=True)
+class Due:
+    """What ended by itself: reservations released, lots lapsed."""
+
+    released: int
+    lapsed: int
+
+
+@dataclass(frozen=True, slots=True)
+class Settlement:
+    """What a command was answered, a digest of what it said, and the cut it was posted at."""
+
+    content: bytes
+    result: Result
+    cut: int
+
+
+@dataclass(frozen=True, slots=True)
+class Standing:
+    """All the book knows of a conversion; lots with nothing granted any more are left out."""
+
+    conversion: Conversion
+    pending: tuple[PendingItem, ...]
+    lots: tuple[Lot, ...]
 
 
 class Waiting(NamedTuple):

@@ -11,7 +11,7 @@ from typing import Any
 
 from sqlalchemy import Connection, Table, select
 
-from pipeline.ledger.accounts import BUCKETS
+from pipeline.ledger.accounts import BUCKETS, touches_member
 from pipeline.ledger.commands import Command
 from pipeline.ledger.lots import Lot
 from pipeline.ledger.state import Conversion, LedgerState, Member, Order, PendingItem
@@ -29,6 +29,7 @@ from pipeline.model.words import Result
 from pipeline.store import book_schema as tables
 from pipeline.store.book_bulk import change_rows, put_rows
 from pipeline.store.book_reads import FREEZES, TARGET_COLUMNS, Reads
+from pipeline.store.book_trail import Trail, request_link
 
 CHANGING = {
     tables.conversions: tuple(c.name for c in tables.conversions.columns)[2:],
@@ -36,6 +37,7 @@ CHANGING = {
     tables.lots: (
         "contract_version", "rule_version", "earned_ns", "spendable_from_ns", "expires_ns",
         "amount", "remaining", "held", "lapsed", "changes", "lapsed_ns",
+        "lapsed_last",
     ),
     tables.accounts: ("balance",),
     tables.members: (
@@ -47,7 +49,7 @@ CHANGING = {
 }  # fmt: skip
 HEAD_COLUMNS = tuple(column.name for column in tables.heads.columns)[1:]
 # A lot whose dates stay is found by its numbers alone: no index has to be written anew.
-LOT_NUMBERS = ("amount", "remaining", "held", "lapsed", "changes", "lapsed_ns")
+LOT_NUMBERS = ("amount", "remaining", "held", "lapsed", "changes", "lapsed_ns", "lapsed_last")
 
 
 class Pages(Reads):
@@ -61,6 +63,8 @@ class Pages(Reads):
         state.last_account, state.last_member = head.accounts, head.members
         self.conversion, self.request = head.conversions, head.requests
         self.link: bytes = head.link
+        self.requests_link: bytes = head.requests_link
+        self.trail = Trail(connection, state.key, head.trail, head.trail_link)
         self.head = self._head()
         self.first_new = self.transfer + 1
         self.rows: dict[Table, list[tuple[Any, ...]]] = {
@@ -92,7 +96,8 @@ class Pages(Reads):
             self.posting += 1
             number, first, previous = self.posting, self.transfer + 1, 0
             member = state.members.get(cause.subscriber_id)
-            if member is not None:
+            # Money that moves before somebody has points is not yet about a member.
+            if member is not None and (member.last_posting or touches_member(transfers)):
                 previous, member.last_posting = member.last_posting, number
             rows[tables.postings].append(
                 (
@@ -124,13 +129,25 @@ class Pages(Reads):
         order = self.state.orders.get(command.command_id)
         if order is not None:
             order.row = self.request
-        self.rows[tables.requests].append(
-            (
-                self.request, command.command_id, command.kind, command.ref, command.subscriber_id,
-                command.points, command.event_ns, command.body, command.content, int(result),
-                self._share(booking)[0], 0,
-            )
+        row = (
+            self.request, command.command_id, command.kind, command.ref, command.subscriber_id,
+            command.points, command.event_ns, command.body, command.content,
         )  # fmt: skip
+        number, booked = self._share(booking)
+        key, before = self.state.key, self.requests_link
+        self.requests_link = link = request_link(key, before, row, int(result), booked)
+        self.rows[tables.requests].append((*row, int(result), number, 0, link))
+
+    def write_trail(
+        self,
+        command: Command,
+        place: int,
+        points: tuple[str, str],
+        result: str,
+        booking: Booking,
+    ) -> None:
+        """Keep what a person did, or was denied."""
+        self.trail.add(command, place, points, result, *self._share(booking))
 
     def flush(self, now_ns: int) -> None:
         """Write everything down, in an order that references allow."""
@@ -146,6 +163,7 @@ class Pages(Reads):
         self._put_lots()
         self._put_dates(now_ns)
         self._put_orders()
+        self.trail.flush()
         self._put_seldom(now_ns)
         if self.transfer >= self.first_new:
             put_rows(self.connection, tables.outbox, [(self.first_new, self.transfer)])
@@ -157,7 +175,8 @@ class Pages(Reads):
         state = self.state
         return (
             1, self.posting, self.transfer, state.last_account, state.last_member,
-            self.conversion, self.request, self.link,
+            self.conversion, self.request, self.trail.number, self.link, self.requests_link,
+            self.trail.link,
         )  # fmt: skip
 
     def _put_conversions(self) -> None:
@@ -271,7 +290,7 @@ class Pages(Reads):
             lot.lot_id, lot.cause_kind, lot.cause_id, lot.conversion_key, lot.parent_lot_id,
             lot.subscriber_id, self._terms_number(lot.terms), lot.contract_version,
             lot.rule_version, lot.earned_ns, lot.spendable_from_ns, lot.expires_ns, lot.amount,
-            lot.remaining, lot.held, lot.lapsed, lot.changes, lot.lapsed_ns,
+            lot.remaining, lot.held, lot.lapsed, lot.changes, lot.lapsed_ns, lot.lapsed_last,
         )  # fmt: skip
 
     def _pending_row(self, item: PendingItem) -> tuple[Any, ...]:

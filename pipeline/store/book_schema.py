@@ -6,9 +6,9 @@ integers, everything else text. `book_engine` opens either database.
 A change here is a revision in `migrations/versions` too (see `book_migrate`).
 
 Append-only: `postings`, `transfers`, `lot_moves`, `lot_dates`, `freezes`, `origins`, `bookings`,
-`periods`, `terms`, `rulebooks`, `rule_versions`, and `requests` but for the answer of one that
-waits for a second person. The other tables hold the newest standing, which is a fold over those,
-and `audit` checks that it is.
+`periods`, `trail`, `terms`, `rulebooks`, `rule_versions`, and `requests` but for the answer of one
+that waits for a second person. The other tables hold the newest standing, which is a fold over
+those, and `audit` checks that it is.
 """
 
 from __future__ import annotations
@@ -55,13 +55,18 @@ def _text(name: str, **more: Any) -> Column:
     return Column(name, Text, nullable=False, **more)
 
 
+def _link(name: str) -> Column:
+    return Column(name, LargeBinary(32), nullable=False)
+
+
 def _number(name: str) -> Column:
     return Column(name, Number, primary_key=True, autoincrement=False)
 
 
 meta = Table("meta", metadata, _text("name", primary_key=True), _text("value"))
 
-# One row: where numbering stands, and the newest link of the hash chain.
+# One row: where numbering stands, and the newest links of the three hash chains: postings, requests
+# with their first answers, and what people did.
 heads = Table(
     "heads",
     metadata,
@@ -72,7 +77,10 @@ heads = Table(
     _int("members"),
     _int("conversions"),
     _int("requests"),
-    Column("link", LargeBinary(32), nullable=False),
+    _int("trail"),
+    _link("link"),
+    _link("requests_link"),
+    _link("trail_link"),
 )
 
 # Accounts that are not a member's. An account of these is known by its number below zero.
@@ -139,6 +147,7 @@ bookings = Table(
     _text("role"),
     _text("scope"),
 )
+Index("bookings_of", bookings.c.cut, bookings.c.actor)
 
 # `previous` is the posting before about the same member: who wants a member's postings follows it
 # from `members.last_posting`. An index would be written at as many places as there are members.
@@ -158,7 +167,7 @@ postings = Table(
     Column("booking_id", Number, ForeignKey(bookings.c.booking_id), nullable=False),
     _int("first_transfer"),
     Column("transfers", SmallInteger, nullable=False),
-    Column("link", LargeBinary(32), nullable=False),
+    _link("link"),
 )
 
 # `debit` and `credit` are numbers of accounts (see `ledger/accounts.py`), `kind` an EntryKind.
@@ -272,6 +281,7 @@ lots = Table(
     _int("lapsed"),
     _int("changes"),
     _int("lapsed_ns"),
+    _int("lapsed_last"),
 )
 # What may lapse, by its date.
 Index("lots_due", lots.c.expires_ns, sqlite_where=lots.c.remaining > 0,
@@ -318,7 +328,28 @@ requests = Table(
     Column("result", SmallInteger, nullable=False),
     Column("booking_id", Number, ForeignKey(bookings.c.booking_id), nullable=False),
     _int("decided_by"),
+    _link("link"),
 )
+
+# What people did, and what was denied: one row for each command of theirs in the journal, `place`
+# being its row in the stream. Append-only.
+trail = Table(
+    "trail",
+    metadata,
+    _number("trail_number"),
+    _int("place"),
+    _id("command_id"),
+    _text("action"),
+    _text("object"),
+    _text("before"),
+    _text("after"),
+    _text("reason"),
+    _text("result"),
+    _int("asked_ns"),
+    Column("booking_id", Number, ForeignKey(bookings.c.booking_id), nullable=False),
+    _link("link"),
+)
+Index("trail_place", trail.c.place)
 
 # Orders that were accepted, as they stand. An order is known by the number of the command that
 # asked for it, so that its rows lie where the newest rows do.
@@ -376,7 +407,7 @@ periods = Table(
     _id("request_id"),
     _int("closed_ns"),
     _int("postings"),
-    Column("link", LargeBinary(32), nullable=False),
+    _link("link"),
 )
 
 # Points are issued on the terms of the rulebook that rated them.

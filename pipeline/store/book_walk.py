@@ -24,6 +24,7 @@ from pipeline.ledger.accounts import (
     RESERVED,
     EntryKind,
     member_accounts,
+    touches_member,
 )
 from pipeline.ledger.terms import next_period, period_of
 from pipeline.ledger.transfers import (
@@ -87,7 +88,9 @@ class Folds:
     lots: dict[bytes, list[int]] = field(default_factory=lambda: defaultdict(lambda: [0] * 4))
     versions: dict[bytes, int] = field(default_factory=_ints)  # number of a conversion's last
     lot_steps: Counter[bytes] = field(default_factory=Counter)
-    lapsed_ns: dict[bytes, int] = field(default_factory=_ints)  # the date of each lot's last lapse
+    # The date of each lot's last lapse, and how many points ran out then.
+    lapsed_ns: dict[bytes, int] = field(default_factory=_ints)
+    lapsed_last: dict[bytes, int] = field(default_factory=_ints)
     first: dict[bytes, int] = field(default_factory=dict)  # posting that first granted to a lot
     rulebook_of: dict[int, bytes] = field(default_factory=dict)  # by posting
     rule_of: dict[int, bytes] = field(default_factory=dict)  # by posting
@@ -238,9 +241,10 @@ class Walk:
         self._link = row.link
         if number in self._links:
             self._links[number] = row.link
-        if row.previous != self.last_posting.get(row.subscriber_id, 0):
+        before = self.last_posting.get(row.subscriber_id)
+        if row.previous != (before or 0):
             say(f"posting {number} is not linked to the one before about its subscriber")
-        if row.subscriber_id in self.last_posting:
+        if before or (before is not None and touches_member(plain)):
             self.last_posting[row.subscriber_id] = number
         self._check_head(number, row.posting_id, cause, booking)
         self._fold_posting(number, cause, booking, plain, made)
@@ -300,9 +304,7 @@ class Walk:
         elif kind == COMMAND:
             folds.commands.add(cause.id)
         elif kind == LOT:
-            folds.lot_steps[cause.id] += 1
-            if transfers and transfers[0].kind == EntryKind.EXPIRE:
-                folds.lapsed_ns[cause.id] = cause.effective_ns
+            self._fold_lapse(cause, transfers[0] if transfers else None)
         by_step: dict[int, list[int]] = {}
         for move in moves:
             sums = by_step.setdefault(move.step, [0] * 4)
@@ -310,6 +312,8 @@ class Walk:
             for at, change in enumerate(move[2:]):
                 sums[at] += change
                 lot[at] += change
+            if move.lapsed < 0:
+                folds.lapsed_last[move.lot_id] = min(folds.lapsed_last[move.lot_id], lot[3])
             if move.amount > 0:
                 folds.first.setdefault(move.lot_id, number)
             if kind == ORDER and move.held:
@@ -322,6 +326,17 @@ class Walk:
                     taken[1] -= move.held
         for step, transfer in enumerate(transfers):
             self._fold_transfer(number, cause, transfer, by_step.get(step, [0] * 4))
+
+    def _fold_lapse(self, cause: Cause, transfer: Transfer | None) -> None:
+        """A lot lapsed at its date, or what lapsed last is there again."""
+        folds, lot = self.folds, cause.id
+        folds.lot_steps[lot] += 1
+        if transfer is not None and transfer.kind == EntryKind.EXPIRE:
+            again = folds.lapsed_ns[lot] == cause.effective_ns
+            folds.lapsed_last[lot] = transfer.amount + (folds.lapsed_last[lot] if again else 0)
+            folds.lapsed_ns[lot] = cause.effective_ns
+        else:
+            folds.lapsed_last[lot] = 0
 
     def _fold_transfer(
         self, number: int, cause: Cause, transfer: Transfer, moved: list[int]

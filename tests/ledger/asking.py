@@ -23,7 +23,8 @@ def ask(
     points: int = 0,
     at: str | int = EVENT_NS,
     actor: str = "ann",
-    role: str = "",
+    role: str = "admin",
+    scope: str = "",
     **body: Any,
 ) -> CommandBatch:
     """A command; ids in its body are given by name."""
@@ -40,7 +41,7 @@ def ask(
         TextColumn.of([ref]),
         TextColumn.of([actor]),
         TextColumn.of([role]),
-        TextColumn.of([""]),
+        TextColumn.of([scope]),
         ids([name_id("member", member)]),
         np.array([points], np.int64),
         TextColumn.of([json.dumps(said)]),

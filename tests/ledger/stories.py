@@ -140,7 +140,7 @@ def order_batch(
         TextColumn.repeat("order", count),
         TextColumn.of(ref for ref, _, _ in rows),
         TextColumn.repeat("ann", count),
-        TextColumn.repeat("", count),
+        TextColumn.repeat("member", count),
         TextColumn.repeat("", count),
         ids(name_id("member", member) for _, member, _ in rows),
         np.array([points for _, _, points in rows], np.int64),

@@ -25,6 +25,7 @@ def plain(body: str = "{}", **changed: Any) -> Any:
     columns: dict[str, Any] = {
         "command_id": name_id("order", "o1"), "kind": "order", "ref": "o1", "subscriber_id": ANN,
         "points": 20, "event_ns": EVENT_NS, "body": body, "actor": "ann",
+        "role": "member",
     }  # fmt: skip
     return made(**columns | changed)
 
@@ -33,9 +34,9 @@ def test_a_batch_and_its_rows_say_the_same() -> None:
     body = '{"redemption": "gift"}'
     (command,) = commands_of(order_batch([("o1", "ann", 20)], body=body))
     assert command == plain(body)
-    (other,) = commands_of(ask("adjust", "j", "ann", -7, 5, "bob", "agent", reason="x\0y"))
+    (other,) = commands_of(ask("adjust", "j", "ann", -7, 5, "bob", "agent", "east", reason="x\0y"))
     assert (other.kind, other.points, other.event_ns) == ("adjust", -7, 5)
-    assert (other.actor, other.role, other.scope) == ("bob", "agent", "")
+    assert (other.actor, other.role, other.scope) == ("bob", "agent", "east")
     assert other.text("reason") == "x\ufffdy", "no text holds what no database takes"
     assert commands_of(order_batch([])) == []
 

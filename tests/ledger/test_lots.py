@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pipeline.ledger.lots import Lot, lot_id, spendable, spending_key
+from pipeline.ledger.lots import Lot, lot_id, spending_key
 from pipeline.ledger.moving import shares
 from pipeline.ledger.state import LedgerState, Member, rules_of
 from pipeline.ledger.terms import expires_ns, inactive_ns, terms_of
@@ -30,7 +30,10 @@ def a_lot(name: str, earned: str, points: int, spendable_from: str = "") -> Lot:
 
 
 def taken(lots: list[Lot], points: int, at: str) -> list[int]:
-    parts, _ = shares(spendable(lots, ns(at)), points)
+    state = LedgerState(KEYS.audit, rules_of(rulebook().programme, NO_ID))
+    for lot in lots:
+        state.put_lot(lot)
+    parts, _ = shares(state.spendable(state.member(ANN), ns(at)), points)
     by_lot = {lot.lot_id: part for lot, part in parts}
     return [by_lot.get(lot.lot_id, 0) for lot in lots]
 

@@ -161,6 +161,31 @@ BOOKED: Damage = {
         "DELETE FROM bookings",
         ["posting 1 has no origin, or no booking", "order {o2} was booked by nobody"],
     ),
+    "who asked": (
+        "UPDATE bookings SET actor = 'x' WHERE actor = 'cat'",
+        ["request 1 breaks the hash chain: it, or who asked, was changed"],
+    ),
+    "that something was refused": (
+        "UPDATE requests SET result = 4 WHERE request_number = (SELECT max(request_number)"
+        " FROM requests WHERE result NOT IN (0, 18) AND decided_by = 0)",
+        ["breaks the hash chain: it, or who asked, was changed"],
+    ),
+    "the last request": (
+        "UPDATE heads SET requests_link = zeroblob(32)",
+        ["the head of the chain is not the link of the last request"],
+    ),
+    "what somebody did": (
+        "UPDATE trail SET reason = 'x' WHERE trail_number = 2",
+        ["trail row 2 breaks the hash chain"],
+    ),
+    "that somebody did something": (
+        "DELETE FROM trail WHERE trail_number = 2",
+        ["trail rows 2 to 2 are missing", "and is not in the trail"],
+    ),
+    "where the trail stands": (
+        "UPDATE heads SET trail = 1",
+        ["the last trail row is", "the head says 1"],
+    ),
     "the head's link": (
         "UPDATE heads SET link = zeroblob(32)",
         ["the head of the hash chain"],
@@ -287,6 +312,10 @@ POINTS: Damage = {
     "when a lot lapsed": (
         "UPDATE lots SET lapsed_ns = 5 WHERE conversion_key = x'{g_hex}'",
         ["lapsed last at another time than its postings say"],
+    ),
+    "how many points of a lot ran out last": (
+        "UPDATE lots SET lapsed_last = 69 WHERE conversion_key = x'{g_hex}'",
+        ["lapsed last at another time than its postings say, or with more"],
     ),
     "a lot's expiry": (
         "UPDATE lots SET expires_ns = expires_ns + 1 WHERE conversion_key = x'{c_hex}'",

@@ -25,7 +25,8 @@ from pipeline.model.batches import CommandBatch
 from pipeline.model.identifiers import id_text
 from pipeline.model.stage import END_OF_TIME
 from pipeline.model.words import Result
-from pipeline.store.book import Book, MemberPoints
+from pipeline.store.book import Book
+from pipeline.store.book_entries import MemberPoints
 from tests.ledger.asking import ask
 from tests.ledger.stories import (
     DAY_NS,
@@ -392,7 +393,7 @@ def test_nothing_is_booked_into_a_closed_period(tmp_path: Path) -> None:
     for number, period in enumerate(("2026-03", "2026-04")):
         close = ask("close_period", f"p{number}", at=may, period=period)
         assert book.post_commands(close, now_ns=may, **where).tolist() == [Result.OK]
-    before = book.head()
+    before = book.heads()
     old = target("b", 7, "available", event_ns=ns("2026-03-05"))
     book.post_targets(target_batch([old]), now_ns=may, **where)
     found = book.entries(2)
@@ -403,7 +404,7 @@ def test_nothing_is_booked_into_a_closed_period(tmp_path: Path) -> None:
     with book._read() as connection:
         closed = connection.execute(text("SELECT period, postings, closed_ns FROM periods")).all()
     assert sorted(map(tuple, closed)) == [("2026-03", 1, may), ("2026-04", 1, may)]
-    assert before[0] == 1
+    assert before[0].number == 1
     book.close()
 
 

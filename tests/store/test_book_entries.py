@@ -51,8 +51,8 @@ def book(url: str) -> Iterator[Book]:
         ask("order", "o2", "ann", 900, EVENT_NS + HOUR_NS),
         ask("transfer", "t", "ann", 6, EVENT_NS + HOUR_NS, to="bob"),
         ask("adjust", "j", "bob", 7, EVENT_NS + HOUR_NS, reason="x"),
-        ask("adjust", "j2", "bob", 700, EVENT_NS + HOUR_NS, "cid", "agent", reason="y"),
-        ask("adjust", "j1", "ann", -500, EVENT_NS, "dan", "head", reason="z"),
+        ask("adjust", "j2", "bob", 700, EVENT_NS + HOUR_NS, "cid", "call_centre", reason="y"),
+        ask("adjust", "j1", "ann", -500, EVENT_NS, "dan", "admin", reason="z"),
         ask("migrate", "m", "bob", 9, EVENT_NS + HOUR_NS),
         ask("forfeit", "q", "bob", 3, EVENT_NS + HOUR_NS, reason="z"),
         ask("freeze", "z", "cid"),
@@ -253,9 +253,9 @@ def test_what_waits_is_told_in_the_order_of_its_time(book: Book) -> None:
     assert (first.request_id, first.subscriber_id, first.points) == (
         name_id("order", "j1"), ANN, -500,
     )  # fmt: skip
-    assert (first.kind, first.ref, first.actor, first.role) == ("adjust", "j1", "dan", "head")
+    assert (first.kind, first.ref, first.actor, first.role) == ("adjust", "j1", "dan", "admin")
     assert (second.ref, second.points, second.event_ns) == ("j2", 700, EVENT_NS + HOUR_NS)
-    assert (second.actor, second.role, second.scope) == ("cid", "agent", "")
+    assert (second.actor, second.role, second.scope) == ("cid", "call_centre", "")
     assert json.loads(second.body) == {"reason": "y"}
 
 

@@ -77,7 +77,7 @@ def test_a_transaction_has_few_statements(book: Book, count: int) -> None:
 @pytest.mark.parametrize("count", [10, 1000])
 def test_commands_and_what_is_due_have_few_statements(book: Book, count: int) -> None:
     """BEGIN, head, terms, rulebooks, period, booking, origin; at most two reads of each of seven
-    kinds, three of orders, one write per table.
+    kinds, three of orders, one write per table and the trail.
     """
     book.post_targets(batch_of(many(count, 1, "available")), **booking(1))
     every = range(count)
@@ -92,7 +92,7 @@ def test_commands_and_what_is_due_have_few_statements(book: Book, count: int) ->
         with statements(book) as seen:
             results = book.post_commands(concat(batches), **booking(9))
         assert set(results.tolist()) == {Result.OK}
-        assert len(seen) <= 32, seen
+        assert len(seen) <= 34, seen
     with statements(book) as seen:
         due = book.post_due(**{**booking(9), "now_ns": ns("2030-01-01")})
     assert due.released == count
@@ -207,7 +207,7 @@ def test_every_value_is_of_its_columns_type(book: Book, monkeypatch: pytest.Monk
     assert seen == {
         "accounts", "members", "origins", "bookings", "postings", "transfers", "lot_moves",
         "outbox", "conversions", "terms", "pending_items", "lots", "lot_dates", "requests",
-        "orders", "order_lots", "freezes", "periods",
+        "orders", "order_lots", "freezes", "periods", "trail",
     }  # fmt: skip
     # What is told by other calls of the book, or once.
     others = {"meta", "heads", "identities", "runs", "rulebooks", "rule_versions", "cuts"}

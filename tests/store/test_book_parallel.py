@@ -256,7 +256,7 @@ def test_a_storm_of_retries_of_every_kind_changes_nothing(others: list[Book], se
     ]
     assert undisturbed == first, "answers do not depend on who came in between"
     assert alone.balances() == others[0].balances()
-    before = others[0].ledger_hash(), others[0].head()
+    before = others[0].ledger_hash(), others[0].heads()
     storm = [(n, step) for n in range(MANY) for step in range(STEPS)] * chance.randint(1, 2)
     chance.shuffle(storm)
 
@@ -269,7 +269,7 @@ def test_a_storm_of_retries_of_every_kind_changes_nothing(others: list[Book], se
     with ThreadPoolExecutor(20) as pool:
         for answers in pool.map(once_more, range(20)):
             assert all(again == repeated(first[n], step, STEPS) for n, step, again in answers)
-    assert (others[0].ledger_hash(), others[0].head()) == before
+    assert (others[0].ledger_hash(), others[0].heads()) == before
     alone.close()
 
 

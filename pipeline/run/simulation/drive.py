@@ -245,7 +245,7 @@ def command_batch(steps: Story) -> CommandBatch:
         TextColumn.of([each.kind for each in asked]),
         TextColumn.of([step["id"] for step in steps]),
         TextColumn.of([each.actor for each in asked]),
-        TextColumn.repeat("", count),
+        TextColumn.of([each.role for each in asked]),
         TextColumn.repeat("", count),
         ids([each.member for each in asked]),
         np.array([each.points for each in asked], np.int64),

@@ -16,6 +16,7 @@ from pipeline.model.stage import END_OF_TIME
 from pipeline.model.words import Result
 from pipeline.run.simulation import dates
 from pipeline.run.simulation.coins import Order
+from pipeline.run.simulation.commands import ROLES, WHO_MAY
 from pipeline.run.simulation.story import SECOND_NS, Step, Story, Twin, name_id
 
 ZONES = ("UTC", "Europe/Berlin", "Europe/Berlin", "Asia/Shanghai", "America/New_York",
@@ -252,6 +253,7 @@ class Maker:
             "actor": draw.choice(PEOPLE) if kind in ("adjust", "approve", "reject") else who,
             "said": {},
         }  # fmt: skip
+        step["role"] = draw.choice(WHO_MAY[kind] if draw.random() < 0.97 else ROLES)
         getattr(self, "_ask_" + kind)(step)
         if draw.random() < 0.02 and kind not in ("commit", "refund", "forfeit"):
             step["points"] = draw.choice((HUGE, -HUGE if kind == "adjust" else -1))

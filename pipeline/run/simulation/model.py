@@ -106,7 +106,7 @@ class NaiveLedger:
 
     def order(self, order_id: bytes, member: bytes, points: int, at_ns: int) -> Result:
         """Put one order of a member; what the book must answer."""
-        return self.command(Asked(order_id, "order", member, points, at_ns, "", {}))
+        return self.command(Asked(order_id, "order", member, points, at_ns, "", "member", {}))
 
     def due(self, now_ns: int) -> tuple[int, int]:
         """Let end what is due; how many reservations, and how many lots."""
@@ -369,7 +369,7 @@ class NaiveLedger:
         """Melt coins of a member: the own lot's, those of it that lapsed, others'; or owe them."""
         own, purse = self.own_lot(t), self.purse(t.subscriber_id)
         own.amount -= points
-        there = own.at("available") + own.at("lapsed")
+        there = own.at("available") + sorted(own.at("lapsed"), key=lambda coin: coin.lapsed_ns)
         for lot in purse.in_order(self.rules.timezone):
             there += lot.at("available") if lot is not own else []
         purse.debt += points - melt(there[:points])

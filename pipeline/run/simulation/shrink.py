@@ -149,6 +149,8 @@ def _more(step: Step) -> str:
             words["money"] = "/".join(map(str, step["money"])) + step["currency"]
     if step.get("actor"):
         words["by"] = step["actor"]
+    if step.get("role"):
+        words["as"] = step["role"]
     return " ".join(
         f"{name}={value if isinstance(value, (str, int)) else json.dumps(value)}"
         for name, value in words.items()

@@ -212,6 +212,7 @@ def asked_of(step: Step) -> Asked:
         step["points"],
         step["at"] * SECOND_NS,
         step["actor"],
+        step.get("role", "admin"),
         said,
     )
 

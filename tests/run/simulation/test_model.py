@@ -34,7 +34,7 @@ class Desk:
         ids = {"order": "command", "request": "command", "to": "member"}
         said = {n: id_text(name_id(ids[n], v)) if n in ids else v for n, v in said.items()}
         actor = said.pop("actor", "ann")
-        asked = Asked(name_id("command", name), kind, who, points, ns(at), actor, said)
+        asked = Asked(name_id("command", name), kind, who, points, ns(at), actor, "admin", said)
         return self.coins.command(asked, ns(at)).name.lower()
 
     def has(self, who: bytes = ANN) -> tuple[int, int, int, int]:

@@ -56,6 +56,10 @@ def _number(name: str) -> Column:
     return Column(name, Number, primary_key=True, autoincrement=False)
 
 
+def _link(name: str) -> Column:
+    return Column(name, LargeBinary(32), nullable=False)
+
+
 def upgrade() -> None:
     """Make the tables anew. Raises RuntimeError for a book that has entries."""
     connection = op.get_bind()
@@ -71,7 +75,7 @@ def upgrade() -> None:
     _lots()
     _asked()
     if head is not None:
-        heads = text("INSERT INTO heads VALUES (1, 0, 0, 0, 0, 0, 0, :link)")
+        heads = text("INSERT INTO heads VALUES (1, 0, 0, 0, 0, 0, 0, 0, :link, :link, :link)")
         connection.execute(heads, {"link": head})
 
 
@@ -86,7 +90,10 @@ def _heads() -> None:
         _int("members"),
         _int("conversions"),
         _int("requests"),
-        Column("link", LargeBinary(32), nullable=False),
+        _int("trail"),
+        _link("link"),
+        _link("requests_link"),
+        _link("trail_link"),
     )
     op.create_table(
         "accounts",
@@ -143,6 +150,7 @@ def _postings() -> None:
         _text("role"),
         _text("scope"),
     )
+    op.create_index("bookings_of", "bookings", ["cut", "actor"])
     op.create_table(
         "postings",
         _number("posting_number"),
@@ -158,7 +166,7 @@ def _postings() -> None:
         Column("booking_id", Number, ForeignKey("bookings.booking_id"), nullable=False),
         _int("first_transfer"),
         Column("transfers", SmallInteger, nullable=False),
-        Column("link", LargeBinary(32), nullable=False),
+        _link("link"),
     )
     op.create_table(
         "transfers",
@@ -257,6 +265,7 @@ def _lots() -> None:
         _int("lapsed"),
         _int("changes"),
         _int("lapsed_ns"),
+        _int("lapsed_last"),
     )
     op.create_table(
         "lot_dates",
@@ -304,7 +313,24 @@ def _asked() -> None:
         Column("result", SmallInteger, nullable=False),
         Column("booking_id", Number, ForeignKey("bookings.booking_id"), nullable=False),
         _int("decided_by"),
+        _link("link"),
     )
+    op.create_table(
+        "trail",
+        _number("trail_number"),
+        _int("place"),
+        _id("command_id"),
+        _text("action"),
+        _text("object"),
+        _text("before"),
+        _text("after"),
+        _text("reason"),
+        _text("result"),
+        _int("asked_ns"),
+        Column("booking_id", Number, ForeignKey("bookings.booking_id"), nullable=False),
+        _link("link"),
+    )
+    op.create_index("trail_place", "trail", ["place"])
     _orders()
 
 
@@ -355,7 +381,7 @@ def _orders() -> None:
         _id("request_id"),
         _int("closed_ns"),
         _int("postings"),
-        Column("link", LargeBinary(32), nullable=False),
+        _link("link"),
     )
     op.create_index(
         "orders_open",
