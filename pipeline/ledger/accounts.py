@@ -14,6 +14,7 @@ Within a book an account is a number. Those of members need no row of their own:
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Sequence
 from enum import IntEnum
 from functools import lru_cache
 from typing import NamedTuple
@@ -112,6 +113,11 @@ def exchange_accounts(exchange: str) -> tuple[str, str, str]:
     """What we owe another programme, what it owes us, and what stands against both."""
     name = f"exchange:{exchange}"
     return f"{name}:owed", f"{name}:owed_to_us", f"{name}:settled"
+
+
+def touches_member(transfers: Iterable[Sequence[int]]) -> bool:
+    """Does any of these transfers move points of a member?"""
+    return any(transfer[1] > 0 or transfer[2] > 0 for transfer in transfers)
 
 
 def balance_shown(account: str, balance: int) -> int:

@@ -11,7 +11,7 @@ from typing import Any
 
 from sqlalchemy import Connection, Table, select
 
-from pipeline.ledger.accounts import BUCKETS
+from pipeline.ledger.accounts import BUCKETS, touches_member
 from pipeline.ledger.commands import Command
 from pipeline.ledger.lots import Lot
 from pipeline.ledger.state import Conversion, LedgerState, Member, Order, PendingItem
@@ -92,7 +92,8 @@ class Pages(Reads):
             self.posting += 1
             number, first, previous = self.posting, self.transfer + 1, 0
             member = state.members.get(cause.subscriber_id)
-            if member is not None:
+            # Money that moves before somebody has points is not yet about a member.
+            if member is not None and (member.last_posting or touches_member(transfers)):
                 previous, member.last_posting = member.last_posting, number
             rows[tables.postings].append(
                 (

@@ -24,6 +24,7 @@ from pipeline.ledger.accounts import (
     RESERVED,
     EntryKind,
     member_accounts,
+    touches_member,
 )
 from pipeline.ledger.terms import next_period, period_of
 from pipeline.ledger.transfers import (
@@ -238,9 +239,10 @@ class Walk:
         self._link = row.link
         if number in self._links:
             self._links[number] = row.link
-        if row.previous != self.last_posting.get(row.subscriber_id, 0):
+        before = self.last_posting.get(row.subscriber_id)
+        if row.previous != (before or 0):
             say(f"posting {number} is not linked to the one before about its subscriber")
-        if row.subscriber_id in self.last_posting:
+        if before or (before is not None and touches_member(plain)):
             self.last_posting[row.subscriber_id] = number
         self._check_head(number, row.posting_id, cause, booking)
         self._fold_posting(number, cause, booking, plain, made)
