@@ -22,6 +22,7 @@ from pipeline.model.identifiers import NO_ID, Keys
 from pipeline.model.words import Result, TargetState
 from pipeline.store import book as book_module
 from pipeline.store.book import Book, BookError
+from tests.ledger.asking import ask
 from tests.ledger.stories import (
     DAY_NS,
     EVENT_NS,
@@ -482,3 +483,17 @@ def test_the_end_does_not_depend_on_the_way(way: tuple[list[Target], list[list[T
         assert (final.standing == TargetState.AVAILABLE) == bool(held.lots)
     straight.book.close()
     winding.book.close()
+
+
+def test_money_before_points_is_about_no_member_yet(url: str) -> None:
+    """Nor is it where the member was known already, by something that moved nothing."""
+    book = Book(url, KEYS, rulebook())
+    book.post_commands(ask("freeze", "z", "cid"), **booking(1))
+    for fold, who in enumerate(("ann", "cid"), 1):
+        paid = target(who, 0, "available", money="5/0/5", member=who, fold=fold)
+        book.post_targets(target_batch([paid]), **booking(fold))
+        earned = target(f"{who}2", 7, "available", member=who, fold=fold)
+        book.post_targets(target_batch([earned]), **booking(fold))
+        assert book.member(name_id("member", who)).available == 7
+    assert book.audit() == []
+    book.close()
