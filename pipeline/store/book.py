@@ -64,6 +64,7 @@ from pipeline.store.book_entries import (
     waiting_requests,
 )
 from pipeline.store.book_migrate import MigrationError, migrate
+from pipeline.store.book_money import Money
 from pipeline.store.book_pages import HEAD_COLUMNS, Pages
 from pipeline.store.book_reads import (
     CHUNK,
@@ -131,6 +132,7 @@ class Book:
             self._migrate(connection)
             self._open_meta(connection)
         self.register = Register(self._read, self._write)
+        self.money = Money(self._read, lambda: self._programme)
         self._identities = Identities(self._read, lambda: self._write(wipes=True), keys.identity)
 
     def close(self) -> None:
