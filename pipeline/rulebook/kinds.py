@@ -161,6 +161,8 @@ def _spending(top: Fields) -> dict[str, Any]:
     if top.has("manual_limit"):
         expected = "points in smallest units, 0 or more"
         said["manual_limit"] = top.integer("manual_limit", 0, POINTS_MAX, expected)
+    if top.has("expected_lapse"):
+        said["expected_lapse"] = top.share("expected_lapse")
     return said
 
 
