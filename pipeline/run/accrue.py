@@ -9,7 +9,8 @@ too.
 
 **Commands come before targets.** A member who asked before the cut asked for points that were
 booked then; what this cut grants is for later orders. Commands (orders and all else that the book
-knows) go to it in the order of their stream, by the cut's rulebook.
+knows) go to it in the order of their stream, by the cut's rulebook; spending that the policy's
+codes doubt (`store/doubts.py`) waits there for a person.
 
 **What is due comes last.** Reservations whose time is over at the cut's `now` are released, and
 lots whose date is past lapse.
@@ -51,7 +52,7 @@ from pipeline.model.evidence import Evidence
 from pipeline.model.identifiers import id_text
 from pipeline.model.words import BOOK_COMMANDS, Result, TargetReason
 from pipeline.rulebook.model import Rulebook
-from pipeline.run.answers import answer_rows, answers_to
+from pipeline.run.answers import answer_rows, answers_to, doubts_told
 from pipeline.score.models import coupon_owners
 from pipeline.score.rate import Rated, kinds_of, rated
 from pipeline.store.book import Book, Due
@@ -59,6 +60,7 @@ from pipeline.store.book_register import Run
 from pipeline.store.clickhouse import ClickHouse
 from pipeline.store.clickhouse_schema import ConversionBatch, RunBatch, RunState
 from pipeline.store.crash import crash_point
+from pipeline.store.doubts import doubts
 from pipeline.store.features import evidence
 from pipeline.store.journal import Journal
 from pipeline.store.projection import BLOCK_ROWS, OPEN_KEY
@@ -238,10 +240,12 @@ class _Job:
         """Send the commands that came since the cut before; how many were answered what."""
         stop = self.position.get("commands", 0)
         commands, places = self.clickhouse.commands(BOOK_COMMANDS, start, stop)
-        self.book.post_commands(commands, **self._booking())
+        doubtful = doubts(self.clickhouse, self.position, start, self.rulebook.policy.fraud)
+        self.book.post_commands(commands, **self._booking(), doubts=doubtful)
         answers = answers_to(self.book, commands, self.number)
         if self.fold == self.number:  # a repeat was answered at the cut that it repeats
-            rows = answer_rows(commands, places, answers, self.number)
+            told = doubts_told(self.book, commands)
+            rows = answer_rows(commands, places, answers, self.number, told)
             self.clickhouse.deliver_answers(rows, self.number, self.run_id)
         return _words(Result, answers)
 

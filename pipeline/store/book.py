@@ -22,7 +22,7 @@ import gc
 import hashlib
 import itertools
 import threading
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -61,6 +61,7 @@ from pipeline.store.book_entries import (
     entries_of_postings,
     moves_of,
     posting_ids,
+    settlements,
     waiting_requests,
 )
 from pipeline.store.book_migrate import MigrationError, migrate
@@ -79,6 +80,7 @@ from pipeline.store.crash import crash_point
 from pipeline.store.identity import Identities
 
 TRANSACTION_ROWS = 1000
+NO_DOUBTS: Mapping[bytes, str] = {}
 # Facts of a programme that every amount of a book was written down under.
 FIXED_FACTS = ("points", "points_scale", "currency", "timezone")
 
@@ -103,11 +105,14 @@ class Due:
 
 @dataclass(frozen=True, slots=True)
 class Settlement:
-    """What a command was answered, a digest of what it said, and the cut it was posted at."""
+    """What a command was answered, a digest of what it said, the cut it was posted at, and why it
+    had to wait, where it did.
+    """
 
     content: bytes
     result: Result
     cut: int
+    doubt: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -221,12 +226,14 @@ class Book:
         return results
 
     def post_commands(
-        self, commands: CommandBatch, *, cut: int, now_ns: int, run_id: bytes, actor: str
-    ) -> np.ndarray:
+        self, commands: CommandBatch, *, cut: int, now_ns: int, run_id: bytes, actor: str,
+        doubts: Mapping[bytes, str] = NO_DOUBTS,
+    ) -> np.ndarray:  # fmt: skip
         """Post commands (`ledger/commands.py`) in their order; one `Result` (uint8) each.
 
         The actor of a command is its own, with role and scope; `actor` stands in where it names
-        none. Raises ValueError for a kind of command that the book does not know.
+        none. `doubts`: by command id, why spending has to wait for a person (`store/doubts.py`).
+        Raises ValueError for a kind of command that the book does not know.
         """
         rows = commands_of(commands)
         results = np.zeros(len(rows), np.uint8)
@@ -242,10 +249,11 @@ class Book:
                         booking = self._booking(pages, cut, now_ns, run_id, *who)
                         bookings[who] = booking
                     known = command.command_id in pages.state.requests
-                    answer = post_command(pages.state, command)
+                    doubt = doubts.get(command.command_id, "")
+                    answer = post_command(pages.state, command, bool(doubt))
                     results[number] = answer.result
                     if not known:
-                        pages.write_request(command, answer.result, booking)
+                        pages.write_request(command, answer.result, booking, doubt)
                     pages.write(answer.postings, booking)
         return results
 
@@ -381,16 +389,13 @@ class Book:
     def settled(self, request_ids: Iterable[bytes]) -> dict[bytes, Settlement]:
         """What the book keeps of these commands; those it was never asked are left out."""
         wanted = sorted({bytes(identifier) for identifier in request_ids})
-        t, b = tables.requests, tables.bookings
-        query = select(t.c.request_id, t.c.content, t.c.result, b.c.cut).join(
-            b, b.c.booking_id == t.c.booking_id
-        )
+        query = settlements()
         found = {}
         with self._read() as connection:
             for at in range(0, len(wanted), CHUNK):
-                chosen = query.where(t.c.request_id.in_(wanted[at : at + CHUNK]))
+                chosen = query.where(tables.requests.c.request_id.in_(wanted[at : at + CHUNK]))
                 for row in connection.execute(chosen):
-                    found[row[0]] = Settlement(row[1], Result(row[2]), row[3])
+                    found[row[0]] = Settlement(row[1], Result(row[2]), row[3], row[4] or "")
         return found
 
     def awaiting(self) -> list[Waiting]:

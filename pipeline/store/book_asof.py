@@ -18,7 +18,7 @@ from __future__ import annotations
 from collections import defaultdict
 from typing import Any
 
-from sqlalchemy import Connection, Select, and_, func, select
+from sqlalchemy import CompoundSelect, Connection, Select, and_, func, or_, select
 
 from pipeline.ledger.accounts import BUCKETS, Bucket, EntryKind
 from pipeline.ledger.due import post_due
@@ -231,6 +231,7 @@ def _lapsing(
         .join(t, t.c.transfer_number == m.c.transfer_number)
         .join(p, p.c.posting_number == t.c.posting_number)
         .join(tables.bookings, _known(at_ns, known_ns))
+        .where(m.c.lot_id.in_(_may_lapse(at_ns, known_ns)))
         .group_by(m.c.lot_id)
     )
     left = {
@@ -242,6 +243,15 @@ def _lapsing(
         return {}
     dates = _dates(connection, programme, subscriber_id, at_ns, known_ns, set(left))
     return {lot: points for lot, points in left.items() if dates[lot] <= at_ns}
+
+
+def _may_lapse(at_ns: int, known_ns: int) -> CompoundSelect[Any]:
+    """Lots that lapse by then, had other dates by what was known, or follow activity."""
+    lots, terms, d = tables.lots, tables.terms, tables.lot_dates
+    idle = select(terms.c.terms_id).where(terms.c.expiry_policy.startswith(INACTIVITY))
+    undated = and_(lots.c.expires_ns == END_OF_TIME, lots.c.terms_id.in_(idle))
+    found = select(lots.c.lot_id).where(or_(lots.c.expires_ns <= at_ns, undated))
+    return found.union(select(d.c.lot_id).where(d.c.until_ns > known_ns))
 
 
 def _dates(

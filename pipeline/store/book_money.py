@@ -137,6 +137,13 @@ class Money:
         with self._read() as connection:
             return liability(connection, self._programme(), from_ns, to_ns)
 
+    def owing(self) -> dict[bytes, int]:
+        """Members who owe points, and how many."""
+        t = tables.members
+        query = select(t.c.subscriber_id, t.c.debt).where(t.c.debt > 0)
+        with self._read() as connection:
+            return {row.subscriber_id: row.debt for row in connection.execute(query)}
+
     def problems(self) -> list[str]:
         """A sentence for each way in which reports are not what the accounts are."""
         with self._read() as connection:
