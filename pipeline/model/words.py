@@ -253,6 +253,9 @@ class Result(IntEnum):
     NOT_ALLOWED = 22  # the role, or the part of the programme it holds for, does not cover it
 
 
+# What is known of a member from a time on, as a command: no question to the book.
+MEMBER_FACTS = "member_facts"
+
 # What may be asked of the book: kinds of the stream `commands`.
 BOOK_COMMANDS = (
     "order", "reserve", "commit", "release", "refund", "transfer", "convert_out", "convert_in",

@@ -37,7 +37,7 @@ from __future__ import annotations
 import json
 import time
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from enum import IntEnum
 from typing import Any
@@ -63,6 +63,8 @@ from pipeline.store.crash import crash_point
 from pipeline.store.doubts import doubts
 from pipeline.store.features import evidence
 from pipeline.store.journal import Journal
+from pipeline.store.members import ask_members
+from pipeline.store.members import members as known_members
 from pipeline.store.projection import BLOCK_ROWS, OPEN_KEY
 from pipeline.store.usage import limits_of
 
@@ -111,7 +113,7 @@ def accrue(
     """Run the job at a cut (a batch of one row). Doing it again is harmless.
 
     `rulebooks`: by hash, every one that a conversion may be pinned to. `members` answers rules that
-    ask for tenure, level or products, by what is known at the cut; without it none of them holds.
+    ask for tenure, level or products; without it the journal does, below the cut's position.
     Raises SinkError where the store and the journal disagree, AccrualError where a rulebook is
     missing.
     """
@@ -268,11 +270,18 @@ class _Job:
     def _rated(
         self, folds: FoldBatch, rulebook: Rulebook, known: Evidence, used: UsageBatch
     ) -> Rated:
-        members = self.members(_members_in(folds)) if self.members else None
+        members = None
+        if ask_members(rulebook):
+            whom = _members_in(folds, coupon_owners(self.rulebooks.values()))
+            members = self.members(whom) if self.members else self._known_members(whom)
         return rated(
             folds, rulebook, self.now_ns, fold=self.fold, members=members, used=used,
             evidence=known,
         )  # fmt: skip
+
+    def _known_members(self, whom: np.ndarray) -> MemberBatch:
+        """What the journal says of them below the cut's position."""
+        return known_members(self.clickhouse, self.position, whom)
 
     def _post(
         self, folds: FoldBatch, known: Evidence, used: UsageBatch
@@ -365,9 +374,9 @@ class _Job:
         )
 
 
-def _members_in(folds: FoldBatch) -> np.ndarray:
-    """Everybody whose purchases these may be, each once (ID)."""
-    both = np.concatenate([folds.click_subscriber, folds.match_subscriber])
+def _members_in(folds: FoldBatch, owners: Iterable[bytes]) -> np.ndarray:
+    """Everybody whose purchases these may be, owners of coupons among them, each once (ID)."""
+    both = np.concatenate([folds.click_subscriber, folds.match_subscriber, ids(list(owners))])
     return np.unique(both.view("S16")).astype("S16").view(ID_DTYPE)
 
 

@@ -201,13 +201,17 @@ def test_every_value_is_of_its_columns_type(book: Book, monkeypatch: pytest.Monk
     for each in LIFE:
         (result,) = book.post_commands(each, **booking(3)).tolist()
         assert result in (Result.OK, Result.AWAITING_APPROVAL, Result.INSUFFICIENT_POINTS)
+    doubtful = ask("order", "doubtful", "m1", 1, EVENT_NS)
+    doubts = {name_id("order", "doubtful"): "[]"}
+    waits = book.post_commands(doubtful, **booking(3), doubts=doubts).tolist()
+    assert waits == [Result.AWAITING_APPROVAL]
     assert book.post_due(**{**booking(9), "now_ns": ns("2027-07-01")}).lapsed == 4
     book.post_targets(batch_of(many(5, 3, "none", 0)), **{**booking(9), "now_ns": ns("2027-07-01")})
     assert book.audit() == []
     assert seen == {
         "accounts", "members", "origins", "bookings", "postings", "transfers", "lot_moves",
         "outbox", "conversions", "terms", "pending_items", "lots", "lot_dates", "requests",
-        "orders", "order_lots", "freezes", "periods",
+        "orders", "order_lots", "freezes", "periods", "doubts",
     }  # fmt: skip
     # What is told by other calls of the book, or once.
     others = {"meta", "heads", "identities", "runs", "rulebooks", "rule_versions", "cuts"}
