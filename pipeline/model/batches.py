@@ -286,11 +286,11 @@ class CommandBatch(Batch):
 
     Kinds: those the book knows (`ledger/commands.py`: a member spends points, and much else);
     `review` (a person releases or declines a conversion); `claim` and `claim_closed` (a member
-    misses a purchase); `member_facts` (level, products and tenure from a time on); `ingest_begin`, then `ingest_end` or
-    `ingest_abandoned` (a unit of input); `settings` (a live owner starts); `identity_shown` (whose
-    login `explain --with-identity` showed to whom). `ref` is the asker's own reference: the same
-    (kind, ref) is the same command. `role` and `scope` are those in which the actor asked: what may
-    be done, and of what part of the programme.
+    misses a purchase); `member_facts` (level, products and tenure from a time on); `ingest_begin`,
+    then `ingest_end` or `ingest_abandoned` (a unit of input); `settings` (a live owner starts);
+    `identity_shown` (whose login `explain --with-identity` showed to whom). `ref` is the asker's
+    own reference: the same (kind, ref) is the same command. `role` and `scope` are those in which
+    the actor asked: what may be done, and of what part of the programme.
     """
 
     command_id: ID
