@@ -293,7 +293,7 @@ def liability(state: Path, as_json: bool, since: str, until: str, **chosen: str)
     "--watch",
     type=click.Path(path_type=Path, file_okay=False, exists=True),
     required=True,
-    help="Folder into which captures, sign-ins, circle, purchases and orders are dropped.",
+    help="Folder into which captures, sign-ins, circle, members, purchases and orders are dropped.",
 )
 @STATE
 @RULES

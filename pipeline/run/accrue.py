@@ -24,6 +24,9 @@ again by the rulebook of that time.
 store (`store/usage.py`); those that it does touch are counted in the order of purchase, and behind
 them, in the same way, those that are rated by another rulebook.
 
+**In blocks.** Conversions are rated, sent and written down some tens of thousands at a time, in
+the order of purchase; where a rule has a cap or a budget, all at once.
+
 **Which conversions** is told by what happened since the cut before (see `store/folds.py`). That
 needs the outcomes of the cuts before; where the store lost or never had them, all conversions are
 folded.
@@ -162,14 +165,7 @@ class _Job:
         answers = self._post_commands((previous or {}).get("commands", 0))
         self.progress("folding purchase messages")
         folds = self.clickhouse.folds(self.position, previous, self.now_ns, self.fold)
-        known = evidence(
-            self.clickhouse, folds, self.position, coupon_owners(self.rulebooks.values())
-        )
-        targets, results, rerated = self._post(folds, known, self._used(previous))
-        folds = folds.with_columns(kind=kinds_of(folds, self.rulebook))
-        self.clickhouse.deliver_conversions(
-            outcomes(self.cut, folds, targets, results), self.number, self.run_id
-        )
+        results, reasons, rerated = self._post_all(folds, self._used(previous))
         due = self._post_due()
         report = AccrualReport(
             cut=self.number,
@@ -178,7 +174,7 @@ class _Job:
             conversions=len(folds),
             whole=previous is None,
             results=_words(Result, results),
-            reasons=_words(TargetReason, targets.reason),
+            reasons=_words(TargetReason, reasons),
             orders=answers,
             released=due.released,
             lapsed=due.lapsed,
@@ -282,6 +278,30 @@ class _Job:
     def _known_members(self, whom: np.ndarray) -> MemberBatch:
         """What the journal says of them below the cut's position."""
         return known_members(self.clickhouse, self.position, whom)
+
+    def _post_all(self, folds: FoldBatch, used: UsageBatch) -> tuple[np.ndarray, np.ndarray, int]:
+        """Rate, send and write down all folds; the answers, the reasons, how many were rated again.
+
+        That is done block by block, for explanations take much room. Where a rule has a cap or a
+        budget every conversion may depend on all others, and there is one block.
+        """
+        known = evidence(
+            self.clickhouse, folds, self.position, coupon_owners(self.rulebooks.values())
+        )
+        results, reasons = np.zeros(len(folds), np.uint8), np.zeros(len(folds), np.uint8)
+        rerated = 0
+        coupled = bool(limits_of(self.rulebooks.values()).rules)
+        step = max(len(folds), 1) if coupled else BLOCK_ROWS
+        for start in range(0, len(folds), step):
+            stop = min(start + step, len(folds))
+            block = folds.slice(start, stop)
+            targets, answers, again = self._post(block, known.take(np.arange(start, stop)), used)
+            results[start:stop], reasons[start:stop] = answers, targets.reason
+            rerated += again
+            block = block.with_columns(kind=kinds_of(block, self.rulebook))
+            found = outcomes(self.cut, block, targets, answers)
+            self.clickhouse.deliver_conversions(found, self.number, self.run_id, start)
+        return results, reasons, rerated
 
     def _post(
         self, folds: FoldBatch, known: Evidence, used: UsageBatch

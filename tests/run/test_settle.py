@@ -12,6 +12,7 @@ from pipeline.run.columns import aligned, grouped
 from pipeline.run.failures import RequestError
 from pipeline.run.requests import answer
 from pipeline.run.state import State
+from tests.commands import FIRST_DAY, done, mirrorpoint, replayed
 from tests.run.accruing import RULES, told_at
 from tests.score.making import DAY_NS, KEYS, NOON
 from tests.store.store_rows import batch_of_rows
@@ -213,3 +214,21 @@ def test_columns():
     assert aligned([]) == []
     assert [grouped(n, 2) for n in (0, -5, 123456789)] == ["0.00", "-0.05", "1,234,567.89"]
     assert grouped(-1234, 0) == "-1,234"
+
+
+@pytest.mark.slow
+def test_the_commands_print_it(tmp_path):
+    """In processes of their own, over the bundled day."""
+    replayed(FIRST_DAY, state=tmp_path / "state")
+    where = ("--state", tmp_path / "state")
+    told = json.loads(done("job", "settle", *where, "--partner", "acme-shop", "--json"))
+    (row,) = told["statements"]
+    assert (row["carried_in"], row["commissions"], row["carried_out"]) == ("13.27", "1.60", "14.87")
+    assert (row["cost_of_points"], row["margin"]) == ("1.00", "0.60")
+    march = done("job", "settle", *where, "--period", "2026-03")
+    assert "statement of period 2026-03, not closed" in march
+    worth = json.loads(done("job", "liability", *where, "--lapse", "20%", "--json"))
+    assert (worth["total"]["close"], worth["value"]) == ("1348", "10.78")
+    assert "ok    book: statements and liability as its balances" in done("job", "audit", *where)
+    wrong = mirrorpoint("job", "settle", *where, "--period", "March")
+    assert (wrong.returncode, wrong.stdout) == (2, "")
