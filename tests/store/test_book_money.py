@@ -6,8 +6,9 @@ from collections.abc import Iterator
 from fractions import Fraction
 
 import pytest
-from sqlalchemy import text
+from sqlalchemy import Connection, text
 
+from pipeline.store import book_money
 from pipeline.store.book import Book
 from pipeline.store.book_money import Line, PartnerPoints, Span, Statement
 from tests.ledger.asking import ask
@@ -152,6 +153,27 @@ def test_a_posting_in_a_period_that_was_over_is_found(url: str) -> None:
     assert desk.book.money.problems() == []
     change(desk.book, "UPDATE bookings SET period = '2026-05' WHERE cut = 1")
     assert [p for p in desk.book.money.problems() if "which was over" in p]
+    desk.book.close()
+
+
+def test_statements_that_do_not_meet_are_found(url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What is carried out of each period is carried into the next, and is what its account had."""
+    desk = BookDesk(url)
+    for cut in range(1, 200, 31):
+        desk.post([target(f"a{cut}", 1, "available", money="5/4/1", fold=cut)], cut=cut)
+    assert len(desk.book.money.periods()) == 7
+    assert desk.book.money.problems() == []
+    real = book_money.statements
+
+    def wrong(connection: Connection, span: Span) -> list[Statement]:
+        rows = real(connection, span)
+        return [row._replace(late=Line(1, 6)) for row in rows] if span.period[-1] == "8" else rows
+
+    monkeypatch.setattr(book_money, "statements", wrong)
+    assert desk.book.money.problems() == [
+        "31 EUR of acme-shop are carried out of 2026-08, its account had 30 then",
+        "30 EUR of acme-shop are carried into 2026-09, 31 were carried out of the period before",
+    ]
     desk.book.close()
 
 
