@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from dataclasses import replace
 
 import pytest
@@ -13,6 +14,7 @@ from pipeline.rulebook.fraud import INSIDER
 from pipeline.rulebook.policies import FraudCode
 from pipeline.run.explain import explain_id
 from pipeline.run.spending import burns, credits_by_hand, debts
+from tests.commands import FIRST_DAY, HASHES, done, replayed
 from tests.run.accruing import RULES
 from tests.run.test_settle import Office
 from tests.score.knowing import a_policy, with_fraud
@@ -235,3 +237,29 @@ def test_weight_zero_reports_nothing(tmp_path):
     office.state.rulebook = replace(office.state.rulebook, policy=policy)
     assert credits_by_hand(office.state) == []
     office.state.close()
+
+
+@pytest.mark.slow
+def test_a_replay_of_the_journal_leaves_the_same_waiting(tmp_path):
+    """Seven orders within an hour under the shipped rules, whichever way they are told again."""
+    case = tmp_path / "case"
+    shutil.copytree(FIRST_DAY, case)
+    with (case / "orders.tsv").open("a") as orders:
+        for minute in range(7):
+            at = f"2026-04-20T10:{minute:02d}:00Z"
+            orders.write(f"{at}\t{at}\tann@isp.example\tmany-{minute}\t1\n")
+    text = (case / "case.toml").read_text()
+    head, _, rest = text.partition("[expect]")
+    (case / "case.toml").write_text(head + "[[cut]]" + rest.partition("[[cut]]")[2])
+    first = replayed(case, state=tmp_path / "one")
+    again = replayed(tmp_path / "one", state=tmp_path / "two")
+    assert {name: first[name] for name in HASHES} == {name: again[name] for name in HASHES}
+    assert first["orders"] == again["orders"]
+    assert first["orders"]["awaiting_approval"] == 2
+    waiting = []
+    for state in ("one", "two"):
+        told = json.loads(done("job", "review", "--state", tmp_path / state, "--json"))
+        waiting.append([item for item in told if item["kind"] == "burn"])
+    assert waiting[0] == waiting[1]
+    assert [item["ref"] for item in waiting[0]] == ["many-5", "many-6"]
+    assert "ok    book: every" in done("job", "audit", "--state", tmp_path / "one")
