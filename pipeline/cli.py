@@ -28,6 +28,9 @@ RULES = click.option(
     type=click.Path(path_type=Path, file_okay=False),
     help="Folder of rules; without it the shipped ones.",
 )
+PERIOD = click.option("--period", default="", metavar="YYYY-MM", help="An accounting period.")
+FROM = click.option("--from", "since", default="", metavar="T", help="Booked from then on.")
+TO = click.option("--to", "until", default="", metavar="T", help="Booked before then.")
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 80})
@@ -243,12 +246,54 @@ def claim(state: Path, as_json: bool, **purchase: str) -> None:
     sys.exit(guarded(lambda: job_command(state, "claim", dict(purchase), as_json)))
 
 
+@job.command()
+@STATE
+@click.option("--partner", default="", metavar="ID", help="Only this partner.")
+@PERIOD
+@FROM
+@TO
+@JSON
+def settle(state: Path, as_json: bool, since: str, until: str, **chosen: str) -> None:
+    """What partners owe, and what is left of it behind the points.
+
+    Of an accounting period, or of what was booked between two times; without either of the last
+    period. What is over does not change any more.
+    """
+    from pipeline.run.client import job_command
+
+    options = {**chosen, "from": since, "to": until}
+    sys.exit(guarded(lambda: job_command(state, "settle", options, as_json)))
+
+
+@job.command()
+@STATE
+@click.option(
+    "--at", default="", metavar="T", help="As of then, from its month on; by default the last cut."
+)
+@PERIOD
+@FROM
+@TO
+@click.option(
+    "--lapse",
+    default="",
+    metavar="SHARE",
+    help="The share that nobody will spend, such as 20%; by default what the programme says.",
+)
+@JSON
+def liability(state: Path, as_json: bool, since: str, until: str, **chosen: str) -> None:
+    """What outstanding points are worth, and how that came, by the month they were earned in."""
+    from pipeline.run.client import job_command
+
+    options = {**chosen, "from": since, "to": until}
+    sys.exit(guarded(lambda: job_command(state, "liability", options, as_json)))
+
+
 @main.command()
 @click.option(
     "--watch",
     type=click.Path(path_type=Path, file_okay=False, exists=True),
     required=True,
-    help="Folder into which captures, sign-ins, circle, purchases and orders are dropped.",
+    help="Folder into which captures, sign-ins, circle, members, purchases and orders are dropped.",
 )
 @STATE
 @RULES

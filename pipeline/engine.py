@@ -27,6 +27,7 @@ from pipeline.model.batches import (
     BindingBatch,
     CircleBatch,
     DecisionBatch,
+    MemberFactBatch,
     MessageBatch,
     OrderBatch,
     PacketBatch,
@@ -45,6 +46,7 @@ from pipeline.rulebook.model import Rulebook
 from pipeline.score.decide import Decide
 from pipeline.score.decided import Decided
 from pipeline.score.intake import Intake
+from pipeline.score.member_facts import member_commands
 from pipeline.score.orders import order_commands
 
 Rows = list[tuple[str, Batch]]
@@ -110,6 +112,10 @@ class Engine:
     def purchases(self, batch: MessageBatch) -> Rows:
         """Take messages of partners; what cannot be read is parked, not lost."""
         return [("purchases", self.intake.push(batch, self.tally))]
+
+    def members(self, batch: MemberFactBatch) -> Rows:
+        """Take what is said of members: tenure, level, products."""
+        return [("commands", member_commands(batch, self.directory, self._keys, self.tally))]
 
     def orders(self, batch: OrderBatch) -> Rows:
         """Take orders that spend points."""

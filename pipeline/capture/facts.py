@@ -1,4 +1,4 @@
-"""Text inputs: sign-ins, changes of the circle, purchase messages and orders, one reader each.
+"""Text inputs: sign-ins, the circle, members, purchase messages and orders, one reader each.
 
 A file is tab-separated UTF-8. Its first line names its kind (`# mirrorpoint purchases v1`), its
 second the columns, in any order; after that `#` lines and empty lines are passed over and every
@@ -8,6 +8,7 @@ columns, so that a line that was torn off is never taken for a shorter amount.
 
     sign-ins   event_ns received_ns kind(start|interim|stop) login address
     circle     event_ns received_ns login state(listed|consented|refused|left) terms
+    members    event_ns received_ns login, and any of joined, level, products
     orders     event_ns received_ns login ref points, and any of OPTIONAL["orders"]
     purchases  event_ns received_ns partner conversion_id status, and any of OPTIONAL["purchases"]
 
@@ -29,7 +30,13 @@ from typing import Any, BinaryIO
 import numpy as np
 
 from pipeline.model.addresses import parse_prefix
-from pipeline.model.batches import CircleBatch, MessageBatch, OrderBatch, SignInBatch
+from pipeline.model.batches import (
+    CircleBatch,
+    MemberFactBatch,
+    MessageBatch,
+    OrderBatch,
+    SignInBatch,
+)
 from pipeline.model.columns import TextColumn
 from pipeline.model.faults import Fault
 from pipeline.model.money import INT64_MAX
@@ -49,6 +56,7 @@ REQUIRED = {
     "circle": ("event_ns", "received_ns", "login", "state"),
     "purchases": ("event_ns", "received_ns", "partner", "conversion_id", "status"),
     "orders": ("event_ns", "received_ns", "login", "ref", "points"),
+    "members": ("event_ns", "received_ns", "login"),
 }
 PURCHASE_TIMES = ("event_ns", "received_ns", "at_ns", "status_ns")
 PURCHASE_TEXTS = (
@@ -62,6 +70,7 @@ OPTIONAL = {
     "purchases": tuple(
         c for c in (*PURCHASE_TIMES, *PURCHASE_TEXTS) if c not in REQUIRED["purchases"]
     ),
+    "members": ("joined", "level", "products"),
     "orders": ("kind", "actor", "role", "scope", "order", "request", "to", "body"),
 }
 SIGN_INS = {kind.name.lower(): int(kind) for kind in SignIn}
@@ -167,6 +176,33 @@ def read_orders(path: Path, tally: Tally) -> tuple[OrderBatch, list[RowFault]]:
         TextColumn.of(ref),
         np.array(points, np.int64),
         *(TextColumn.of(column) for column in texts),
+    )
+    return batch, table.faults
+
+
+def read_members(path: Path, tally: Tally) -> tuple[MemberFactBatch, list[RowFault]]:
+    """What is said of members, in file order. Raises FactsError and OSError."""
+    with open(path, "rb") as file:
+        table = Table(file, str(path), "members", tally)
+        number, login, joined, level, products, event, received = table.gather(
+            lambda row: (
+                row.number,
+                row.login(),
+                row.time("joined", False),
+                row.level(),
+                " ".join(sorted(set(row["products"].lower().split()))),
+                *row.times(),
+            ),
+            7,
+        )
+    batch = MemberFactBatch(
+        np.array(number, np.int64),
+        np.array(event, np.int64),
+        np.array(received, np.int64),
+        TextColumn.of(login),
+        np.array(joined, np.int64),
+        TextColumn.of(level),
+        TextColumn.of(products),
     )
     return batch, table.faults
 
@@ -281,6 +317,13 @@ class Row:
         if not self["login"]:
             self.refuse(Fault.LOGIN_MISSING, "login: empty")
         return self["login"]
+
+    def level(self) -> str:
+        """One word in lower case, or nothing."""
+        text = self["level"].lower()
+        if len(text.split()) > 1:
+            self.refuse(Fault.ROW_MALFORMED, "level: more than one word")
+        return text
 
     def named(self, column: str) -> str:
         """A text that may not be empty."""

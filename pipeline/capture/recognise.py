@@ -21,6 +21,7 @@ class InputKind(Enum):
     ZSTD = "zstd"
     SIGNINS = "sign-ins"
     CIRCLE = "circle"
+    MEMBERS = "members"
     PURCHASES = "purchases"
     ORDERS = "orders"
     UNKNOWN = "unknown"
@@ -33,7 +34,9 @@ ZSTD_MAGIC = b"\x28\xb5\x2f\xfd"
 SKIPPABLE_MAGIC = b"\x2a\x4d\x18"  # behind a byte 0x50 to 0x5f (RFC 8878, 3.1.2)
 CAPTURES = (InputKind.PCAP, InputKind.PCAPNG)
 COMPRESSED = (InputKind.GZIP, InputKind.ZSTD)
-TEXT_KINDS = (InputKind.SIGNINS, InputKind.CIRCLE, InputKind.PURCHASES, InputKind.ORDERS)
+TEXT_KINDS = (
+    InputKind.SIGNINS, InputKind.CIRCLE, InputKind.MEMBERS, InputKind.PURCHASES, InputKind.ORDERS,
+)  # fmt: skip
 FIRST_LINES = {f"# mirrorpoint {kind.value} v1".encode(): kind for kind in TEXT_KINDS}
 HEAD_BYTES = 64
 

@@ -73,8 +73,21 @@ def may_spend(state: LedgerState, command: Command) -> Result | None:
     return None
 
 
-def place(state: LedgerState, command: Command, commits: bool) -> Answer:
-    """`order` (commits at once) and `reserve`."""
+def cannot_spend(state: LedgerState, command: Command) -> Result | None:
+    """Why it would be refused as things are; None where it may be booked."""
+    refused = may_spend(state, command)
+    if refused is not None or command.kind == "convert_out":  # which uses what makes whole points
+        return refused
+    there = state.spendable(state.members[command.subscriber_id], command.event_ns)
+    return Result.INSUFFICIENT_POINTS if shares(there, command.points)[1] else None
+
+
+def place(
+    state: LedgerState, command: Command, commits: bool, held_from_ns: int | None = None
+) -> Answer:
+    """`order` (commits at once) and `reserve`; a reservation lasts from `held_from_ns` on, where
+    somebody approved it, else from its own time.
+    """
     refused = may_spend(state, command)
     if refused is not None:
         return Answer(refused)
@@ -94,7 +107,7 @@ def place(state: LedgerState, command: Command, commits: bool) -> Answer:
         points if commits else 0,
         0,
         not commits,
-        at_ns + (seconds * SECOND_NS if seconds else state.rules.hold_ns),
+        max(at_ns, held_from_ns or 0) + (seconds * SECOND_NS if seconds else state.rules.hold_ns),
         1,
         command.text("redemption", "service"),
         item,

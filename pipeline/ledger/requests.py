@@ -5,6 +5,10 @@ same refusal after a refused one, whatever the balance became; other content und
 `EXISTS_WITH_DIFFERENT_POINTS`. Nothing but a second person changes an answer: what awaits approval
 is booked, or refused, when somebody else approves it.
 
+Spending may be **doubtful**: who posts it says so, with a reason. What would be refused anyway is
+refused; else it waits as an adjustment does, until a person approves or rejects it. Then it is
+placed at its own time with all the usual checks; a reservation lasts from the approval on.
+
 Whether the role in which it is asked covers a command comes first (`access.py`): what it does not
 cover changes nothing at all.
 
@@ -26,20 +30,21 @@ from pipeline.ledger.accounts import (
     exchange_accounts,
     redeemed_account,
 )
-from pipeline.ledger.commands import OF_ORDERS, OF_REQUESTS, Command
+from pipeline.ledger.commands import OF_ORDERS, OF_REQUESTS, SPENDING, Command
 from pipeline.ledger.lots import Lot, lot_id
 from pipeline.ledger.moving import Part, be_active, grant, recover, shares
 from pipeline.ledger.state import AMOUNT_MAX, LedgerState, Member, Settled
 from pipeline.ledger.terms import expires_ns
 from pipeline.ledger.transfers import COMMAND, Answer, Origin, Posting
+from pipeline.model.access import Role
 from pipeline.model.identifiers import NO_ID
 from pipeline.model.words import Result
 
 OK = Result.OK
 
 
-def post_command(state: LedgerState, command: Command) -> Answer:
-    """Post one command; `state` changes with it."""
+def post_command(state: LedgerState, command: Command, doubtful: bool = False) -> Answer:
+    """Post one command; `state` changes with it. `doubtful`: spending that a person has to see."""
     settled = state.requests.get(command.command_id)
     if settled is not None:
         if settled.content != command.content:
@@ -50,7 +55,10 @@ def post_command(state: LedgerState, command: Command) -> Answer:
         state.requests[command.command_id] = Settled(command.content, denied)
         return Answer(denied)
     before = _release_due(state, command)
-    answer = POSTED[command.kind](state, command)
+    if doubtful and command.kind in SPENDING:
+        answer = Answer(orders.cannot_spend(state, command) or Result.AWAITING_APPROVAL)
+    else:
+        answer = POSTED[command.kind](state, command)
     state.requests[command.command_id] = Settled(command.content, answer.result)
     if answer.result == Result.AWAITING_APPROVAL:
         state.awaiting[command.command_id] = command
@@ -303,18 +311,23 @@ def _decide(state: LedgerState, command: Command) -> Answer:
     asked = state.awaiting.get(identifier)
     if asked is None:
         return Answer(Result.UNKNOWN_REQUEST)
-    if asked.actor == command.actor:
+    if asked.actor == command.actor and not _by_member(asked):
         return Answer(Result.SAME_PERSON)
     if state.requests[identifier].result != Result.AWAITING_APPROVAL:
         return Answer(Result.CLOSED_ORDER)
     answer = Answer(Result.OK)
     final = Result.CLOSED_ORDER
     if command.kind == "approve":
-        answer = APPROVED[asked.kind](state, asked)
+        answer = APPROVED[asked.kind](state, asked, command.event_ns)
         final = answer.result
     state.requests[identifier] = state.requests[identifier]._replace(result=final)
     state.decided[identifier] = final, command.command_id
     return answer
+
+
+def _by_member(asked: Command) -> bool:
+    """Did a member ask, so that nobody is asked twice? Whoever has a role works here."""
+    return asked.kind in SPENDING and asked.role == Role.MEMBER
 
 
 # Things of the programme
@@ -353,8 +366,12 @@ def _is_period(text: str) -> bool:
     return digits and 1 <= int(month) <= 12
 
 
-def _approved_adjust(state: LedgerState, asked: Command) -> Answer:
+def _approved_adjust(state: LedgerState, asked: Command, _: int) -> Answer:
     return _adjust(state, asked, approved=True)
+
+
+def _approved_order(state: LedgerState, asked: Command, at_ns: int) -> Answer:
+    return orders.place(state, asked, commits=asked.kind == "order", held_from_ns=at_ns)
 
 
 def _order(state: LedgerState, command: Command) -> Answer:
@@ -385,4 +402,10 @@ POSTED: dict[str, Post] = {
     "stock": _stock,
     "close_period": _close_period,
 }
-APPROVED: dict[str, Post] = {"adjust": _approved_adjust}
+APPROVED: dict[str, Callable[[LedgerState, Command, int], Answer]] = {
+    "adjust": _approved_adjust,
+    "order": _approved_order,
+    "reserve": _approved_order,
+    "transfer": lambda state, asked, _: _transfer(state, asked),
+    "convert_out": lambda state, asked, _: _convert_out(state, asked),
+}

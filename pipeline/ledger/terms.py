@@ -94,6 +94,13 @@ def next_period(period: str) -> str:
     return f"{months // 12:04d}-{months % 12 + 1:02d}"
 
 
+def period_start_ns(period: str, timezone: str) -> int:
+    """The first instant of an accounting period."""
+    year, month = int(period[:4]), int(period[5:])
+    before = date(year, month, 1) - timedelta(days=1)
+    return _midnight_after(before.year, before.month, before.day, timezone)
+
+
 def expires_ns(policy: str, earned_ns: int, timezone: str) -> int:
     """When points earned at `earned_ns` lapse under a validity policy (see the module's text).
 

@@ -286,11 +286,11 @@ class CommandBatch(Batch):
 
     Kinds: those the book knows (`ledger/commands.py`: a member spends points, and much else);
     `review` (a person releases or declines a conversion); `claim` and `claim_closed` (a member
-    misses a purchase); `ingest_begin`, then `ingest_end` or
-    `ingest_abandoned` (a unit of input); `settings` (a live owner starts); `identity_shown` (whose
-    login `explain --with-identity` showed to whom). `ref` is the asker's own reference: the same
-    (kind, ref) is the same command. `role` and `scope` are those in which the actor asked: what may
-    be done, and of what part of the programme.
+    misses a purchase); `member_facts` (level, products and tenure from a time on); `ingest_begin`,
+    then `ingest_end` or `ingest_abandoned` (a unit of input); `settings` (a live owner starts);
+    `identity_shown` (whose login `explain --with-identity` showed to whom). `ref` is the asker's
+    own reference: the same (kind, ref) is the same command. `role` and `scope` are those in which
+    the actor asked: what may be done, and of what part of the programme.
     """
 
     command_id: ID
@@ -442,6 +442,23 @@ class MessageBatch(Batch):
     message_id: TEXT
     items: TEXT
     raw: Annotated[TEXT, SEALED]
+
+
+@dataclass(frozen=True, slots=True)
+class MemberFactBatch(Batch):
+    """What is said of members as it arrives; not a stream.
+
+    A row says all of a member from `event_ns` on, until the next one: when the membership began (0
+    where that is not known), the level, and the products, blanks between them.
+    """
+
+    row: I64
+    event_ns: I64
+    received_ns: I64
+    login: Annotated[TEXT, SEALED]
+    joined_ns: I64
+    level: TEXT
+    products: TEXT
 
 
 @dataclass(frozen=True, slots=True)

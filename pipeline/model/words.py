@@ -259,6 +259,9 @@ RECORDED_COMMANDS = (
     "ingest_abandoned",
 )  # fmt: skip
 
+# What is known of a member from a time on, as a command: no question to the book.
+MEMBER_FACTS = "member_facts"
+
 # What may be asked of the book: kinds of the stream `commands`.
 BOOK_COMMANDS = (
     "order", "reserve", "commit", "release", "refund", "transfer", "convert_out", "convert_in",

@@ -29,6 +29,7 @@ from pipeline.rulebook.policies import (
 )
 
 OUTCOMES = tuple(outcome.name.lower() for outcome in FraudOutcome if outcome)
+WAITS = ("hold", "review")  # of spending: a person decides, whichever it is
 WEIGHT_MAX = 10_000
 COUNT_MAX = 10**6
 SUBSCRIBER = "a subscriber id, such as d4258106-eb53-24e7-5e97-d1ac18eee34f"
@@ -48,6 +49,18 @@ DEFAULTS = (
     FraudCode("DORMANT", 50, FraudOutcome.REVIEW, {"over_ns": 365 * DAY_NS}),
     FraudCode("GEO_IP", 100, FraudOutcome.REVIEW),
 )
+# What speaks against spending: it waits for a person. Points are in smallest units.
+SPENDING = (
+    FraudCode("VELOCITY", 100, FraudOutcome.HOLD, {"hour": 5, "day": 10}),
+    FraudCode("DORMANT_BURN", 100, FraudOutcome.REVIEW, {"over_ns": 365 * DAY_NS, "points": 5000}),
+)
+# What is reported of credits by hand: hours and days of work, local; days from Monday on.
+INSIDER = FraudCode(
+    "INSIDER", 100, FraudOutcome.NONE,
+    {"credits": 3, "within_ns": 30 * DAY_NS, "begins": 7, "ends": 20, "days": 5},
+)  # fmt: skip
+USUAL_OTHERS = FraudPolicy(spending=SPENDING, insider=INSIDER).of_others()
+MOST = {"begins": 24, "ends": 24, "days": 7, "points": 10**15}
 
 
 def read_fraud(table: Fields | None) -> FraudPolicy:
@@ -57,11 +70,15 @@ def read_fraud(table: Fields | None) -> FraudPolicy:
     limit = table.integer("limit", 1, WEIGHT_MAX) if table.has("limit") else LIMIT
     hold_ns = table.duration("hold") if table.has("hold") else HOLD_NS
     codes = tuple(_code(table.table(usual.code), usual) for usual in DEFAULTS)
+    spending = tuple(_code(table.table(usual.code), usual, WAITS) for usual in SPENDING)
+    insider = _code(table.table(INSIDER.code), INSIDER)
     table.done()
-    return FraudPolicy(limit, hold_ns, codes)
+    return FraudPolicy(limit, hold_ns, codes, spending, insider)
 
 
-def _code(table: Fields | None, usual: FraudCode) -> FraudCode:
+def _code(
+    table: Fields | None, usual: FraudCode, outcomes: tuple[str, ...] = OUTCOMES
+) -> FraudCode:
     """One code as the file has it; what the file leaves out is as usual."""
     if table is None:
         return usual
@@ -69,7 +86,7 @@ def _code(table: Fields | None, usual: FraudCode) -> FraudCode:
     if table.has("weight"):
         weight = table.integer("weight", 0, WEIGHT_MAX)
     if usual.outcome and table.has("outcome"):
-        outcome = FraudOutcome[table.choice("outcome", OUTCOMES).upper()]
+        outcome = FraudOutcome[table.choice("outcome", outcomes).upper()]
     bounds = {name: _bound(table, name, value) for name, value in usual.bounds.items()}
     table.done()
     return FraudCode(usual.code, weight, outcome, bounds)
@@ -84,7 +101,7 @@ def _bound(table: Fields, name: str, usual: int | Fraction) -> int | Fraction:
         return table.duration(key)
     if isinstance(usual, Fraction):
         return table.share(key)
-    return table.integer(key, 0, COUNT_MAX)
+    return table.integer(key, 0, MOST.get(key, COUNT_MAX))
 
 
 def read_shares(table: Fields | None) -> Shares:

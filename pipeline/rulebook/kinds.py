@@ -24,7 +24,13 @@ from pipeline.rulebook.accruals import (
     report_stacking,
 )
 from pipeline.rulebook.fields import Fields, Sheet, nearest
-from pipeline.rulebook.fraud import read_coupons, read_fraud, read_insiders, read_shares
+from pipeline.rulebook.fraud import (
+    USUAL_OTHERS,
+    read_coupons,
+    read_fraud,
+    read_insiders,
+    read_shares,
+)
 from pipeline.rulebook.model import (
     DELIVERIES,
     LATER_TERMS,
@@ -161,6 +167,8 @@ def _spending(top: Fields) -> dict[str, Any]:
     if top.has("manual_limit"):
         expected = "points in smallest units, 0 or more"
         said["manual_limit"] = top.integer("manual_limit", 0, POINTS_MAX, expected)
+    if top.has("expected_lapse"):
+        said["expected_lapse"] = top.share("expected_lapse")
     return said
 
 
@@ -206,6 +214,9 @@ def read_policy(sheet: Sheet) -> Policy:
     }
     if fraud.codes:
         stated["fraud"] = fraud.content()
+    # What is usual was not known to earlier versions.
+    if fraud.codes and fraud.of_others() != USUAL_OTHERS:
+        stated["fraud of spending"] = fraud.of_others()
     if shares != USUAL_SHARES:
         stated["position"] = shares.content()
     return Policy(

@@ -97,7 +97,8 @@ class Programme:
     Prices are money in major units of `currency` for one whole point. `hold_ns` is how long a
     reservation lasts that names no time, `waiting_ns` how long a new member waits before spending,
     `refund` which date points have that come back after theirs (`original`, `grace(Nd)`, `fresh`),
-    `manual_limit` up to how many points, in smallest units, one person alone may adjust.
+    `manual_limit` up to how many points, in smallest units, one person alone may adjust,
+    `expected_lapse` which share of what is outstanding nobody will spend.
     """
 
     id: str
@@ -117,6 +118,7 @@ class Programme:
     waiting_ns: int = 0
     refund: str = "grace(30d)"
     manual_limit: int = 0
+    expected_lapse: Fraction = Fraction(0)
     exchanges: tuple[Exchange, ...] = ()
 
 

@@ -27,20 +27,29 @@ class FraudCode:
 
 @dataclass(frozen=True, slots=True)
 class FraudPolicy:
-    """All codes of a policy; without any there is no score. `hold_ns` is how long `hold` adds."""
+    """All codes of a policy; without any there is no score. `hold_ns` is how long `hold` adds.
+
+    `codes` are about purchases, `spending` about orders and the like, `insider` about credits by
+    hand. Only the first decide what a purchase is worth.
+    """
 
     limit: int = LIMIT
     hold_ns: int = HOLD_NS
     codes: tuple[FraudCode, ...] = ()
+    spending: tuple[FraudCode, ...] = ()
+    insider: FraudCode | None = None
 
     def content(self) -> list[Any]:
-        """What decides, for hashing."""
-        told = [
-            [c.code, c.weight, int(c.outcome), sorted(c.bounds.items())]
-            for c in self.codes
-            if c.weight
-        ]
-        return [self.limit, self.hold_ns, told]
+        """What decides about purchases, for hashing."""
+        return [self.limit, self.hold_ns, _told(self.codes)]
+
+    def of_others(self) -> list[Any]:
+        """What decides about spending and credits by hand, for hashing."""
+        return [_told(self.spending), _told((self.insider,) if self.insider else ())]
+
+
+def _told(codes: tuple[FraudCode, ...]) -> list[Any]:
+    return [[c.code, c.weight, int(c.outcome), sorted(c.bounds.items())] for c in codes if c.weight]
 
 
 NO_FRAUD = FraudPolicy()

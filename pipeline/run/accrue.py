@@ -9,7 +9,8 @@ too.
 
 **Commands come before targets.** A member who asked before the cut asked for points that were
 booked then; what this cut grants is for later orders. Commands (orders and all else that the book
-knows) go to it in the order of their stream, by the cut's rulebook.
+knows) go to it in the order of their stream, by the cut's rulebook; spending that the policy's
+codes doubt (`store/doubts.py`) waits there for a person.
 
 **What is due comes last.** Reservations whose time is over at the cut's `now` are released, and
 lots whose date is past lapse.
@@ -22,6 +23,10 @@ again by the rulebook of that time.
 **Caps and budgets.** What conversions that this cut does not touch hold of them is asked of the
 store (`store/usage.py`); those that it does touch are counted in the order of purchase, and behind
 them, in the same way, those that are rated by another rulebook.
+
+**In blocks.** Conversions are rated, sent and written down some tens of thousands at a time, in
+the order of purchase; where a rule has a cap or a budget, all at once. Measured by hand on two busy
+cores: 600,000 new conversions in 123 s holding at most 2.3 GB, at once in 116 s holding 4.4 GB.
 
 **Which conversions** is told by what happened since the cut before (see `store/folds.py`). That
 needs the outcomes of the cuts before; where the store lost or never had them, all conversions are
@@ -36,7 +41,7 @@ from __future__ import annotations
 import json
 import time
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from enum import IntEnum
 from typing import Any
@@ -51,7 +56,7 @@ from pipeline.model.evidence import Evidence
 from pipeline.model.identifiers import id_text
 from pipeline.model.words import BOOK_COMMANDS, RECORDED_COMMANDS, Result, TargetReason
 from pipeline.rulebook.model import Rulebook
-from pipeline.run.answers import answer_rows, answers_to
+from pipeline.run.answers import answer_rows, answers_to, doubts_told
 from pipeline.score.models import coupon_owners
 from pipeline.score.rate import Rated, kinds_of, rated
 from pipeline.store.book import Book
@@ -60,8 +65,11 @@ from pipeline.store.book_register import Run
 from pipeline.store.clickhouse import ClickHouse
 from pipeline.store.clickhouse_schema import ConversionBatch, RunBatch, RunState
 from pipeline.store.crash import crash_point
+from pipeline.store.doubts import doubts
 from pipeline.store.features import evidence
 from pipeline.store.journal import Journal
+from pipeline.store.members import ask_members
+from pipeline.store.members import members as known_members
 from pipeline.store.projection import BLOCK_ROWS, OPEN_KEY
 from pipeline.store.usage import limits_of
 
@@ -110,7 +118,7 @@ def accrue(
     """Run the job at a cut (a batch of one row). Doing it again is harmless.
 
     `rulebooks`: by hash, every one that a conversion may be pinned to. `members` answers rules that
-    ask for tenure, level or products, by what is known at the cut; without it none of them holds.
+    ask for tenure, level or products; without it the journal does, below the cut's position.
     Raises SinkError where the store and the journal disagree, AccrualError where a rulebook is
     missing.
     """
@@ -159,14 +167,7 @@ class _Job:
         answers = self._post_commands((previous or {}).get("commands", 0))
         self.progress("folding purchase messages")
         folds = self.clickhouse.folds(self.position, previous, self.now_ns, self.fold)
-        known = evidence(
-            self.clickhouse, folds, self.position, coupon_owners(self.rulebooks.values())
-        )
-        targets, results, rerated = self._post(folds, known, self._used(previous))
-        folds = folds.with_columns(kind=kinds_of(folds, self.rulebook))
-        self.clickhouse.deliver_conversions(
-            outcomes(self.cut, folds, targets, results), self.number, self.run_id
-        )
+        results, reasons, rerated = self._post_all(folds, self._used(previous))
         due = self._post_due()
         report = AccrualReport(
             cut=self.number,
@@ -175,7 +176,7 @@ class _Job:
             conversions=len(folds),
             whole=previous is None,
             results=_words(Result, results),
-            reasons=_words(TargetReason, targets.reason),
+            reasons=_words(TargetReason, reasons),
             orders=answers,
             released=due.released,
             lapsed=due.lapsed,
@@ -239,13 +240,15 @@ class _Job:
         """Send the commands that came since the cut before; how many were answered what."""
         stop = self.position.get("commands", 0)
         commands, places = self.clickhouse.commands(BOOK_COMMANDS, start, stop)
-        self.book.post_commands(commands, places=places, **self._booking())
+        doubtful = doubts(self.clickhouse, self.position, start, self.rulebook.policy.fraud)
+        self.book.post_commands(commands, places=places, doubts=doubtful, **self._booking())
         self.book.put_on_record(
             *self.clickhouse.commands(RECORDED_COMMANDS, start, stop), **self._booking()
         )
         answers = answers_to(self.book, commands, self.number)
         if self.fold == self.number:  # a repeat was answered at the cut that it repeats
-            rows = answer_rows(commands, places, answers, self.number)
+            told = doubts_told(self.book, commands)
+            rows = answer_rows(commands, places, answers, self.number, told)
             self.clickhouse.deliver_answers(rows, self.number, self.run_id)
         return _words(Result, answers)
 
@@ -268,11 +271,42 @@ class _Job:
     def _rated(
         self, folds: FoldBatch, rulebook: Rulebook, known: Evidence, used: UsageBatch
     ) -> Rated:
-        members = self.members(_members_in(folds)) if self.members else None
+        members = None
+        if ask_members(rulebook):
+            whom = _members_in(folds, coupon_owners(self.rulebooks.values()))
+            members = self.members(whom) if self.members else self._known_members(whom)
         return rated(
             folds, rulebook, self.now_ns, fold=self.fold, members=members, used=used,
             evidence=known,
         )  # fmt: skip
+
+    def _known_members(self, whom: np.ndarray) -> MemberBatch:
+        """What the journal says of them below the cut's position."""
+        return known_members(self.clickhouse, self.position, whom)
+
+    def _post_all(self, folds: FoldBatch, used: UsageBatch) -> tuple[np.ndarray, np.ndarray, int]:
+        """Rate, send and write down all folds; the answers, the reasons, how many were rated again.
+
+        That is done block by block, for explanations take much room. Where a rule has a cap or a
+        budget every conversion may depend on all others, and there is one block.
+        """
+        known = evidence(
+            self.clickhouse, folds, self.position, coupon_owners(self.rulebooks.values())
+        )
+        results, reasons = np.zeros(len(folds), np.uint8), np.zeros(len(folds), np.uint8)
+        rerated = 0
+        coupled = bool(limits_of(self.rulebooks.values()).rules)
+        step = max(len(folds), 1) if coupled else BLOCK_ROWS
+        for start in range(0, len(folds), step):
+            stop = min(start + step, len(folds))
+            block = folds.slice(start, stop)
+            targets, answers, again = self._post(block, known.take(np.arange(start, stop)), used)
+            results[start:stop], reasons[start:stop] = answers, targets.reason
+            rerated += again
+            block = block.with_columns(kind=kinds_of(block, self.rulebook))
+            found = outcomes(self.cut, block, targets, answers)
+            self.clickhouse.deliver_conversions(found, self.number, self.run_id, start)
+        return results, reasons, rerated
 
     def _post(
         self, folds: FoldBatch, known: Evidence, used: UsageBatch
@@ -365,9 +399,9 @@ class _Job:
         )
 
 
-def _members_in(folds: FoldBatch) -> np.ndarray:
-    """Everybody whose purchases these may be, each once (ID)."""
-    both = np.concatenate([folds.click_subscriber, folds.match_subscriber])
+def _members_in(folds: FoldBatch, owners: Iterable[bytes]) -> np.ndarray:
+    """Everybody whose purchases these may be, owners of coupons among them, each once (ID)."""
+    both = np.concatenate([folds.click_subscriber, folds.match_subscriber, ids(list(owners))])
     return np.unique(both.view("S16")).astype("S16").view(ID_DTYPE)
 
 

@@ -7,12 +7,14 @@ so that a job that was killed and runs again writes down what was answered the f
 
 from __future__ import annotations
 
+import json
 from collections import Counter
 
 import numpy as np
 
 from pipeline.ledger.commands import Command, commands_of
 from pipeline.model.batches import CommandBatch
+from pipeline.model.columns import TextColumn
 from pipeline.model.identifiers import NO_ID_TEXT
 from pipeline.model.words import BOOK_COMMANDS, Result
 from pipeline.run.explain import Asked, Row, rows_of
@@ -69,8 +71,20 @@ def _answer(row: Command, found: Settlement, is_first: bool) -> Result:
     return Result.EXISTS if found.result == Result.OK else found.result
 
 
+def doubts_told(book: Book, commands: CommandBatch) -> TextColumn:
+    """Why each of these messages had to wait for a person, as the book keeps it."""
+    rows = commands_of(commands)
+    settled = book.settled([row.command_id for row in rows])
+    return TextColumn.of([settled[row.command_id].doubt for row in rows])
+
+
+def in_words(doubt: str) -> str:
+    """Fraud codes as people read them."""
+    return "; ".join(f"{code} ({weight}): {said}" for code, said, weight in json.loads(doubt))
+
+
 def answer_rows(
-    commands: CommandBatch, places: np.ndarray, answers: np.ndarray, cut: int
+    commands: CommandBatch, places: np.ndarray, answers: np.ndarray, cut: int, doubts: TextColumn
 ) -> AnswerBatch:
     """Answers as rows of the store; `places` are the commands' rows of their stream."""
     return AnswerBatch(
@@ -80,6 +94,7 @@ def answer_rows(
         subscriber_id=commands.subscriber_id,
         cut=np.full(len(commands), cut, np.int64),
         result=answers,
+        doubt=doubts,
     )
 
 
@@ -94,7 +109,8 @@ def answered(state: Asked, command_id: str = "") -> list[Row]:
     chosen = "AND c.command_id = {id:UUID}" if command_id else ""
     rows = rows_of(
         state,
-        "SELECT c.*, a.result AS answer, c.stream_offset AS place, a.command_id AS answered"
+        "SELECT c.*, a.result AS answer, a.doubt AS doubt, c.stream_offset AS place,"
+        " a.command_id AS answered"
         " FROM commands_log AS c LEFT JOIN answers_log AS a"
         " ON a.place = c.stream_offset AND a.command_id = c.command_id"
         f" WHERE c.kind IN ({LISTED}) {chosen} ORDER BY c.stream_offset",

@@ -14,5 +14,6 @@ def audit(state: State) -> list[tuple[str, list[str]]]:
         ("journal: every frame, seal and row hash", state.journal.verify()),
         ("store: every segment as in the journal", state.clickhouse.differences(state.journal)),
         ("book: every invariant and the hash chain", state.book.audit()),
+        ("book: statements and liability as its balances", state.book.money.problems()),
         ("store: entries as in the book", compare_with_book(state.clickhouse, state.book)),
     ]

@@ -64,6 +64,7 @@ class InputsText(pydantic.BaseModel, extra="forbid"):
     captures: list[str] = []
     signins: list[str] = []
     circle: list[str] = []
+    members: list[str] = []
     purchases: list[str] = []
     orders: list[str] = []
 

@@ -302,7 +302,7 @@ def _click(state: Asked, row: Row) -> Link:
 
 def _commands(state: Asked, command_id: Any) -> list[Link]:
     """Every message under a command's id, and, of orders, what each of them came to."""
-    from pipeline.run.answers import SAID, answered
+    from pipeline.run.answers import SAID, answered, in_words
 
     chain = []
     answers = {row["place"]: row for row in answered(state, str(command_id))}
@@ -319,10 +319,11 @@ def _commands(state: Asked, command_id: Any) -> list[Link]:
             points = f" of {row['points']} points" if row["points"] else ""
             by = f" by {row['actor']}" + (f" ({row['role']})" if row["role"] else "")
             about = f"{row['kind']} {row['ref']}{points}{by} for {who}"
-            row = {**row, "answer": found["answer"]}
+            row = {**row, "answer": found["answer"], "doubt": found["doubt"]}
         elif not nobody:
             about += f" for subscriber {row['subscriber_id']}"
         answer = f"; {SAID.get(row['answer'], row['answer'])}" if "answer" in row else ""
+        answer += f" ({in_words(row['doubt'])})" if row.get("doubt") else ""
         chain.append(Link("command", f"{about}, at {when(row['event_at'])}{answer}", row))
     return chain
 

@@ -123,6 +123,7 @@ def _push_facts(engine: Engine, facts: Facts, start: int, stop: int) -> Iterator
     push: dict[InputKind, Callable[..., Rows]] = {
         InputKind.CIRCLE: engine.circle_changes,
         InputKind.SIGNINS: engine.sign_ins,
+        InputKind.MEMBERS: engine.members,
         InputKind.PURCHASES: engine.purchases,
         InputKind.ORDERS: engine.orders,
     }

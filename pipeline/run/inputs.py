@@ -20,6 +20,7 @@ import numpy as np
 from pipeline.capture.facts import (
     RowFault,
     read_circle,
+    read_members,
     read_orders,
     read_purchases,
     read_signins,
@@ -37,6 +38,7 @@ from pipeline.run.strays import cut_packets, without_strays
 READERS = {
     InputKind.CIRCLE: read_circle,
     InputKind.SIGNINS: read_signins,
+    InputKind.MEMBERS: read_members,
     InputKind.PURCHASES: read_purchases,
     InputKind.ORDERS: read_orders,
 }
@@ -103,7 +105,7 @@ class Facts:
         """Rows `start` to `stop` of the merged order as batches of one kind each.
 
         Everything may depend on a change of the circle, so nothing moves across one. Between two of
-        them sign-ins, messages and orders do not depend on each other and come as one batch a kind.
+        them all other kinds do not depend on each other and come as one batch a kind.
         """
         changes = self.rank[start:stop] == 0
         edges = np.flatnonzero(changes[1:] & ~changes[:-1]) + 1
@@ -271,7 +273,8 @@ def sort_files(paths: Sequence[Path]) -> InputFiles:
                 f"{path}: {'compressed, and ' * (kind in COMPRESSED)}"
                 "not a capture and not one of our text inputs "
                 "(their first line is '# mirrorpoint sign-ins v1', '# mirrorpoint circle v1', "
-                "'# mirrorpoint purchases v1' or '# mirrorpoint orders v1')"
+                "'# mirrorpoint members v1', '# mirrorpoint purchases v1' or "
+                "'# mirrorpoint orders v1')"
             )
     if problems:
         raise InputError(problems)

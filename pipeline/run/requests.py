@@ -19,8 +19,12 @@ from pipeline.run.claims import claim, claims, close
 from pipeline.run.claims import shown as shown_claims
 from pipeline.run.explain import Link, subscriber_of
 from pipeline.run.failures import RequestError
+from pipeline.run.liability import report_liability
 from pipeline.run.questions import answer_question, chain_of, printed, shows_login
 from pipeline.run.review import check_reason, decide, queue, shown
+from pipeline.run.settle import settle
+from pipeline.run.spending import shown as shown_spending
+from pipeline.run.spending import spending
 from pipeline.run.state import State, now_ns
 
 WRONG = 2
@@ -41,6 +45,10 @@ def answer(state: State, request: dict[str, Any], replaying: bool = False) -> by
             return _review(state, request, replaying)
         case "job" if request.get("name") == "claim":
             return _claim(state, request, replaying)
+        case "job" if request.get("name") == "settle":
+            return settle(state, request)
+        case "job" if request.get("name") == "liability":
+            return report_liability(state, request)
     raise RequestError(f"an owner does not know {request.get('do')!r}", WRONG)
 
 
@@ -126,8 +134,11 @@ def _review(state: State, request: dict[str, Any], replaying: bool) -> bytes:
         items, asked = queue(state), claims(state)
         if request.get("json"):
             waiting = [item for item in asked if item["state"] != "closed"]
-            return json.dumps([*items, *waiting], indent=2).encode() + b"\n"
+            everything = [*items, *waiting, *spending(state)]
+            return json.dumps(everything, indent=2).encode() + b"\n"
+        programme = state.rulebook.programme
         text = shown(items) + shown_claims(asked)
+        text += shown_spending(spending(state), programme.points, programme.points_scale)
         return (text or "nothing waits for a person\n").encode()
     _refuse_while_replaying(state, replaying)
     if request["verdict"] == "close":

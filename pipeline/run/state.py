@@ -27,7 +27,7 @@ from pipeline.model.words import BOOK_COMMANDS
 from pipeline.rulebook.model import Rulebook
 from pipeline.rulebook.read import from_texts
 from pipeline.run.accrue import AccrualReport, accrue, deliver_outbox
-from pipeline.run.answers import answer_rows, answers_to
+from pipeline.run.answers import answer_rows, answers_to, doubts_told
 from pipeline.run.folder import Closed, book_of, clickhouse_of, leave_mark, take_mark
 from pipeline.store.book import Book
 from pipeline.store.clickhouse import ClickHouse
@@ -226,7 +226,8 @@ class State:
             commands, places = self.clickhouse.commands(BOOK_COMMANDS, before, after)
             answers = answers_to(self.book, commands, number)
             run_id = accrual_run(self.keys, bytes(cut.cut_id[0]))
-            rows = answer_rows(commands, places, answers, number)
+            told = doubts_told(self.book, commands)
+            rows = answer_rows(commands, places, answers, number, told)
             self.clickhouse.deliver_answers(rows, number, run_id)
             before = after
 

@@ -36,6 +36,7 @@ from pipeline.engine import Engine, Rows
 from pipeline.model.batches import CommandBatch
 from pipeline.model.settings import EngineSettings
 from pipeline.model.tally import Tally
+from pipeline.model.words import BOOK_COMMANDS, MEMBER_FACTS
 from pipeline.run.cases import parse_for
 from pipeline.run.folder import StateError
 from pipeline.run.ingest import ingest
@@ -59,6 +60,9 @@ if TYPE_CHECKING:
 
 SEED = "unit-seed"
 CAPTURES_MAX = 64  # open at a time; further ones are the next unit
+# Kinds of commands in text inputs; the book is asked for some of them by who works here, too.
+ONLY_INPUTS = frozenset({ORDER, MEMBER_FACTS})
+ASKED_FOR = frozenset(BOOK_COMMANDS)
 WAY_OUT = (
     "or give the unit up by starting once with --abandon-unit: what was written of it stays, "
     "its captures are not read again, its other files are"
@@ -158,7 +162,7 @@ class Units:
             return 0
         feed = PacketFeed(unit.files.captures, unit.tally)
         try:
-            self._ingest(self._begin(unit), unit, feed, _Orders(None), poll)
+            self._ingest(self._begin(unit), unit, feed, _Commands(None), poll)
         finally:
             feed.close()
         return len(unit.fingerprint)
@@ -190,7 +194,7 @@ class Units:
         unit = _Unit(files, facts, tally, dict(wanted), about)
         feed = PacketFeed(files.captures, tally)
         try:
-            self._ingest(begun, unit, feed, _Orders(self._written_orders(begun)), poll)
+            self._ingest(begun, unit, feed, _Commands(self._written_commands(begun)), poll)
         except JournalMismatch as error:
             raise StateError(
                 f"unit {begun['unit']} reads differently than before: {error}. "
@@ -301,25 +305,25 @@ class Units:
         return begun
 
     def _ingest(
-        self, begun: dict[str, Any], unit: _Unit, feed: PacketFeed, orders: _Orders, poll: Poll
+        self, begun: dict[str, Any], unit: _Unit, feed: PacketFeed, commands: _Commands, poll: Poll
     ) -> None:
         """Push the unit through an engine as it was at the unit's beginning."""
         state = self.state
         engine = self._engine(begun)
         engine.tally = unit.tally
-        if orders.resumed:
+        if commands.resumed:
             # Only what a unit writes is compared: a job may have made cuts meanwhile, and who was
             # shown a login stands among the commands.
             begin = {name: begun["position"][name] for name in INGESTED}
             state.journal.resume(state.journal.position() | begin)
 
         def emit(rows: Rows) -> None:
-            state.emit(orders.unwritten(rows))
+            state.emit(commands.unwritten(rows))
             if not state.journal.resuming:
                 poll()
 
         ingest(engine, unit.facts, feed, emit, lambda _cut: None, last=False)
-        left = sorted(state.journal.unmatched()) or ["commands"] * orders.left
+        left = sorted(state.journal.unmatched()) or ["commands"] * commands.left
         if left:
             raise JournalMismatch(left[0], state.journal.rows(left[0]), ())
         self._close(begun, unit, engine)
@@ -368,43 +372,56 @@ class Units:
         for fault in unit.facts.faults[:20]:
             click.echo(str(fault), err=True)
 
-    def _written_orders(self, begun: dict[str, Any]) -> list[bytes]:
-        """The orders among the commands that were written since the unit began."""
-        found: list[bytes] = []
+    def _written_commands(self, begun: dict[str, Any]) -> list[tuple[bytes, bool]]:
+        """Commands of kinds that inputs have, written since the unit began; and whether only an
+        input has that kind.
+        """
+        found: list[tuple[bytes, bool]] = []
         for batch in self.state.journal.read("commands", begun["position"]["commands"]):
             assert isinstance(batch, CommandBatch)
-            kinds = batch.kind.to_list()
-            found += [
-                i for i, k in zip(batch.command_id.tolist(), kinds, strict=True) if k == ORDER
-            ]
+            rows = zip(batch.command_id.tolist(), batch.kind.to_list(), strict=True)
+            found += [(i, k in ONLY_INPUTS) for i, k in rows if k in ONLY_INPUTS or k in ASKED_FOR]
         return found
 
 
-class _Orders:
-    """Orders of a unit that the journal has already; other commands may stand between them."""
+class _Commands:
+    """Commands of a unit that the journal has already; those of others may stand between them."""
 
-    def __init__(self, written: list[bytes] | None) -> None:
+    def __init__(self, written: list[tuple[bytes, bool]] | None) -> None:
         self.resumed = written is not None
         self._written = written or []
+        self._at = 0
 
     @property
     def left(self) -> int:
         """How many did not come again yet."""
-        return len(self._written)
+        return sum(sure for _, sure in self._written[self._at :])
 
     def unwritten(self, rows: Rows) -> Rows:
-        """The rows without orders that are written. Raises JournalMismatch where one is another."""
+        """The rows but for commands that are written. Raises JournalMismatch where one differs."""
         fresh: Rows = []
         for stream, batch in rows:
             known = 0
             if isinstance(batch, CommandBatch):
-                known = min(len(batch), self.left)
-                if batch.command_id[:known].tolist() != self._written[:known]:
-                    raise JournalMismatch(stream, known, ("command_id",))
-                del self._written[:known]
+                for identifier in batch.command_id.tolist():
+                    if not self._is_written(stream, identifier, known):
+                        break
+                    known += 1
             if known < len(batch):
                 fresh.append((stream, batch.slice(known, len(batch))))
         return fresh
+
+    def _is_written(self, stream: str, identifier: bytes, row: int) -> bool:
+        """Is it the next one of an input? What comes before the first that is not, is written."""
+        for at in range(self._at, len(self._written)):
+            found, sure = self._written[at]
+            if found == identifier:
+                self._at = at + 1
+                return True
+            if sure:
+                raise JournalMismatch(stream, row, ("command_id",))
+        self._at = len(self._written)
+        return False
 
 
 def _snapshot(unit: int) -> str:

@@ -23,7 +23,7 @@ import gc
 import hashlib
 import itertools
 import threading
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 
 import numpy as np
 from sqlalchemy import Connection, delete, insert, select, update
@@ -63,9 +63,11 @@ from pipeline.store.book_entries import (
     entries_of_postings,
     moves_of,
     posting_ids,
+    settlements,
     waiting_requests,
 )
 from pipeline.store.book_migrate import MigrationError, migrate
+from pipeline.store.book_money import Money
 from pipeline.store.book_pages import HEAD_COLUMNS, Pages
 from pipeline.store.book_reads import (
     CHUNK,
@@ -81,6 +83,7 @@ from pipeline.store.crash import crash_point
 from pipeline.store.identity import Identities
 
 TRANSACTION_ROWS = 1000
+NO_DOUBTS: Mapping[bytes, str] = {}
 # Facts of a programme that every amount of a book was written down under.
 FIXED_FACTS = ("points", "points_scale", "currency", "timezone")
 
@@ -98,6 +101,7 @@ class Book:
             self._migrate(connection)
             self._open_meta(connection)
         self.register = Register(self._read, self._write)
+        self.money = Money(self._read, lambda: self._programme)
         self._identities = Identities(self._read, lambda: self._write(wipes=True), keys.identity)
 
     def close(self) -> None:
@@ -194,12 +198,14 @@ class Book:
         run_id: bytes,
         actor: str,
         places: np.ndarray | None = None,
+        doubts: Mapping[bytes, str] = NO_DOUBTS,
     ) -> np.ndarray:
         """Post commands (`ledger/commands.py`) in their order; one `Result` (uint8) each.
 
         The actor of a command is its own, with role and scope; `actor` stands in where it names
         none. `places` are their rows of the stream `commands` (int64): what people do has one row
-        in the trail for each. Raises ValueError for a kind of command that the book does not know.
+        in the trail for each. `doubts`: by command id, why spending has to wait for a person
+        (`store/doubts.py`). Raises ValueError for a kind of command that the book does not know.
         """
         rows, where = commands_of(commands), places_of(places, len(commands))
         results = np.zeros(len(rows), np.uint8)
@@ -208,7 +214,8 @@ class Book:
             with self._pages(now_ns) as pages:
                 pages.read_for_commands(rows[start:stop])
                 asked = self._asker(pages, cut, now_ns, run_id, actor)
-                results[start:stop] = post(pages, rows[start:stop], where[start:stop], asked)
+                each = post(pages, rows[start:stop], where[start:stop], asked, doubts)
+                results[start:stop] = each
         return results
 
     def put_on_record(
@@ -372,16 +379,13 @@ class Book:
     def settled(self, request_ids: Iterable[bytes]) -> dict[bytes, Settlement]:
         """What the book keeps of these commands; those it was never asked are left out."""
         wanted = sorted({bytes(identifier) for identifier in request_ids})
-        t, b = tables.requests, tables.bookings
-        query = select(t.c.request_id, t.c.content, t.c.result, b.c.cut).join(
-            b, b.c.booking_id == t.c.booking_id
-        )
+        query = settlements()
         found = {}
         with self._read() as connection:
             for at in range(0, len(wanted), CHUNK):
-                chosen = query.where(t.c.request_id.in_(wanted[at : at + CHUNK]))
+                chosen = query.where(tables.requests.c.request_id.in_(wanted[at : at + CHUNK]))
                 for row in connection.execute(chosen):
-                    found[row[0]] = Settlement(row[1], Result(row[2]), row[3])
+                    found[row[0]] = Settlement(row[1], Result(row[2]), row[3], row[4] or "")
         return found
 
     def awaiting(self) -> list[Waiting]:

@@ -13,7 +13,7 @@ from collections.abc import Callable
 
 from sqlalchemy import Connection, select
 
-from pipeline.ledger.commands import OF_ORDERS, OF_REQUESTS, Command, made
+from pipeline.ledger.commands import OF_ORDERS, OF_REQUESTS, SPENDING, Command, made
 from pipeline.ledger.orders import HOLD_SECONDS_MAX, SECOND_NS
 from pipeline.ledger.terms import period_of
 from pipeline.ledger.transfers import COMMAND
@@ -38,8 +38,10 @@ class Answers:
         self._folds, self._timezone, self._say = folds, timezone, say
         rows = {
             table.name: list(connection.execute(select(table)).all())
-            for table in (tables.requests, tables.freezes, tables.periods, tables.orders)
-        }
+            for table in (
+                tables.requests, tables.freezes, tables.periods, tables.orders, tables.doubts,
+            )
+        }  # fmt: skip
         self._bookings = {row[0]: row for row in connection.execute(select(tables.bookings))}
         self._rows: list[AnyRow] = rows["requests"]
         self._commands = {row.request_id: _command(row) for row in self._rows}
@@ -48,6 +50,7 @@ class Answers:
         self._freezes = {row.request_id: row for row in rows["freezes"]}
         self._periods = {row.request_id: row for row in rows["periods"]}
         self._orders: list[AnyRow] = rows["orders"]
+        self._doubts: dict[int, str] = {row.request_number: row.codes for row in rows["doubts"]}
         self._decided: dict[int, bytes] = {
             row.decided_by: row.request_id for row in self._rows if row.decided_by
         }
@@ -58,6 +61,8 @@ class Answers:
             self._request(row)
         for lost in sorted(self._folds.commands - self._commands.keys()):
             self._say(f"command {id_text(lost)} moved points, but was never asked")
+        for number in sorted(self._doubts.keys() - self._by_number.keys()):
+            self._say(f"command number {number} was doubtful, but was never asked")
         for order in self._orders:
             self._order(order)
         for row in self._freezes.values():
@@ -108,7 +113,13 @@ class Answers:
             self._say(f"{name} moved something at another time than its own")
 
     def _decision(self, row: AnyRow, name: str) -> None:
-        """What somebody else decided names who did, and does not wait any more."""
+        """What somebody else decided names who did, and does not wait any more. Of spending that
+        waits, or did, the book says why.
+        """
+        waits = row.result == AWAITS or bool(row.decided_by)
+        if (waits and row.kind in SPENDING) != bool(self._doubts.get(row.request_number)):
+            self._say(f"{name} {'waits, or did,' if waits else 'was doubtful, but waited'} for"
+                      f" {'no reason' if waits else 'nobody'}")  # fmt: skip
         if not row.decided_by:
             return
         decision = self._by_number.get(row.decided_by)
@@ -137,7 +148,9 @@ class Answers:
         }
         if seconds > 0:
             held_ns = min(seconds, HOLD_SECONDS_MAX) * SECOND_NS
-            wanted["hold_until_ns"] = command.event_ns + held_ns
+            approved = self._by_number.get(asked.decided_by)
+            since_ns = max(command.event_ns, approved.event_ns if approved else 0)
+            wanted["hold_until_ns"] = since_ns + held_ns
         wrong = [column for column, value in wanted.items() if getattr(order, column) != value]
         if order.hold_until_ns < command.event_ns and "hold_until_ns" not in wrong:
             wrong.append("hold_until_ns")

@@ -18,7 +18,7 @@ from __future__ import annotations
 from collections import defaultdict
 from typing import Any
 
-from sqlalchemy import Connection, Select, and_, func, select
+from sqlalchemy import CompoundSelect, Connection, Select, and_, func, or_, select
 
 from pipeline.ledger.accounts import BUCKETS, Bucket, EntryKind
 from pipeline.ledger.due import post_due
@@ -47,16 +47,13 @@ def balance_at(
     known_ns: int,
 ) -> Points:
     """Pending, available, reserved and owed of a member, or (None) of all together."""
-    asof = _AsOf(connection, programme, at_ns, known_ns)
-    found = list(asof.balance(subscriber_id))
-    for who, holds in asof.holds_over(subscriber_id).items():
-        before = asof.balance(who)
-        after = asof.when_over(who, holds, before)
-        found = [n + b - a for n, a, b in zip(found, before, after, strict=True)]
+    asof = AsOf(connection, programme, at_ns, known_ns)
+    held, change = asof.balance(subscriber_id), asof.ended(subscriber_id)
+    found = [n + c for n, c in zip(held, change, strict=True)]
     return found[0], found[1], found[2], found[3]
 
 
-class _AsOf:
+class AsOf:
     """What was so at `at_ns`, by what was known at `known_ns`."""
 
     def __init__(
@@ -68,8 +65,22 @@ class _AsOf:
     def balance(self, subscriber_id: bytes | None) -> Points:
         """What transfers left, less what lapses of it; reservations hold on."""
         sums = _sums(self._connection, subscriber_id, *self._moment)
-        planned = _planned(self._connection, self._programme, subscriber_id, *self._moment)
+        lapsing = _lapsing(self._connection, self._programme, subscriber_id, *self._moment)
+        planned = sum(lapsing.values())
         return -sums[0], -sums[1] - planned, -sums[2], sums[3]
+
+    def lapsing(self) -> dict[bytes, int]:
+        """By lot, the points of all members that lapse by `at_ns` and are not known to have."""
+        return _lapsing(self._connection, self._programme, None, *self._moment)
+
+    def ended(self, subscriber_id: bytes | None) -> Points:
+        """What it changes that the reservations whose time is over end."""
+        found = [0] * BUCKETS
+        for who, holds in self.holds_over(subscriber_id).items():
+            before = self.balance(who)
+            after = self.when_over(who, holds, before)
+            found = [n + b - a for n, a, b in zip(found, before, after, strict=True)]
+        return found[0], found[1], found[2], found[3]
 
     def holds_over(self, subscriber_id: bytes | None) -> dict[bytes, dict[bytes, Order]]:
         """By member, the reservations that are open still, and whose time is over at `at_ns`."""
@@ -205,14 +216,14 @@ def _about(query: Select[Any], subscriber_id: bytes | None) -> Select[Any]:
     return query.join(mine, mine.c.number == p.c.posting_number)
 
 
-def _planned(
+def _lapsing(
     connection: Connection,
     programme: Programme,
     subscriber_id: bytes | None,
     at_ns: int,
     known_ns: int,
-) -> int:
-    """Points that will have lapsed by `at_ns`, and whose lapse is not among what is known."""
+) -> dict[bytes, int]:
+    """By lot, points that will have lapsed by `at_ns`, whose lapse is not among what is known."""
     t, p, m = tables.transfers, tables.postings, tables.lot_moves
     query = (
         select(m.c.lot_id, func.sum(m.c.remaining_change))
@@ -220,6 +231,7 @@ def _planned(
         .join(t, t.c.transfer_number == m.c.transfer_number)
         .join(p, p.c.posting_number == t.c.posting_number)
         .join(tables.bookings, _known(at_ns, known_ns))
+        .where(m.c.lot_id.in_(_may_lapse(at_ns, known_ns)))
         .group_by(m.c.lot_id)
     )
     left = {
@@ -228,9 +240,18 @@ def _planned(
         if points
     }
     if not left:
-        return 0
+        return {}
     dates = _dates(connection, programme, subscriber_id, at_ns, known_ns, set(left))
-    return sum(points for lot, points in left.items() if dates[lot] <= at_ns)
+    return {lot: points for lot, points in left.items() if dates[lot] <= at_ns}
+
+
+def _may_lapse(at_ns: int, known_ns: int) -> CompoundSelect[Any]:
+    """Lots that lapse by then, had other dates by what was known, or follow activity."""
+    lots, terms, d = tables.lots, tables.terms, tables.lot_dates
+    idle = select(terms.c.terms_id).where(terms.c.expiry_policy.startswith(INACTIVITY))
+    undated = and_(lots.c.expires_ns == END_OF_TIME, lots.c.terms_id.in_(idle))
+    found = select(lots.c.lot_id).where(or_(lots.c.expires_ns <= at_ns, undated))
+    return found.union(select(d.c.lot_id).where(d.c.until_ns > known_ns))
 
 
 def _dates(

@@ -6,7 +6,7 @@ asked it; a message that comes again under the same id is a row of its own, and 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 
@@ -28,11 +28,16 @@ def places_of(places: np.ndarray | None, count: int) -> list[int]:
 
 
 def post(
-    pages: Pages, commands: Sequence[Command], places: Sequence[int], booking_of: BookingOf
+    pages: Pages,
+    commands: Sequence[Command],
+    places: Sequence[int],
+    booking_of: BookingOf,
+    doubts: Mapping[bytes, str],
 ) -> list[Result]:
     """Post commands whose rows `pages` has read; what each was answered.
 
-    `booking_of` gives how something is booked that an actor asks in a role and a scope.
+    `booking_of` gives how something is booked that an actor asks in a role and a scope; `doubts`
+    says, by command id, why spending has to wait for a person.
     """
     state, answers = pages.state, []
     there = pages.trail.known(places)
@@ -41,10 +46,11 @@ def post(
         known = command.command_id in state.requests
         theirs = command.role not in OWN_ACCOUNT
         before = points_of(state, command) if theirs else ""
-        answer = post_command(state, command)
+        doubt = doubts.get(command.command_id, "")
+        answer = post_command(state, command, bool(doubt))
         answers.append(answer.result)
         if not known:
-            pages.write_request(command, answer.result, booking)
+            pages.write_request(command, answer.result, booking, doubt)
         pages.write(answer.postings, booking)
         new = not known if place == NOWHERE else place not in there
         if new and has_row(command, answer.result):

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import numpy as np
-from sqlalchemy import ColumnElement, Connection, select
+from sqlalchemy import ColumnElement, Connection, Select, func, select
 
 from pipeline.ledger.accounts import BUCKETS, KIND_WORDS, member_accounts
 from pipeline.ledger.lots import Lot
@@ -60,11 +60,14 @@ class Due:
 
 @dataclass(frozen=True, slots=True)
 class Settlement:
-    """What a command was answered, a digest of what it said, and the cut it was posted at."""
+    """What a command was answered, a digest of what it said, the cut it was posted at, and why it
+    had to wait, where it did.
+    """
 
     content: bytes
     result: Result
     cut: int
+    doubt: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,7 +80,7 @@ class Standing:
 
 
 class Waiting(NamedTuple):
-    """A command that waits for a second person."""
+    """A command that waits for a second person; `doubt` are the fraud codes why, as JSON."""
 
     request_id: bytes
     kind: str
@@ -89,6 +92,7 @@ class Waiting(NamedTuple):
     actor: str
     role: str
     scope: str
+    doubt: str
 
 
 def all_balances(connection: Connection, commodity: str) -> dict[tuple[str, str], int]:
@@ -311,12 +315,23 @@ def moves_of(connection: Connection, transfer: bytes) -> list[tuple[Lot, LotMove
 
 def waiting_requests(connection: Connection) -> list[Waiting]:
     """Commands that wait for a second person, in the order of their times."""
-    r, b = tables.requests, tables.bookings
+    r, b, d = tables.requests, tables.bookings, tables.doubts
     query = (
         select(r.c.request_id, r.c.kind, r.c.ref, r.c.subscriber_id, r.c.points, r.c.event_ns,
-               r.c.body, b.c.actor, b.c.role, b.c.scope)
+               r.c.body, b.c.actor, b.c.role, b.c.scope, func.coalesce(d.c.codes, ""))
         .join(b, b.c.booking_id == r.c.booking_id)
+        .outerjoin(d, d.c.request_number == r.c.request_number)
         .where(r.c.result == int(Result.AWAITING_APPROVAL))
         .order_by(r.c.event_ns, r.c.request_id)
     )  # fmt: skip
     return [Waiting._make(row) for row in connection.execute(query)]
+
+
+def settlements() -> Select[Any]:
+    """Commands: id, content, answer, the cut they were posted at, and why they had to wait."""
+    r, b, d = tables.requests, tables.bookings, tables.doubts
+    return (
+        select(r.c.request_id, r.c.content, r.c.result, b.c.cut, d.c.codes)
+        .join(b, b.c.booking_id == r.c.booking_id)
+        .outerjoin(d, d.c.request_number == r.c.request_number)
+    )

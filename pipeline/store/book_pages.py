@@ -72,6 +72,7 @@ class Pages(Reads):
             tables.transfers: [],
             tables.lot_moves: [],
             tables.requests: [],
+            tables.doubts: [],
         }
         self._moved: set[int] = set()  # accounts
         self._shared: dict[Origin | Booking, tuple[int, bytes]] = {}
@@ -123,8 +124,10 @@ class Pages(Reads):
             found = self._shared[row] = put_shared(self.connection, table, row), shared_bytes(row)
         return found
 
-    def write_request(self, command: Command, result: Result, booking: Booking) -> None:
-        """Keep a command with its answer."""
+    def write_request(
+        self, command: Command, result: Result, booking: Booking, doubt: str = ""
+    ) -> None:
+        """Keep a command with its answer; `doubt` is why it waits, where it does."""
         self.request += 1
         order = self.state.orders.get(command.command_id)
         if order is not None:
@@ -137,6 +140,8 @@ class Pages(Reads):
         key, before = self.state.key, self.requests_link
         self.requests_link = link = request_link(key, before, row, int(result), booked)
         self.rows[tables.requests].append((*row, int(result), number, 0, link))
+        if doubt and result == Result.AWAITING_APPROVAL:
+            self.rows[tables.doubts].append((self.request, doubt))
 
     def write_trail(
         self,
@@ -243,6 +248,7 @@ class Pages(Reads):
         put_rows(self.connection, t, rows)
 
     def _put_orders(self) -> None:
+        self._number_approved()
         orders = sorted(self.state.changed_orders.values(), key=lambda order: order.row)
         put_rows(self.connection, tables.orders, [order_row(o) for o in orders if not o.stored])
         change_rows(
@@ -260,6 +266,15 @@ class Pages(Reads):
         put_rows(self.connection, tables.order_lots, new)
         names = CHANGING[tables.order_lots]
         change_rows(self.connection, tables.order_lots, names, known)
+
+    def _number_approved(self) -> None:
+        """Orders that somebody approved have the number of the command that asked for them."""
+        wanted = {o.order_id: o for o in self.state.changed_orders.values() if not o.row}
+        t = tables.requests
+        there = [(row[1], row[0]) for row in self.rows[t] if row[1] in wanted]
+        chosen = self._chosen(t, t.c.request_id.in_, wanted) if len(there) < len(wanted) else ()
+        for identifier, number in [*there, *((row.request_id, row[0]) for row in chosen)]:
+            wanted[identifier].row = number
 
     def _put_seldom(self, now_ns: int) -> None:
         """Freezes, decisions and closed periods."""

@@ -129,8 +129,8 @@ class Reads:
         asked = {c.command_id for c in commands}
         awaited = {c.id("request") for c in commands if c.kind in OF_REQUESTS} - {NO_ID}
         self._read_requests(asked | awaited, awaited)
+        commands = [*commands, *state.awaiting.values()]  # which these may approve
         members = {c.subscriber_id for c in commands} | {c.id("to") for c in commands}
-        members |= {asked.subscriber_id for asked in state.awaiting.values()}
         named = {c.id("order") for c in commands if c.kind in OF_ORDERS} - {NO_ID}
         self._read_orders(tables.orders.c.request_number.in_, self._numbers_of(named))
         whole = {order.subscriber_id for order in state.orders.values()}
@@ -140,7 +140,7 @@ class Reads:
         self._read_accounts(self._names(commands))  # open orders name gifts, too
         whole |= {m.subscriber_id for m in state.members.values() if m.holds}
         # What comes back may need a lot that has nothing any more.
-        some = members if named & asked or self._reserves(commands) else members - whole
+        some = members if named & (asked | awaited) or self._reserves(commands) else members - whole
         whole = members if some is members else whole
         self._read_lots(tables.lots.c.subscriber_id.in_, whole)
         usable = tables.lots.c.remaining > 0

@@ -6,9 +6,9 @@ integers, everything else text. `book_engine` opens either database.
 A change here is a revision in `migrations/versions` too (see `book_migrate`).
 
 Append-only: `postings`, `transfers`, `lot_moves`, `lot_dates`, `freezes`, `origins`, `bookings`,
-`periods`, `trail`, `terms`, `rulebooks`, `rule_versions`, and `requests` but for the answer of one
-that waits for a second person. The other tables hold the newest standing, which is a fold over
-those, and `audit` checks that it is.
+`periods`, `trail`, `terms`, `rulebooks`, `rule_versions`, `doubts`, and `requests` but for the
+answer of one that waits for a second person. The other tables hold the newest standing, which is a
+fold over those, and `audit` checks that it is.
 """
 
 from __future__ import annotations
@@ -350,6 +350,21 @@ trail = Table(
     _link("link"),
 )
 Index("trail_place", trail.c.place)
+
+# Why commands had to wait for a second person that members sent: the fraud codes that held, as
+# JSON; append-only.
+doubts = Table(
+    "doubts",
+    metadata,
+    Column(
+        "request_number",
+        Number,
+        ForeignKey(requests.c.request_number),
+        primary_key=True,
+        autoincrement=False,
+    ),
+    _text("codes"),
+)
 
 # Orders that were accepted, as they stand. An order is known by the number of the command that
 # asked for it, so that its rows lie where the newest rows do.

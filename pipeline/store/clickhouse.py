@@ -127,9 +127,11 @@ class ClickHouse(Connections):
         """Deliver entries of the book that are not here yet; how many were new."""
         return projection.deliver_entries(self, entries)
 
-    def deliver_conversions(self, outcomes: ConversionBatch, cut: int, run_id: bytes) -> None:
-        """Deliver what accrual sent at a cut and what was answered; once."""
-        projection.deliver_conversions(self, outcomes, cut, run_id)
+    def deliver_conversions(
+        self, outcomes: ConversionBatch, cut: int, run_id: bytes, first: int = 0
+    ) -> None:
+        """Deliver what accrual sent at a cut and what was answered, from row `first` on; once."""
+        projection.deliver_conversions(self, outcomes, cut, run_id, first)
 
     def deliver_answers(self, answers: AnswerBatch, cut: int, run_id: bytes) -> None:
         """Deliver what was answered to the commands of a cut; once."""

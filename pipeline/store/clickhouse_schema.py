@@ -98,7 +98,8 @@ class ConversionBatch(Batch):
 class AnswerBatch(Batch):
     """What the book answered to a command: one row per message, `place` is its row in `commands`.
 
-    `cut` is the number of the cut it was posted at.
+    `cut` is the number of the cut it was posted at, `doubt` why it had to wait for a person (fraud
+    codes as JSON), where a member sent it.
     """
 
     command_id: ID
@@ -107,6 +108,7 @@ class AnswerBatch(Batch):
     subscriber_id: ID
     cut: I64
     result: U8
+    doubt: TEXT
 
 
 @dataclass(frozen=True, slots=True)

@@ -26,8 +26,8 @@ Purchase time is the earliest that the messages name: a correction does not star
 
 **Which conversions**: those with new messages, those whose release came, and those whose click,
 visit or binding arrived since the previous cut, or something else that they are judged by (see
-`features.py`); all of them where rules arrived or nothing is known of a previous cut. One too many
-is harmless: the book answers that it knows.
+`features.py` and `members.py`); all of them where rules arrived or nothing is known of a previous
+cut. One too many is harmless: the book answers that it knows.
 
 Measured on two cores: see `tests/bench/clickhouse.py`.
 """
@@ -42,6 +42,7 @@ from pipeline.model.batches import FoldBatch
 from pipeline.store.clickhouse_rows import batch_of
 from pipeline.store.features import came
 from pipeline.store.locked import DECISIONS, EVER_LOCKED, LOCKED_OUT, WITHOUT
+from pipeline.store.members import CAME as MEMBER_CAME
 from pipeline.store.sink import Sink
 
 Position = Mapping[str, int]
@@ -292,4 +293,5 @@ def _happened(at: Position, previous: Position, now_ns: int, fold: int) -> str:
     ends = {f"{stream}_end": end for stream, end in at.items()}
     ways = (CHANGED, CLICK_CAME, VISIT_CAME, BINDING_CAME)
     asked = [way.format(**since, **ends) for way in ways] + came(since, ends, previous)
+    asked.append(MEMBER_CAME.format(**since, fold=int(fold)))
     return "UNION ALL".join([*asked, CAME_DUE.format(fold=int(fold), now_ns=int(now_ns))])

@@ -243,16 +243,20 @@ def deliver_entries(sink: Sink, entries: EntryBatch) -> int:
     return len(entries)
 
 
-def deliver_conversions(sink: Sink, outcomes: ConversionBatch, cut: int, run_id: bytes) -> None:
+def deliver_conversions(
+    sink: Sink, outcomes: ConversionBatch, cut: int, run_id: bytes, first: int = 0
+) -> None:
     """Deliver what accrual sent at a cut and what was answered. Raises SinkError.
 
+    `first` is the place of the first row among those of the cut, a multiple of BLOCK_ROWS.
     The rows of a cut are delivered once: where they are there already, with the same conversions,
     nothing is added, so the answers of the first time stay.
     """
     assert (outcomes.cut == cut).all()
+    assert first % BLOCK_ROWS == 0, "blocks are found again by where they begin"
     # Without the answer: that depends on whether it was the first time.
     sent = outcomes.with_columns(result=np.zeros(len(outcomes), np.uint8))
-    _deliver_of_cut(sink, "conversions", outcomes, row_hashes(sent, OPEN_KEY), cut, run_id)
+    _deliver_of_cut(sink, "conversions", outcomes, row_hashes(sent, OPEN_KEY), cut, run_id, first)
 
 
 def deliver_answers(sink: Sink, answers: AnswerBatch, cut: int, run_id: bytes) -> None:
@@ -270,17 +274,18 @@ def _deliver_of_cut(
     hashes: np.ndarray,
     cut: int,
     run_id: bytes,
+    first: int = 0,
 ) -> None:
     """Deliver the rows of a cut that are not there yet."""
     table = TABLES[name]
-    for start in range(0, len(batch), BLOCK_ROWS):
-        block = batch.slice(start, start + BLOCK_ROWS)
+    for begin in range(0, len(batch), BLOCK_ROWS):
+        block, start = batch.slice(begin, begin + BLOCK_ROWS), first + begin
         rows = arrow_rows(
             table,
             block,
             offsets=np.arange(start, start + len(block)),
             segment=start,
-            hashes=hashes[start : start + BLOCK_ROWS],
+            hashes=hashes[begin : begin + BLOCK_ROWS],
             run_id=run_id,
         )
         where = f"cut = {int(cut)} AND segment = {start}"

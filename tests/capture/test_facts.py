@@ -17,6 +17,7 @@ from pipeline.capture.facts import (
     SAMPLES_MAX,
     FactsError,
     read_circle,
+    read_members,
     read_orders,
     read_purchases,
     read_signins,
@@ -30,6 +31,7 @@ READERS: dict[str, Callable[[Path, Tally], tuple[Any, list[Any]]]] = {
     "circle": read_circle,
     "purchases": read_purchases,
     "orders": read_orders,
+    "members": read_members,
 }
 T = "2026-03-01T08:00:00Z"
 T_NS = 1_772_352_000_000_000_000
@@ -38,6 +40,7 @@ GOOD = {
     "circle": [T, T, "ann@isp.example", "listed"],
     "purchases": [T, T, "acme-shop", "C-1", "pending"],
     "orders": [T, T, "ann@isp.example", "order-1", "100"],
+    "members": [T, T, "ann@isp.example"],
 }
 KINDS = sorted(READERS)
 
@@ -85,6 +88,25 @@ def test_circle(tmp_path: Path) -> None:
     assert not faults
     assert batch.state.tolist() == [Basis.LISTED, Basis.CONSENTED, Basis.REFUSED, Basis.LEFT]
     assert batch.terms.to_list() == ["v1"] * 4
+
+
+def test_members(tmp_path: Path) -> None:
+    columns = (*REQUIRED["members"], *OPTIONAL["members"])
+    rows = [
+        [*GOOD["members"], "2024-03-01T00:00:00Z", "Gold", "Fibre tv  fibre"],
+        [*GOOD["members"], "", "", ""],
+        [*GOOD["members"], "", "very gold", ""],
+        [*GOOD["members"], "yesterday", "", ""],
+        [T, T, "", "", "gold", ""],
+    ]
+    path = written(tmp_path / "m.tsv", "members", *rows, columns=columns)
+    batch, faults, _ = read(path, "members")
+    assert batch.row.tolist() == [1, 2]
+    assert batch.level.to_list() == ["gold", ""]
+    assert batch.products.to_list() == ["fibre tv", ""]
+    assert batch.joined_ns.tolist() == [1_709_251_200_000_000_000, 0]
+    assert batch.event_ns.tolist() == batch.received_ns.tolist() == [T_NS, T_NS]
+    assert [fault.what.partition(":")[0] for fault in faults] == ["level", "joined", "login"]
 
 
 def test_orders(tmp_path: Path) -> None:

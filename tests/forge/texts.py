@@ -8,6 +8,7 @@ from pathlib import Path
 COLUMNS: dict[str, tuple[str, ...]] = {
     "sign-ins": ("event_ns", "received_ns", "kind", "login", "address"),
     "circle": ("event_ns", "received_ns", "login", "state", "terms"),
+    "members": ("event_ns", "received_ns", "login", "joined", "level", "products"),
     "orders": ("event_ns", "received_ns", "login", "ref", "points"),
     "purchases": (
         "event_ns", "received_ns", "partner", "conversion_id", "line_id", "order_ref", "click_ref",
@@ -24,6 +25,7 @@ ABOUT: dict[str, tuple[str, ...]] = {
     "circle": (
         "state: listed, consented, refused or left, from event_ns on; terms: their version.",
     ),
+    "members": ("What a member is from event_ns on: since when (joined), level, products.",),
     "orders": ("The member behind the login spends points; the same ref is the same order.",),
     "purchases": (
         "event_ns: the purchase; received_ns: the message; status_ns, sequence: their order.",

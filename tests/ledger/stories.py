@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from datetime import UTC, datetime
 from fractions import Fraction
 from typing import Any
@@ -40,7 +40,7 @@ from pipeline.rulebook.model import (
     Rulebook,
     files_hash,
 )
-from pipeline.store.book import Book
+from pipeline.store.book import NO_DOUBTS, Book
 
 KEYS = Keys.from_seed("book tests")
 STORY_COLUMNS = ("rule", "terms", "book", "partner", "currency")
@@ -179,9 +179,12 @@ class PureDesk:
         made = [post_target(self.state, t) for t in targets]
         return self._took(made)
 
-    def command(self, batch: CommandBatch, cut: int = 1) -> list[Result]:
+    def command(
+        self, batch: CommandBatch, cut: int = 1, doubts: Mapping[bytes, str] = NO_DOUBTS
+    ) -> list[Result]:
         """Post commands one by one."""
-        return self._took([post_command(self.state, c) for c in commands_of(batch)])
+        asked = commands_of(batch)
+        return self._took([post_command(self.state, c, c.command_id in doubts) for c in asked])
 
     def due(self, now_ns: int, cut: int = 1) -> tuple[int, int]:
         """Let what is due end: how many reservations, how many lots."""
@@ -236,9 +239,11 @@ class BookDesk:
         results = self.book.post_targets(target_batch(targets), **self._booking(cut))
         return [Result(int(result)) for result in results]
 
-    def command(self, batch: CommandBatch, cut: int = 1) -> list[Result]:
+    def command(
+        self, batch: CommandBatch, cut: int = 1, doubts: Mapping[bytes, str] = NO_DOUBTS
+    ) -> list[Result]:
         """Post commands as one batch."""
-        results = self.book.post_commands(batch, **self._booking(cut))
+        results = self.book.post_commands(batch, **self._booking(cut), doubts=doubts)
         return [Result(int(result)) for result in results]
 
     def order(self, ref: str, member: str, points: int, at_ns: int, cut: int = 1) -> Result:

@@ -21,6 +21,7 @@ from pipeline.ledger.terms import (
     inactive_ns,
     next_period,
     period_of,
+    period_start_ns,
     terms_of,
 )
 from pipeline.model.stage import END_OF_TIME
@@ -275,3 +276,18 @@ def test_terms_are_exact() -> None:
     assert (terms.source, terms.campaign) == ("conversion", "")
     manual = terms_of(rulebook().programme, "manual", "spring")
     assert (manual.source, manual.campaign) == ("manual", "spring")
+
+
+@pytest.mark.parametrize(
+    ("period", "zone", "begins"),
+    [
+        ("2026-03", "UTC", "2026-03-01"),
+        ("2026-03", "Europe/Berlin", "2026-02-28T23:00"),
+        ("2026-01", "Europe/Berlin", "2025-12-31T23:00"),
+        ("2026-07", "Europe/Berlin", "2026-06-30T22:00"),
+    ],
+)
+def test_a_period_begins_at_local_midnight(period: str, zone: str, begins: str) -> None:
+    found = period_start_ns(period, zone)
+    assert found == ns(begins)
+    assert (period_of(found, zone), period_of(found - 1, zone) < period) == (period, True)

@@ -8,7 +8,15 @@ import pytest
 
 from pipeline.model.words import FraudOutcome
 from pipeline.rulebook.fields import Sheet
-from pipeline.rulebook.fraud import DEFAULTS, read_coupons, read_fraud, read_insiders, read_shares
+from pipeline.rulebook.fraud import (
+    DEFAULTS,
+    INSIDER,
+    SPENDING,
+    read_coupons,
+    read_fraud,
+    read_insiders,
+    read_shares,
+)
 from pipeline.rulebook.policies import USUAL_SHARES, Coupon, FraudPolicy, Shares
 from pipeline.rulebook.read import from_texts
 from tests.need import REPOSITORY
@@ -67,6 +75,9 @@ WRONG = {
     "no limit": ({"limit": 0}, "limit"),
     "an outcome that the contract tells": ({"COUPON": {"outcome": "hold"}}, "outcome"),
     "no table": ({"FAST": 3}, "FAST"),
+    "spending that is refused": ({"VELOCITY": {"outcome": "decline"}}, "outcome"),
+    "an hour behind the day": ({"INSIDER": {"ends": 25}}, "ends"),
+    "an outcome of a report": ({"INSIDER": {"outcome": "hold"}}, "outcome"),
 }
 
 
@@ -82,6 +93,36 @@ def test_what_a_code_that_is_off_says_decides_nothing():
     one, other = fraud({"FAST": {"weight": 0}}), fraud({"FAST": {"weight": 0, "under": "9s"}})
     assert one[0].content() == other[0].content()
     assert one[0].content() != fraud({})[0].content()
+
+
+def test_codes_of_spending_and_credits_by_hand():
+    usual, problems = fraud({})
+    assert (usual.spending, usual.insider, problems) == (SPENDING, INSIDER, [])
+    assert read_fraud(None).spending == ()
+    found, problems = fraud(
+        {
+            "VELOCITY": {"hour": 2, "day": 3, "outcome": "review"},
+            "DORMANT_BURN": {"over": "90d", "points": 10**9},
+            "INSIDER": {"credits": 1, "within": "7d", "begins": 0, "ends": 24, "days": 7},
+        }
+    )
+    assert problems == []
+    velocity, burn = found.spending
+    assert (velocity.bounds, velocity.outcome) == ({"hour": 2, "day": 3}, FraudOutcome.REVIEW)
+    assert burn.bounds == {"over_ns": 90 * 86_400 * 10**9, "points": 10**9}
+    assert found.insider.bounds["within_ns"] == 7 * 86_400 * 10**9
+    assert found.content() == usual.content(), "no purchase is worth anything else for it"
+    assert found.of_others() != usual.of_others()
+
+
+def test_a_policy_with_other_codes_of_spending_is_another_version():
+    shipped = shipped_texts()
+    name = "policies/default.toml"
+    texts = [
+        shipped | {name: shipped[name] + f"\n[fraud.VELOCITY]\nhour = {hour}\n"} for hour in (5, 6)
+    ]
+    usual, same, other = (from_texts(each).policy.version for each in (shipped, *texts))
+    assert usual == same != other
 
 
 def coupons(*values: dict) -> tuple[tuple[Coupon, ...], list[str]]:
@@ -129,13 +170,16 @@ def test_insiders_are_subscriber_ids():
 
 def test_the_page_lists_every_code_as_it_is_usual():
     page = (REPOSITORY / "docs" / "fraud.md").read_text()
-    for code in DEFAULTS:
+    for code in (*DEFAULTS, *SPENDING):
         (line,) = [one for one in page.splitlines() if one.startswith(f"| `{code.code}` |")][:1]
         outcome = f"`{code.outcome.name.lower()}`" if code.outcome else "as the contract says"
         assert line.split("|")[2].strip().startswith(outcome)
         assert ("weight 50" in line) == (code.weight == 50)
         for name in code.bounds:
             assert f"`{name.removesuffix('_ns')} = " in line
+    for name, bound in INSIDER.bounds.items():
+        shown = '"30d"' if name.endswith("_ns") else str(bound)
+        assert f"`{name.removesuffix('_ns')} = {shown}`" in page
 
 
 def shares(values: dict) -> tuple[Shares, list[str]]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import tomllib
+from fractions import Fraction
 from pathlib import Path
 
 import pytest
@@ -412,3 +413,13 @@ def test_any_value_anywhere_is_read_or_reported(name, data):
 def test_any_text_is_read_or_reported(text):
     with pytest.raises(RulebookError):
         from_texts(shipped() | {ACME: text})
+
+
+def test_a_programme_may_say_what_it_expects_to_lapse():
+    said = ("expiry           =", 'expected_lapse = "20%"\nexpiry           =')
+    found = rules(PROGRAMME, said).programme
+    assert found.expected_lapse == Fraction(1, 5)
+    usual = from_texts(shipped()).programme
+    assert (usual.expected_lapse, usual.version == found.version) == (0, False)
+    wrong = ("expiry           =", 'expected_lapse = "120%"\nexpiry           =')
+    assert problem(PROGRAMME, wrong).key == "expected_lapse"

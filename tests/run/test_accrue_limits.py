@@ -166,6 +166,100 @@ def test_members_are_asked_for(world: World) -> None:
     assert explained(world, "C-2")["parts"] == [["sale", 50], ["tenure", 10]]
 
 
+GOLD = an_accrual(
+    id="gold",
+    kind="multiplier",
+    stacking="multiply",
+    factor=Fraction(2),
+    when=When(levels=("gold",)),
+)
+
+
+def said(world: World, level: str, days: int, who: str = "ann", received: int = 0) -> None:
+    """A member's level, so many days from the purchases on."""
+    body = {"joined_ns": 0, "level": level, "products": ""}
+    world.add(
+        "commands",
+        {"kind": "member_facts", "command_id": f"{who} {level} {days} {received}", "points": 0,
+         "subscriber_id": who, "event_ns": NOON + days * DAY_NS, "received_ns": NOON + received,
+         "body": json.dumps(body)},
+    )  # fmt: skip
+
+
+@pytest.fixture
+def levels(world: World) -> World:
+    world.use(rules(an_accrual(), GOLD))
+    world.arrive()
+    return world
+
+
+@pytest.mark.parametrize(("since", "given"), [(-1, 100), (0, 100), (1, 50)])
+def test_a_level_counts_from_its_date_on(levels: World, since: int, given: int) -> None:
+    said(levels, "gold", since)
+    bought(levels, "C-1")
+    levels.cut(1)
+    assert points(levels, "C-1") == [given]
+
+
+def test_who_is_not_known_has_no_level(levels: World) -> None:
+    said(levels, "gold", -1, who="bob")
+    said(levels, "silver", -1)
+    bought(levels, "C-1")
+    levels.cut(1)
+    assert points(levels, "C-1") == [50]
+
+
+def test_a_fact_that_comes_late_rates_again_what_it_is_about(levels: World) -> None:
+    said(levels, "silver", -30)
+    bought(levels, "C-1")
+    levels.cut(1)
+    assert points(levels, "C-1") == [50]
+    said(levels, "gold", 3)
+    report = levels.cut(2)
+    assert (report.conversions, report.whole) == (0, False), "it was bought before"
+    said(levels, "gold", -2)
+    said(levels, "gold", -2, who="bob")
+    report = levels.cut(3)
+    assert (report.conversions, report.results) == (1, {"ok": 1})
+    assert points(levels, "C-1") == [100]
+    assert levels.points() == (100, 0, 0)
+    said(levels, "silver", -1, received=9)
+    assert levels.cut(HELD).conversions == 1
+    assert levels.points() == (0, 50, 0), "available at the level that it had then"
+    assert compare_with_book(levels.store, levels.book) == []
+
+
+def test_the_same_cut_knows_the_same_of_members(levels: World) -> None:
+    bought(levels, "C-1")
+    cut = levels.make_cut(1)
+    said(levels, "gold", -1)  # behind the cut's position
+    levels.accrue(cut)
+    before = levels.end()
+    levels.accrue(cut)
+    assert levels.end() == before
+    assert points(levels, "C-1") == [50]
+
+
+def test_facts_may_arrive_in_any_order(tmp_path: Any, new_store: Any) -> None:
+    hashes = []
+    told = [("gold", -5, 1), ("silver", -3, 2), ("gold", -3, 3), ("silver", 2, 1)]
+    for number, order in enumerate(([0, 1, 2, 3], [3, 2, 1, 0], [2, 0, 3, 1])):
+        world = World(tmp_path / str(number), new_store())
+        world.use(rules(an_accrual(), GOLD))
+        world.arrive()
+        for step, at in enumerate(order):
+            level, days, received = told[at]
+            said(world, level, days, received=received)
+            bought(world, f"C-{at}", at)
+            if step == 1:
+                world.cut(1)
+        world.cut(2)
+        hashes.append(world.book.ledger_hash())
+        assert points(world, "C-0", "C-1", "C-2", "C-3") == [100] * 4
+        world.close()
+    assert len(set(hashes)) == 1
+
+
 def test_line_items_reach_the_rules(world: World) -> None:
     world.use(rules(an_accrual(exclude=("cards",))))
     world.arrive()

@@ -96,7 +96,7 @@ def test_mistakes_of_shape_hide_no_others(folder):
         '6: settings.subscribers[0]: found "1", expected an address prefix such as 192.0.2.0/24',
         "6: settings.subscribers[1]: found 7, expected a text",
         '8: inputs.capture: found unknown key "capture", expected one of the keys '
-        "captures, signins, circle, purchases, orders; nearest: captures",
+        "captures, signins, circle, members, purchases, orders; nearest: captures",
         '9: inputs.purchases[1]: found "signins.tsv", expected a file beside it; '
         "nearest: purchases.tsv",
         '12: cut[0].after: found "purchases.tsv:999", expected a row from 1 to 3',

@@ -81,7 +81,7 @@ def facts(tmp_path):
 
 def test_merged_by_received_kind_and_row(facts):
     assert (facts.received_ns - T0).tolist() == [10, 10, 20, 30, 30, 31, 35, 40]
-    assert facts.rank.tolist() == [0, 1, 1, 0, 3, 1, 3, 0]
+    assert facts.rank.tolist() == [0, 1, 1, 0, 4, 1, 4, 0]
     for parse_for in (ParseFor.CONSENTED, ParseFor.LISTED):
         assert facts.withdrawals(parse_for, lambda _: False).tolist() == [3]
 

@@ -353,6 +353,44 @@ def test_commands_of_others_may_stand_between_the_orders_of_a_unit(world):
 
 
 @pytest.mark.slow
+def test_all_that_text_files_ask_for_is_found_again(world):
+    """Also what is no order, and what is said of members, with somebody's approval in between."""
+    people(world.drop)
+    world.ingest()
+    rows = [
+        {"event_ns": moment(n), "received_ns": moment(n), "login": "wren", "ref": f"r{n}"}
+        | {"points": "5", "kind": kind}
+        for n, kind in ((50, "reserve"), (60, "order"), (6000, "commit"))
+    ]
+    columns = ("event_ns", "received_ns", "login", "ref", "points", "kind")
+    write_rows(world.drop / "orders.tsv", "orders", rows, columns)
+    facts = [
+        {"event_ns": moment(0), "received_ns": moment(n), "login": "wren", "level": level}
+        for n, level in ((55, "gold"), (6100, "silver"))
+    ]
+    write_rows(world.drop / "members.tsv", "members", facts)
+    capture(world.drop, "one.pcap", 100)
+    capture(world.drop, "two.pcap", 5000)
+
+    def approved():
+        world.state.command("approve", "x", {"request": "y"}, "tester", T0)
+        raise Crash
+
+    with pytest.raises(Crash):
+        world.ingest(at_the_first("commands", world, approved))
+    before = world.column("commands", "kind")
+    assert before[-1] == "approve"
+    assert {"reserve", "member_facts"} & set(before)
+    world.crash()
+    world.serve()
+    after = world.column("commands", "kind")
+    assert after[: len(before)] == before
+    wanted = {"reserve": 1, "order": 1, "commit": 1, "approve": 1, "member_facts": 2}
+    assert {kind: after.count(kind) for kind in wanted} == wanted
+    assert after[-1] == "ingest_end"
+
+
+@pytest.mark.slow
 def test_a_unit_whose_files_are_gone_says_what_to_do_and_can_be_given_up(world, capsys):
     opened(world)
     before = {s: world.state.journal.rows(s) for s in ("visits", "decisions", "clicks")}

@@ -7,7 +7,7 @@ from typing import Any
 
 from pipeline.model.evidence import Evidence, FraudFeatures, ReviewBatch, TouchBatch
 from pipeline.model.words import FraudOutcome
-from pipeline.rulebook.fraud import DEFAULTS
+from pipeline.rulebook.fraud import DEFAULTS, INSIDER, SPENDING
 from pipeline.rulebook.model import Rulebook, files_hash
 from pipeline.rulebook.policies import FraudCode, FraudPolicy
 from tests.score.making import NOON, an_id, make
@@ -39,7 +39,7 @@ def a_policy(limit: int = 100, hold_ns: int = 30 * 86_400 * 10**9, **codes: Any)
         outcome = FraudOutcome[change.get("outcome", usual.outcome.name).upper()]
         bounds = {name: change.get(name, value) for name, value in usual.bounds.items()}
         chosen.append(FraudCode(usual.code, change.get("weight", usual.weight), outcome, bounds))
-    return FraudPolicy(limit, hold_ns, tuple(chosen))
+    return FraudPolicy(limit, hold_ns, tuple(chosen), SPENDING, INSIDER)
 
 
 def with_fraud(rulebook: Rulebook, policy: FraudPolicy | None = None) -> Rulebook:

@@ -163,7 +163,7 @@ BOOKED: Damage = {
     ),
     "who asked": (
         "UPDATE bookings SET actor = 'x' WHERE actor = 'cat'",
-        ["request 1 breaks the hash chain: it, or who asked, was changed"],
+        ["request 12 breaks the hash chain: it, or who asked, was changed"],
     ),
     "that something was refused": (
         "UPDATE requests SET result = 4 WHERE request_number = (SELECT max(request_number)"

@@ -9,6 +9,15 @@ OPEN = Result.AWAITING_APPROVAL
 
 # Conversions, pending items, commands, orders, freezes and closed periods.
 ASKED_FOR: Damage = {
+    # Doubts
+    "a doubt about nothing": (
+        "INSERT INTO doubts VALUES (99, '[]')",
+        ["command number 99 was doubtful, but was never asked"],
+    ),
+    "a doubt about what did not wait": (
+        "INSERT INTO doubts VALUES (1, '[]')",
+        ["was doubtful, but waited for nobody"],
+    ),
     # Conversions and pending items
     "a pending amount": (
         "UPDATE pending_items SET amount = 21 WHERE {of_b}",

@@ -265,6 +265,10 @@ def check(told: Told, step: int, at_ns: int) -> None:
         for who in MEMBERS
     }
     assert as_numbers(told.book.liability_at(at_ns, known_ns)) == total(said.values())
+    forward = told.book.money.liability(known_ns, max(at_ns, known_ns))
+    now_there = told.book.liability_at(forward.to_ns, forward.to_ns)
+    assert forward.close == now_there.available + now_there.reserved
+    assert forward.open == told.book.money.liability(known_ns, known_ns).close
     if at_ns >= max(last_ns(told, step), known_ns):
         real = told.after_due(step, at_ns)
         assert said == {who: as_numbers(points) for who, points in real.items()}
@@ -282,6 +286,7 @@ def test_any_moment_by_whatever_was_known(
     try:
         tell(told, BEGINNING + steps)
         assert told.book.audit() == []
+        assert told.book.money.problems() == []
         count = len(BEGINNING) + len(steps)
         for step in (count, data.draw(st.integers(2, count), label="known at step")):
             for moment in data.draw(st.lists(st.integers(-45, 100), min_size=3, max_size=3)):

@@ -13,7 +13,7 @@ from sqlalchemy import Column, event
 from pipeline.ledger.targets import Target
 from pipeline.model.columns import concat
 from pipeline.model.words import Result
-from pipeline.store import book_pages
+from pipeline.store import book_pages, book_trail
 from pipeline.store.book import Book
 from pipeline.store.book_bulk import change_rows, put_rows
 from pipeline.store.book_schema import metadata
@@ -186,7 +186,8 @@ def typed(monkeypatch: pytest.MonkeyPatch) -> set[str]:
                 assert fits(table.columns[name], values[name]), (table.name, name, values[name])
         change_rows(connection, table, names, rows)
 
-    monkeypatch.setattr(book_pages, "put_rows", check)
+    for module in (book_pages, book_trail):
+        monkeypatch.setattr(module, "put_rows", check)
     monkeypatch.setattr(book_pages, "change_rows", changed)
     return seen
 
@@ -201,13 +202,17 @@ def test_every_value_is_of_its_columns_type(book: Book, monkeypatch: pytest.Monk
     for each in LIFE:
         (result,) = book.post_commands(each, **booking(3)).tolist()
         assert result in (Result.OK, Result.AWAITING_APPROVAL, Result.INSUFFICIENT_POINTS)
+    doubtful = ask("order", "doubtful", "m1", 1, EVENT_NS)
+    doubts = {name_id("order", "doubtful"): "[]"}
+    waits = book.post_commands(doubtful, **booking(3), doubts=doubts).tolist()
+    assert waits == [Result.AWAITING_APPROVAL]
     assert book.post_due(**{**booking(9), "now_ns": ns("2027-07-01")}).lapsed == 4
     book.post_targets(batch_of(many(5, 3, "none", 0)), **{**booking(9), "now_ns": ns("2027-07-01")})
     assert book.audit() == []
     assert seen == {
         "accounts", "members", "origins", "bookings", "postings", "transfers", "lot_moves",
         "outbox", "conversions", "terms", "pending_items", "lots", "lot_dates", "requests",
-        "orders", "order_lots", "freezes", "periods", "trail",
+        "orders", "order_lots", "freezes", "periods", "trail", "doubts",
     }  # fmt: skip
     # What is told by other calls of the book, or once.
     others = {"meta", "heads", "identities", "runs", "rulebooks", "rule_versions", "cuts"}

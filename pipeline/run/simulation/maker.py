@@ -40,7 +40,7 @@ EXCHANGES = (
 )  # fmt: skip
 KINDS = {
     "order": 10, "reserve": 12, "commit": 25, "release": 9, "refund": 12, "transfer": 6,
-    "convert_out": 3, "convert_in": 3, "adjust": 5, "approve": 3, "reject": 1, "migrate": 2,
+    "convert_out": 3, "convert_in": 3, "adjust": 5, "approve": 3, "reject": 2, "migrate": 2,
     "freeze": 1, "unfreeze": 2, "forfeit": 1, "stock": 3, "close_period": 1,
 }  # fmt: skip
 NEEDS = {

@@ -337,6 +337,17 @@ def _asked() -> None:
 def _orders() -> None:
     """Orders, what they took of lots, and closed periods."""
     op.create_table(
+        "doubts",
+        Column(
+            "request_number",
+            Number,
+            ForeignKey("requests.request_number"),
+            primary_key=True,
+            autoincrement=False,
+        ),
+        _text("codes"),
+    )
+    op.create_table(
         "orders",
         Column(
             "request_number",
