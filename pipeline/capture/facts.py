@@ -43,7 +43,7 @@ from pipeline.model.money import INT64_MAX
 from pipeline.model.tally import Tally
 from pipeline.model.texts import is_plain
 from pipeline.model.times import parse_time
-from pipeline.model.words import BOOK_COMMANDS, Basis, SignIn
+from pipeline.model.words import BOOK_COMMANDS, OWN_COMMANDS, Basis, SignIn
 
 STAGE = "capture"
 LINE_BYTES_MAX = 1 << 16
@@ -267,7 +267,7 @@ class Row:
     def command(self) -> str:
         """The kind of a command to the book; nothing stands for an order."""
         kind = self["kind"]
-        if kind and kind not in BOOK_COMMANDS:
+        if kind and (kind not in BOOK_COMMANDS or kind in OWN_COMMANDS):
             self.refuse(Fault.STATE_UNKNOWN, "kind: nothing that the book can be asked")
         return kind
 

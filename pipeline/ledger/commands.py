@@ -9,6 +9,8 @@
     freeze, unfreeze          spending stops, goes on
     stock                     gifts that may be ordered (`item`)
     close_period              an accounting period (`period`)
+    publish                   rules for all from a time on (`rulebook`, `from`)
+    rerate                    purchases of before by other rules (`rulebook`, `cut`, `digest`)
 
 A body that is no JSON object says nothing; what it lacks has a default or is refused by name.
 """
@@ -28,7 +30,7 @@ from pipeline.model.words import BOOK_COMMANDS
 SPENDING = frozenset({"order", "reserve", "transfer", "convert_out"})
 OF_ORDERS = frozenset({"commit", "release", "refund"})
 OF_REQUESTS = frozenset({"approve", "reject"})
-NUMBERS = ("hold_seconds", "quantity", "earned", "expires")
+NUMBERS = ("hold_seconds", "quantity", "earned", "expires", "from")
 WHOLE_MAX = 2**62
 
 

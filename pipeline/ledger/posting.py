@@ -16,7 +16,7 @@ result code and moves the difference, or nothing:
 it: which of that rulebook's rules counts is up to the facts from then on. Another rulebook may
 speak as long as it has the same rule and the same terms; one that lacks the rule, or the partner,
 has not. A target that no rulebook rated neither pins nor breaks a pin. A re-rating that was
-approved (`re_rates`) sets the pin anew; its entries say so.
+approved (`re_rates`) sets the pin anew, also where the worth stays; its entries say so.
 
 Points that go from one member to another, or from available back to pending, are taken back from
 the old standing and granted anew, each as a posting about its member.
@@ -57,7 +57,7 @@ def post_target(state: LedgerState, target: Target, re_rates: bool = False) -> A
     refused = _refuse(state, held, target, re_rates)
     if refused is not None:
         if refused == Result.EXISTS and held is not None and target.fold > held.target.fold:
-            _remember(state, held, target)
+            _remember(state, held, target, re_rates)
         return Answer(refused)
     return Answer(Result.OK, _Difference(state, held, target, re_rates).post())
 
@@ -114,9 +114,9 @@ def _pin(pin: Pin, target: Target, re_rates: bool = False) -> Pin:
     )
 
 
-def _remember(state: LedgerState, held: Conversion, target: Target) -> None:
+def _remember(state: LedgerState, held: Conversion, target: Target, re_rates: bool) -> None:
     """Keep the newest word on a conversion whose worth did not change."""
-    state.put_conversion(held._replace(target=target, pin=_pin(held.pin, target)))
+    state.put_conversion(held._replace(target=target, pin=_pin(held.pin, target, re_rates)))
     if target.points and target.state == AVAILABLE:
         own = state.lots[state.own_lot_id(target.conversion_key, target.subscriber_id)]
         _date(state, own, target)

@@ -360,6 +360,15 @@ def _close_period(state: LedgerState, command: Command) -> Answer:
     return Answer(OK)
 
 
+def _for_all(state: LedgerState, command: Command) -> Answer:
+    """`publish` and `rerate`: never by one person alone. What is approved is no posting of its own:
+    rules come into force, and a re-rating books the differences of its conversions.
+    """
+    if not command.text("reason").strip():
+        return Answer(Result.NO_REASON)
+    return Answer(Result.AWAITING_APPROVAL)
+
+
 def _is_period(text: str) -> bool:
     year, _, month = text.partition("-")
     digits = len(text) == 7 and len(year) == 4 and year.isdecimal() and month.isdecimal()
@@ -401,6 +410,8 @@ POSTED: dict[str, Post] = {
     "forfeit": _forfeit,
     "stock": _stock,
     "close_period": _close_period,
+    "publish": _for_all,
+    "rerate": _for_all,
 }
 APPROVED: dict[str, Callable[[LedgerState, Command, int], Answer]] = {
     "adjust": _approved_adjust,
@@ -408,4 +419,6 @@ APPROVED: dict[str, Callable[[LedgerState, Command, int], Answer]] = {
     "reserve": _approved_order,
     "transfer": lambda state, asked, _: _transfer(state, asked),
     "convert_out": lambda state, asked, _: _convert_out(state, asked),
+    "publish": lambda *_: Answer(OK),
+    "rerate": lambda *_: Answer(OK),
 }

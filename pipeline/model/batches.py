@@ -273,9 +273,14 @@ class PurchaseBatch(Batch):
 
 @dataclass(frozen=True, slots=True)
 class RulebookBatch(Batch):
-    """Stream `rulebooks`: the full text of a rulebook by its hash (JSON: file name to text)."""
+    """Stream `rulebooks`: the full text of a rulebook by its hash (JSON: file name to text).
+
+    `proposed` is 1 where somebody asked for it to be published, 0 where it is in force from then
+    on: the last row with 0 says what is.
+    """
 
     rulebook_hash: ID
+    proposed: U8
     text: TEXT
     received_ns: I64
 

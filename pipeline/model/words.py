@@ -262,9 +262,12 @@ RECORDED_COMMANDS = (
 # What is known of a member from a time on, as a command: no question to the book.
 MEMBER_FACTS = "member_facts"
 
+# What only an owner asks of the book, who has seen what it is about: rules for all.
+OWN_COMMANDS = ("publish", "rerate")
+
 # What may be asked of the book: kinds of the stream `commands`.
 BOOK_COMMANDS = (
     "order", "reserve", "commit", "release", "refund", "transfer", "convert_out", "convert_in",
     "adjust", "approve", "reject", "migrate", "freeze", "unfreeze", "forfeit", "stock",
-    "close_period",
+    "close_period", *OWN_COMMANDS,
 )  # fmt: skip

@@ -208,6 +208,8 @@ def life(n: int) -> list[CommandBatch]:
         ask("unfreeze", f"s{n}", me, at=at + 3),
         ask("forfeit", f"t{n}", me, 5, at + 4, reason="z"),
         ask("close_period", f"u{n}", at=at, period=f"2025-{n + 1:02d}"),
+        ask("publish", f"v{n}", at=at, reason="x"),
+        ask("rerate", f"w{n}", at=at, reason="x"),
     ]
 
 

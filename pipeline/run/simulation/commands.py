@@ -36,6 +36,7 @@ WHO_MAY: dict[str, tuple[str, ...]] = {
     "stock": ("system", *MANAGER),
     **dict.fromkeys(("approve", "reject"), SECOND),
     "close_period": ("finance", "admin"),
+    **dict.fromkeys(("publish", "rerate"), MANAGER),
 }
 ROLES = (
     "", "member", "system", "admin", "programme_manager", "approver", "call_centre", "finance",
@@ -420,10 +421,16 @@ def _approve(ledger: NaiveLedger, asked: Asked) -> Result:
     content, result = ledger.answers[request.id]
     if result != Result.AWAITING_APPROVAL:
         return Result.CLOSED_ORDER
-    done = _adjust(ledger, request, approved=True) if asked.kind == "approve" else Result.OK
-    decided = done if asked.kind == "approve" else Result.CLOSED_ORDER
+    approves, done = asked.kind == "approve", Result.OK
+    if approves and request.kind == "adjust":
+        done = _adjust(ledger, request, approved=True)
+    decided = done if approves else Result.CLOSED_ORDER
     ledger.answers[request.id] = (content, decided)
     return done
+
+
+def _for_all(_: NaiveLedger, asked: Asked) -> Result:
+    return Result.AWAITING_APPROVAL if asked.text("reason").strip() else Result.NO_REASON
 
 
 # Things of the programme
@@ -472,4 +479,6 @@ ASKED = {
     "reject": _approve,
     "stock": _stock,
     "close_period": _close_period,
+    "publish": _for_all,
+    "rerate": _for_all,
 }

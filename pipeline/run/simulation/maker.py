@@ -41,8 +41,10 @@ EXCHANGES = (
 KINDS = {
     "order": 10, "reserve": 12, "commit": 25, "release": 9, "refund": 12, "transfer": 6,
     "convert_out": 3, "convert_in": 3, "adjust": 5, "approve": 3, "reject": 2, "migrate": 2,
-    "freeze": 1, "unfreeze": 2, "forfeit": 1, "stock": 3, "close_period": 1,
+    "freeze": 1, "unfreeze": 2, "forfeit": 1, "stock": 3, "close_period": 1, "publish": 1,
+    "rerate": 1,
 }  # fmt: skip
+BY_PEOPLE = ("adjust", "publish", "rerate", "approve", "reject")
 NEEDS = {
     "order": "spend", "reserve": "spend", "transfer": "spend", "convert_out": "spend",
     "forfeit": "spend", "commit": "end", "release": "end", "refund": "refund",
@@ -57,6 +59,8 @@ def make_story(seed: int, steps: int = 60) -> Story:
 
 class Maker:
     """One story in the making."""
+
+    kinds = KINDS
 
     def __init__(self, seed: int) -> None:
         self.draw = random.Random(seed)
@@ -250,7 +254,7 @@ class Maker:
         step: Step = {
             "do": "command", "kind": kind, "id": f"{kind[0]}{len(self.commands) + 1}",
             "member": who, "points": 0, "at": self.now - self.lateness(),
-            "actor": draw.choice(PEOPLE) if kind in ("adjust", "approve", "reject") else who,
+            "actor": draw.choice(PEOPLE) if kind in BY_PEOPLE else who,
             "said": {},
         }  # fmt: skip
         step["role"] = draw.choice(WHO_MAY[kind] if draw.random() < 0.97 else ROLES)
@@ -274,9 +278,9 @@ class Maker:
         }
         weights = [
             weight if there.get(NEEDS.get(kind, ""), True) else weight * 0.1
-            for kind, weight in KINDS.items()
+            for kind, weight in self.kinds.items()
         ]
-        return draw.choices(list(KINDS), weights)[0]
+        return draw.choices(list(self.kinds), weights)[0]
 
     def lateness(self) -> int:
         """How long ago something was asked that is known now; rarely, it is yet to come."""
@@ -376,7 +380,7 @@ class Maker:
             step["said"]["reason"] = draw.choice(("goodwill", "a mistake", "it was late"))
 
     def _ask_approve(self, step: Step) -> None:
-        names = [c["id"] for c in self.commands if c["kind"] == "adjust"]
+        names = [c["id"] for c in self.commands if c["kind"] in ("adjust", "publish", "rerate")]
         waiting = [n for n in names if name_id("command", n) in self.twin.ledger.requests]
         some = waiting if waiting and self.draw.random() < 0.9 else names
         step["said"]["request"] = self.draw.choice(some[-4:]) if some else "nobody"
@@ -412,3 +416,10 @@ class Maker:
         zone = self.twin.ledger.rules.timezone
         when = (self.now - self.draw.choice((0, 31, 62, -31)) * DAY) * SECOND_NS
         step["said"]["period"] = self.draw.choice((dates.month_of(when, zone), "2026-13", ""))
+
+    def _ask_publish(self, step: Step) -> None:
+        step["member"] = ""
+        if self.draw.random() < 0.8:
+            step["said"]["reason"] = "as agreed"
+
+    _ask_rerate = _ask_publish

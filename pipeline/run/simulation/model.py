@@ -68,23 +68,23 @@ class NaiveLedger:
         self.rules = rules
         self.expiry_by_rulebook[rulebook_hash] = rules.expiry
 
-    def target(self, t: Target) -> Result:
-        """Put one target; what the book must answer."""
+    def target(self, t: Target, re_rates: bool = False) -> Result:
+        """Put one target; what the book must answer. `re_rates`: it is an approved re-rating."""
         old = self.taken.get(t.conversion_key)
         if old is not None:
             if t.fold < old.fold:
                 return Result.STALE
             book, *rule = self.pins.get(t.conversion_key, (NO_ID,))
             elsewhere = book != t.rulebook_hash and NO_ID not in (book, t.rulebook_hash)
-            if elsewhere and rule != [t.rule_version, t.terms_hash]:
+            if not re_rates and elsewhere and rule != [t.rule_version, t.terms_hash]:
                 return Result.RULE_VERSION_PINNED
             if _same(old, t):
                 if t.fold > old.fold:
-                    self._take(t)
+                    self._take(t, re_rates)
                     if _place(t) == "available":
                         self._date(self.own_lot(t), t)
                 return Result.EXISTS
-            if t.fold == old.fold:
+            if t.fold == old.fold and not re_rates:
                 return Result.EXISTS_WITH_DIFFERENT_POINTS
         if t.points < 0:
             return Result.NOT_POSITIVE
@@ -95,7 +95,7 @@ class NaiveLedger:
             return Result.OVERFLOW
         if t.points and t.subscriber_id == NO_ID:
             return Result.UNKNOWN_MEMBER
-        self._take(t)
+        self._take(t, re_rates)
         self._move(old, t)
         return Result.OK
 
@@ -309,12 +309,12 @@ class NaiveLedger:
 
     # Targets
 
-    def _take(self, t: Target) -> None:
+    def _take(self, t: Target, re_rates: bool) -> None:
         self.taken[t.conversion_key] = t
         rated = (t.rulebook_hash, t.rule_version, t.terms_hash)
         if NO_ID not in rated:
             pin = self.pins.setdefault(t.conversion_key, rated)
-            if pin[0] == t.rulebook_hash:
+            if re_rates or pin[0] == t.rulebook_hash:
                 self.pins[t.conversion_key] = rated
 
     def _move(self, old: Target | None, t: Target) -> None:
