@@ -324,7 +324,7 @@ def run(watch: Path, state: Path, rules: Path | None, **options: Any) -> None:
 
 @main.group()
 def rules() -> None:
-    """Check and test the rules."""
+    """Check, test and publish the rules."""
 
 
 @rules.command()
@@ -345,6 +345,36 @@ def run_rule_examples(folder: Path | None, as_json: bool) -> None:
     from pipeline.run.rules import test_command
 
     sys.exit(guarded(lambda: test_command(folder, as_json)))
+
+
+@rules.command("publish")
+@click.argument("folder", type=click.Path(path_type=Path, file_okay=False, exists=True))
+@STATE
+@click.option("--reason", required=True, metavar="TEXT", help="Why; it is put on record.")
+@click.option(
+    "--from", "since", default="", metavar="T", help="Not before then; by default when approved."
+)
+@JSON
+def publish(folder: Path, state: Path, reason: str, since: str, as_json: bool) -> None:
+    """Ask for these rules to come into force. Another person has to approve it.
+
+    The examples in them have to pass. `mirrorpoint whatif` shows what they would change.
+    """
+    from pipeline.run.rules import publish_command
+
+    options = {"reason": reason, "from": since}
+    sys.exit(guarded(lambda: publish_command(state, folder, options, as_json)))
+
+
+@rules.command("pending")
+@STATE
+@click.option("--all", "everything", is_flag=True, help="Also what was in force or rejected.")
+@JSON
+def pending(state: Path, everything: bool, as_json: bool) -> None:
+    """What rules are in force, and which wait for a second person or their time."""
+    from pipeline.run.client import job_command
+
+    sys.exit(guarded(lambda: job_command(state, "pending", {"all": everything}, as_json)))
 
 
 @main.command()

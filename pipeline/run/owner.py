@@ -25,6 +25,7 @@ from pipeline.run.actors import peer_actor
 from pipeline.run.failures import RequestError, explain_failure
 
 SOCKET = "owner.sock"
+REQUEST_BYTES_MAX = 1 << 26  # a whole rulebook may be in it
 STOP_SECONDS = (
     0.05  # within which it sees that it shall stop; half a second was a tenth of a replay
 )
@@ -47,7 +48,7 @@ class OwnerServer:
 
         class Handler(socketserver.StreamRequestHandler):
             def handle(self) -> None:
-                line = self.rfile.readline(1 << 20)
+                line = self.rfile.readline(REQUEST_BYTES_MAX)
                 if line:
                     header, body = outer._answer(line, peer_actor(self.connection))
                     with contextlib.suppress(BrokenPipeError, ConnectionResetError):

@@ -20,6 +20,7 @@ from pipeline.run.claims import shown as shown_claims
 from pipeline.run.explain import Link, subscriber_of
 from pipeline.run.failures import RequestError
 from pipeline.run.liability import report_liability
+from pipeline.run.publish import pending, publish
 from pipeline.run.questions import answer_question, chain_of, printed, shows_login
 from pipeline.run.review import check_reason, decide, queue, shown
 from pipeline.run.settle import settle
@@ -45,6 +46,12 @@ def answer(state: State, request: dict[str, Any], replaying: bool = False) -> by
             return _review(state, request, replaying)
         case "job" if request.get("name") == "claim":
             return _claim(state, request, replaying)
+        case "job" if request.get("name") == "publish":
+            _refuse_while_replaying(state, replaying)
+            from_ns = _time(request["from"], "--from") if request.get("from") else 0
+            return publish(state, request, from_ns, _latest(state))
+        case "job" if request.get("name") == "pending":
+            return pending(state, request, _latest(state))
         case "job" if request.get("name") == "settle":
             return settle(state, request)
         case "job" if request.get("name") == "liability":
@@ -98,7 +105,7 @@ def _accrue(state: State, request: dict[str, Any], replaying: bool) -> bytes:
             "another replay; run the same `mirrorpoint replay` again, which completes it"
         )
     else:
-        now = _time(request["now"]) if request.get("now") else now_ns()
+        now = _time(request["now"], "--now") if request.get("now") else now_ns()
         if now > now_ns() and not state.keys.test:
             # Nothing takes it back: every hold would end now, and no earlier cut could be made.
             raise RequestError(f"--now {request['now']} is ahead of the clock", WRONG)
@@ -108,6 +115,7 @@ def _accrue(state: State, request: dict[str, Any], replaying: bool) -> bytes:
                 "now never goes back",
                 WRONG,
             )
+        state.take_due_rulebook(now)
         cut = state.make_cut(len(cuts) + 1, f"cut-{len(cuts) + 1}", now, None)
     report = state.accrue(cut, request["actor"])
     told: dict[str, Any] = {
@@ -187,10 +195,16 @@ def _audit(state: State, request: dict[str, Any]) -> bytes:
     return body.encode() + b"\n"
 
 
-def _time(text: str) -> int:
+def _latest(state: State) -> int:
+    """Now, by the clock or by the last cut, whichever is later."""
+    cut = state.book.last_cut()
+    return max(now_ns(), cut.now_ns if cut is not None else 0)
+
+
+def _time(text: str, option: str) -> int:
     try:
         return to_ns(datetime.fromisoformat(text))
     except ValueError:
         raise RequestError(
-            f"--now {text!r} is not a time such as 2026-03-02T00:00:00Z", WRONG
+            f"{option} {text!r} is not a time such as 2026-03-02T00:00:00Z", WRONG
         ) from None

@@ -1,10 +1,11 @@
-"""`rules check` and `rules test`."""
+"""`rules check`, `rules test` and `rules publish`."""
 
 from __future__ import annotations
 
 import json
 from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
 import click
 
@@ -48,3 +49,12 @@ def test_command(folder: Path | None, as_json: bool) -> int:
         click.echo(str(result))
     click.echo(f"{len(results)} examples, {len(failed)} failed")
     return FAILED if failed else 0
+
+
+def publish_command(state: Path, folder: Path, options: dict[str, Any], as_json: bool) -> int:
+    """Ask the owner of a state to publish a folder, which is read here: the owner may not be able
+    to. Exit 2 if the rules are wrong.
+    """
+    from pipeline.run.client import job_command
+
+    return job_command(state, "publish", {**options, "files": load(folder).files}, as_json)

@@ -30,6 +30,7 @@ from pipeline.run.accrue import AccrualReport, accrue, deliver_outbox
 from pipeline.run.answers import answer_rows, answers_to, doubts_told
 from pipeline.run.folder import Closed, book_of, clickhouse_of, leave_mark, take_mark
 from pipeline.store.book import Book
+from pipeline.store.book_rules import in_force
 from pipeline.store.clickhouse import ClickHouse
 from pipeline.store.clickhouse_schema import fingerprint
 from pipeline.store.crash import crash_point
@@ -89,12 +90,34 @@ class State:
         """
         self.rulebook = rulebook
         if rulebook.hash != self._recorded or self.journal.resuming:
-            text = TextColumn.of([rulebook.text()])
-            row = RulebookBatch(ids([rulebook.hash]), text, np.array([received_ns], np.int64))
-            self.journal.append("rulebooks", row)
-            self._rulebook_rows, self._recorded = self.journal.rows("rulebooks"), rulebook.hash
+            self._append_rulebook(rulebook, received_ns, proposed=False)
+            self._recorded = rulebook.hash
         self.rulebooks[rulebook.hash] = rulebook
         self.book.import_rulebook(rulebook)
+
+    def propose_rulebook(self, rulebook: Rulebook, received_ns: int) -> None:
+        """Keep the full text of a rulebook that is not in force. Raises BookError, before that,
+        where this book can never use it.
+        """
+        self.book.know_rulebook(rulebook)
+        self._append_rulebook(rulebook, received_ns, proposed=True)
+        self.rulebooks[rulebook.hash] = rulebook
+
+    def _append_rulebook(self, rulebook: Rulebook, received_ns: int, proposed: bool) -> None:
+        row = RulebookBatch(
+            ids([rulebook.hash]),
+            np.array([proposed], np.uint8),
+            TextColumn.of([rulebook.text()]),
+            np.array([received_ns], np.int64),
+        )
+        self.journal.append("rulebooks", row)
+        self._rulebook_rows = self.journal.rows("rulebooks")
+
+    def take_due_rulebook(self, now_ns: int) -> None:
+        """Rate by what was published, approved, and has come into force by `now_ns`."""
+        found = in_force(self.book.publications(), now_ns)
+        if found is not None and found.rulebook_hash != self._recorded:
+            self.use_rulebook(self.rulebooks[found.rulebook_hash], now_ns)
 
     def reload_rulebooks(self) -> None:
         """Read every rulebook that the journal has and that is not known yet."""
@@ -102,19 +125,23 @@ class State:
             assert isinstance(batch, RulebookBatch)
             self._rulebook_rows += len(batch)
             for row in range(len(batch)):
-                found = self._recorded = bytes(batch.rulebook_hash[row])
+                found, proposed = bytes(batch.rulebook_hash[row]), bool(batch.proposed[row])
                 if found not in self.rulebooks:
                     self.rulebooks[found] = from_texts(json.loads(batch.text.text(row)))
-                    self.book.import_rulebook(self.rulebooks[found])
+                    self.book.know_rulebook(self.rulebooks[found])
+                if not proposed:
+                    self._recorded = found
+                    self.book.use(self.rulebooks[found])
 
     def rulebook_of(self, rulebook_hash: bytes) -> Rulebook | None:
         """The rulebook with this hash; None where the journal has none."""
         return self.rulebooks.get(rulebook_hash)
 
-    def use_last_rulebook(self) -> None:
-        """Rate by the rulebook that the journal recorded last."""
+    def use_last_rulebook(self) -> bool:
+        """Rate by the rulebook that the journal says is in force; is there one?"""
         if self._recorded:
             self.rulebook = self.rulebooks[self._recorded]
+        return bool(self._recorded)
 
     def command(
         self,

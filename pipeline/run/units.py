@@ -289,6 +289,7 @@ class Units:
     def _begin(self, unit: _Unit) -> dict[str, Any]:
         """Announce a unit: durable before its first row."""
         settings, journal = self.settings, self.state.journal
+        self.state.take_due_rulebook(now_ns())
         self.units += 1
         self.hot.save(SEED, {"seed": np.frombuffer(secrets.token_bytes(32), np.uint8)})
         begun = {

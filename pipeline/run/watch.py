@@ -20,6 +20,7 @@ from pipeline.model.settings import EngineSettings
 from pipeline.rulebook.read import load
 from pipeline.run.actors import own_actor
 from pipeline.run.cases import parse_for, parse_prefixes, prefix_text
+from pipeline.run.failures import WRONG, RequestError
 from pipeline.run.folder import lock_state
 from pipeline.run.owner import OwnerServer
 from pipeline.run.requests import answer
@@ -28,6 +29,7 @@ from pipeline.run.units import Units
 from pipeline.store.keys import create_live_keys, have_keys, load_keys
 
 if TYPE_CHECKING:
+    from pipeline.rulebook.model import Rulebook
     from pipeline.run.metrics import Metrics
 
 SECONDS_BETWEEN_LOOKS = 1.0
@@ -42,6 +44,7 @@ def watch_command(
         parse_prefixes(options.get("subscribers") or ()),
     )
     rulebook = load(rules)
+    options = options | {"rules": rules}
     stopped: list[int] = []
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda got, _frame: stopped.append(got))
@@ -75,6 +78,22 @@ def _metrics(options: dict[str, Any]) -> Metrics | None:
     return metrics
 
 
+def _install_rules(state: State, given: Rulebook, is_new: bool, folder: Path | None) -> None:
+    """A new state takes the rules it is given; later ones come into force by being published."""
+    if is_new:
+        state.use_rulebook(given, now_ns())
+        return
+    state.use_last_rulebook()
+    state.take_due_rulebook(now_ns())
+    if folder is not None and given.hash != state.rulebook.hash:
+        raise RequestError(
+            f"{folder} has other rules than those in force. Start without --rules, and have them "
+            f"published: `mirrorpoint rules publish {folder} --state {state.folder} --reason ...`, "
+            "which a second person approves",
+            WRONG,
+        )
+
+
 def _watch(
     state: State,
     settings: EngineSettings,
@@ -84,15 +103,14 @@ def _watch(
     stopped: list[int],
 ) -> None:
     actor = own_actor()
-    rulebook = state.rulebook
-    metrics = _metrics(options)
-    state.use_last_rulebook()
+    given, metrics = state.rulebook, _metrics(options)
+    is_new = not state.use_last_rulebook()
     units = Units(folder, state, settings, actor, metrics)
     if options.get("abandon_unit"):
         units.abandon_open_unit()
     units.complete_open_unit(server.poll)
     state.complete_cuts(actor)
-    state.use_rulebook(rulebook, now_ns())
+    _install_rules(state, given, is_new, options["rules"])
     said = {
         "parse_for": settings.parse_for.name.lower(),
         "subscribers": [list(p) for p in settings.subscriber_prefixes],

@@ -78,6 +78,7 @@ from pipeline.store.book_reads import (
     read_terms,
 )
 from pipeline.store.book_register import DoneCut, Register, RuleVersion, Run
+from pipeline.store.book_rules import Publication, publications
 from pipeline.store.book_trail import Deed, Head, deeds, heads, is_at
 from pipeline.store.crash import crash_point
 from pipeline.store.identity import Identities
@@ -512,6 +513,14 @@ class Book:
         """Keep a rulebook's versions with their text; it is in force until the next import.
 
         Targets are booked on the terms of the rulebook that rated them, whichever is in force.
+        Raises BookError as `know_rulebook` does.
+        """
+        self.know_rulebook(rulebook)
+        self.use(rulebook)
+
+    def know_rulebook(self, rulebook: Rulebook) -> None:
+        """Keep a rulebook's versions with their text; what is in force does not change.
+
         Raises BookError for another programme, or another value of one of FIXED_FACTS.
         """
         for name in ("id", *FIXED_FACTS):
@@ -521,7 +530,11 @@ class Book:
                     f"this book is of a programme with {name} {ours!r}, the rulebook has {theirs!r}"
                 )
         self.register.import_rulebook(rulebook)
-        self.use(rulebook)
+
+    def publications(self) -> list[Publication]:
+        """Rulebooks that somebody asked to be published, in the order of their asking."""
+        with self._read() as connection:
+            return publications(connection)
 
     def rulebook_text(self, rulebook_hash: bytes) -> str | None:
         """The full text of a rulebook (JSON: file name to text), None where it is unknown."""

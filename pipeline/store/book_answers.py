@@ -19,7 +19,7 @@ from pipeline.ledger.terms import period_of
 from pipeline.ledger.transfers import COMMAND
 from pipeline.model.identifiers import NO_ID, id_text
 from pipeline.model.stage import END_OF_TIME
-from pipeline.model.words import Result
+from pipeline.model.words import OWN_COMMANDS, Result
 from pipeline.store import book_schema as tables
 from pipeline.store.book_schema import AnyRow
 from pipeline.store.book_walk import Folds
@@ -98,6 +98,11 @@ class Answers:
             decided = self._decided.get(row.request_number)
             if row.result == OK and decided != command.id("request"):
                 self._say(f"{name} was accepted, but decided nothing")
+        elif row.kind in OWN_COMMANDS:  # rules for all, which move nothing themselves
+            if row.request_id in self._folds.causes:
+                self._say(f"{name} moved something of its own")
+            if row.result == OK and not row.decided_by:
+                self._say(f"{name} was accepted without a second person")
         else:
             self._moved(row, name)
 

@@ -12,9 +12,7 @@ EVERYTHING = {*BOOK_COMMANDS, *ACTS}
 
 def test_every_role_has_its_acts_and_no_others() -> None:
     assert set(COVERS) == set(Role)
-    assert not [
-        act for acts in COVERS.values() for act in acts - EVERYTHING
-    ]
+    assert not [act for acts in COVERS.values() for act in acts - EVERYTHING]
     assert not set(BOOK_COMMANDS) & set(RECORDED_COMMANDS)
 
 

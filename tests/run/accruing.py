@@ -58,7 +58,8 @@ class World:
         self.rulebooks[rulebook.hash] = rulebook
         self.book.import_rulebook(rulebook)
         text = TextColumn.of([rulebook.text()])
-        row = RulebookBatch(ids([rulebook.hash]), text, np.zeros(1, np.int64))
+        in_force = np.zeros(1, np.uint8)
+        row = RulebookBatch(ids([rulebook.hash]), in_force, text, np.zeros(1, np.int64))
         self.journal.append("rulebooks", row)
 
     def add(self, stream: str, *rows: dict[str, Any]) -> None:

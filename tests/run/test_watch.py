@@ -122,6 +122,28 @@ def test_units_continue_where_the_last_one_ended(drop, tmp_path):
     done("job", "audit", "--state", state)
 
 
+def test_starting_with_other_rules_changes_nothing(drop, tmp_path):
+    """Rules are published by two persons; who starts the engine is one."""
+    state, shop = tmp_path / "state", drop.parent / "rules" / "partners" / "acme-shop.toml"
+    people(drop)
+    assert once(drop, state).returncode == 0
+    text = shop.read_text()
+    shop.write_text(text + "# another\n")
+    capture(drop, "one.pcap", 100)
+    result = once(drop, state)
+    assert result.returncode == 2
+    assert "mirrorpoint rules publish" in result.stderr
+    assert "Traceback" not in result.stderr
+    assert asked(state, "SELECT count() AS n FROM visits") == [{"n": 0}]
+    words = running(drop, state)
+    del words[words.index("--rules") : words.index("--rules") + 2]
+    result = mirrorpoint(*words, "--once")
+    assert result.returncode == 0, result.stderr
+    assert asked(state, "SELECT count() AS n FROM visits") == [{"n": 1}]
+    (rules,) = asked(state, "SELECT DISTINCT rulebook_hash FROM visits")
+    assert asked(state, "SELECT rulebook_hash FROM rulebooks_log") == [rules]
+
+
 def test_bad_files_are_left_alone_and_named(drop, tmp_path):
     state = tmp_path / "state"
     people(drop)

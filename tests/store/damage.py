@@ -194,7 +194,7 @@ BOOKED: Damage = {
         "UPDATE heads SET postings = 1, transfers = 1, accounts = 1, members = 1, conversions = 1,"
         " requests = 1",
         ["its head says posting 1 and transfer 1", "accounts are numbered to", "members are",
-         "conversions are numbered to", "requests are numbered to 21, the head says 1"],
+         "conversions are numbered to", "requests are numbered to 24, the head says 1"],
     ),
     "the outbox ends early": (
         "DELETE FROM outbox WHERE first_transfer = (SELECT max(first_transfer) FROM outbox)",

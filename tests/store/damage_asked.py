@@ -125,6 +125,14 @@ ASKED_FOR: Damage = {
         ["adjust {j1} moved something at another time", "refund {f} was accepted, but moved",
          "order {o1} moved something at another time"],
     ),
+    "rules of one person": (
+        "UPDATE requests SET result = 0 WHERE request_id = x'{v2_hex}'",
+        ["publish {v2} was accepted without a second person"],
+    ),
+    "rules that nobody refused": (
+        "UPDATE requests SET result = 12, decided_by = 0 WHERE request_id = x'{v1_hex}'",
+        ["approve {a5} was accepted, but decided nothing"],
+    ),
     "a refusal that moved": (
         "UPDATE requests SET result = 5 WHERE request_id = x'{o1_hex}'",
         ["order {o1} was refused, but moved something"],

@@ -87,7 +87,9 @@ def test_text_that_does_not_begin_at_zero(values, data):
     column = TextColumn.of(values)
     shifted = TextColumn(column.data, column.offsets[start:])
     rows = len(values) - start
-    batch = RulebookBatch(ids([bytes(16)] * rows), shifted, np.zeros(rows, np.int64))
+    batch = RulebookBatch(
+        ids([bytes(16)] * rows), np.zeros(rows, np.uint8), shifted, np.zeros(rows, np.int64)
+    )
     for arrow in (to_arrow(batch), through_ipc(to_arrow(batch))):
         found = from_arrow(RulebookBatch, arrow)
         assert found.text.to_list() == values[start:]

@@ -60,6 +60,9 @@ ASKED = [
     (ask("forfeit", "q", "eve", 3, LATE_NS, reason="z"), Result.OK),
     (ask("close_period", "p", at=LATE_NS, period="2026-02"), Result.OK),
     (ask("close_period", "p2", at=LATE_NS, period="2026-03"), Result.PERIOD_OPEN),
+    (ask("publish", "v1", at=LATE_NS, reason="z"), OPEN),
+    (ask("publish", "v2", at=LATE_NS, reason="z"), OPEN),
+    (ask("approve", "a5", at=LATE_NS, actor="bob", request="v1"), Result.OK),
 ]
 
 
@@ -92,7 +95,9 @@ def test_a_sound_book_has_nothing_to_say(book: Book) -> None:
 
 DAMAGE = BOOKED | POINTS | ASKED_FOR
 MEMBERS = ("ann", "bob", "cid", "dan", "eve")
-COMMANDS = ("o1", "o2", "r1", "r3", "m", "f", "t", "j1", "j3", "j5", "a3", "x4", "z", "p")
+COMMANDS = (
+    "o1", "o2", "r1", "r3", "m", "f", "t", "j1", "j3", "j5", "a3", "x4", "z", "p", "v1", "v2", "a5",
+)  # fmt: skip
 
 
 def names() -> dict[str, str]:

@@ -209,7 +209,9 @@ def life(n: int) -> list[CommandBatch]:
         ask("forfeit", f"t{n}", me, 5, at + 4, reason="z"),
         ask("close_period", f"u{n}", at=at, period=f"2025-{n + 1:02d}"),
         ask("publish", f"v{n}", at=at, reason="x"),
-        ask("rerate", f"w{n}", at=at, reason="x"),
+        ask("approve", f"w{n}", at=at, actor="bob", request=f"v{n}"),
+        ask("rerate", f"x{n}", at=at, reason="x"),
+        ask("reject", f"y{n}", at=at, actor="bob", request=f"x{n}"),
     ]
 
 
