@@ -30,7 +30,7 @@ from pipeline.model.words import BOOK_COMMANDS
 SPENDING = frozenset({"order", "reserve", "transfer", "convert_out"})
 OF_ORDERS = frozenset({"commit", "release", "refund"})
 OF_REQUESTS = frozenset({"approve", "reject"})
-NUMBERS = ("hold_seconds", "quantity", "earned", "expires", "from")
+NUMBERS = ("hold_seconds", "quantity", "earned", "expires", "from", "cut", "since", "until")
 WHOLE_MAX = 2**62
 
 

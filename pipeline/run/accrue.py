@@ -24,6 +24,9 @@ again by the rulebook of that time.
 store (`store/usage.py`); those that it does touch are counted in the order of purchase, and behind
 them, in the same way, those that are rated by another rulebook.
 
+**Re-rating.** What a second person approved at this cut is booked behind all others; see
+`rerate.py`.
+
 **In blocks.** Conversions are rated, sent and written down some tens of thousands at a time, in
 the order of purchase; where a rule has a cap or a budget, all at once. Measured by hand on two busy
 cores: 600,000 new conversions in 123 s holding at most 2.3 GB, at once in 116 s holding 4.4 GB.
@@ -41,24 +44,26 @@ from __future__ import annotations
 import json
 import time
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from enum import IntEnum
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from pipeline.kernels.rowhash import row_hashes
 from pipeline.ledger.accounts import ISSUED
-from pipeline.model.batches import CutBatch, FoldBatch, MemberBatch, TargetBatch, UsageBatch
-from pipeline.model.columns import ID_DTYPE, TextColumn, concat, ids
+from pipeline.ledger.commands import commands_of
+from pipeline.model.batches import CommandBatch, CutBatch, FoldBatch, TargetBatch, UsageBatch
+from pipeline.model.columns import TextColumn, concat, ids
 from pipeline.model.evidence import Evidence
 from pipeline.model.identifiers import id_text
 from pipeline.model.words import BOOK_COMMANDS, RECORDED_COMMANDS, Result, TargetReason
 from pipeline.rulebook.model import Rulebook
 from pipeline.run.answers import answer_rows, answers_to, doubts_told
-from pipeline.score.models import coupon_owners
-from pipeline.score.rate import Rated, kinds_of, rated
+from pipeline.run.rating import AccrualError, Members, Rating
+from pipeline.run.rerate import Approved, approved, in_order
+from pipeline.score.rate import kinds_of
 from pipeline.store.book import Book
 from pipeline.store.book_entries import Due
 from pipeline.store.book_register import Run
@@ -66,22 +71,12 @@ from pipeline.store.clickhouse import ClickHouse
 from pipeline.store.clickhouse_schema import ConversionBatch, RunBatch, RunState
 from pipeline.store.crash import crash_point
 from pipeline.store.doubts import doubts
-from pipeline.store.features import evidence
 from pipeline.store.journal import Journal
-from pipeline.store.members import ask_members
-from pipeline.store.members import members as known_members
 from pipeline.store.projection import BLOCK_ROWS, OPEN_KEY
-from pipeline.store.usage import limits_of
 
 JOB = "accrue"
 POST_ROWS = 1000
 Progress = Callable[[str], None]
-# What is known of the members with these ids (an ID column, each once).
-Members = Callable[[np.ndarray], MemberBatch]
-
-
-class AccrualError(RuntimeError):
-    """The job cannot be done at this cut; the message says what is missing."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,8 +94,20 @@ class AccrualReport:
     released: int = 0
     lapsed: int = 0
     rerated: int = 0
+    reratings: list[dict[str, Any]] = field(default_factory=list)
     segments: int = 0
     entries: int = 0
+
+
+class _Posted(NamedTuple):
+    """What was sent in the end, the answers, how many were rated by an earlier rulebook, and what
+    caps and budgets have given then.
+    """
+
+    targets: TargetBatch
+    answers: np.ndarray
+    rerated: int
+    used: UsageBatch
 
 
 def accrue(
@@ -155,7 +162,9 @@ class _Job:
         self.number, self.now_ns = int(cut.number[0]), int(cut.now_ns[0])
         self.fold = int(cut.repeat_of[0]) or self.number
         self.position: dict[str, int] = json.loads(cut.position.text(0))
-        self.rulebook = self._rulebook(bytes(cut.rulebook_hash[0]), f"cut {self.number}")
+        self.rating = Rating(clickhouse, rulebooks, self.position, self.now_ns, self.fold, members)
+        self.rulebook = self.rating.rulebook(bytes(cut.rulebook_hash[0]), f"cut {self.number}")
+        self.again: list[Approved] = []  # re-ratings that were approved at this cut
 
     def run(self, clock: Callable[[], int]) -> AccrualReport:
         """Everything, in its order."""
@@ -165,6 +174,8 @@ class _Job:
         segments = self._deliver_journal()
         previous = self._previous()
         answers = self._post_commands((previous or {}).get("commands", 0))
+        if self.again:
+            previous = None  # they may be about any conversion
         self.progress("folding purchase messages")
         folds = self.clickhouse.folds(self.position, previous, self.now_ns, self.fold)
         results, reasons, rerated = self._post_all(folds, self._used(previous))
@@ -181,6 +192,7 @@ class _Job:
             released=due.released,
             lapsed=due.lapsed,
             rerated=rerated,
+            reratings=[each.told() for each in self.again],
             segments=segments,
             entries=deliver_outbox(self.clickhouse, self.book),
         )
@@ -247,10 +259,22 @@ class _Job:
         )
         answers = answers_to(self.book, commands, self.number)
         if self.fold == self.number:  # a repeat was answered at the cut that it repeats
+            self.again = self._approved(commands, answers)
             told = doubts_told(self.book, commands)
             rows = answer_rows(commands, places, answers, self.number, told)
             self.clickhouse.deliver_answers(rows, self.number, self.run_id)
         return _words(Result, answers)
+
+    def _approved(self, commands: CommandBatch, answers: np.ndarray) -> list[Approved]:
+        """The re-ratings that somebody approved among these commands."""
+        decided = [
+            row.id("request")
+            for row, answer in zip(commands_of(commands), answers.tolist(), strict=True)
+            if row.kind == "approve" and answer == Result.OK
+        ]
+        return approved(
+            self.clickhouse, self.book, self.rulebooks, decided, self.members, self.progress
+        )
 
     def _post_due(self) -> Due:
         """Let end what is due at the cut."""
@@ -265,58 +289,76 @@ class _Job:
 
     def _used(self, previous: dict[str, int] | None) -> UsageBatch:
         """What conversions that are not folded hold of caps and budgets."""
-        limits = limits_of(self.rulebooks.values())
+        limits = self.rating.limits
         return self.clickhouse.usage(self.position, previous, self.now_ns, self.fold, limits)
 
-    def _rated(
-        self, folds: FoldBatch, rulebook: Rulebook, known: Evidence, used: UsageBatch
-    ) -> Rated:
-        members = None
-        if ask_members(rulebook):
-            whom = _members_in(folds, coupon_owners(self.rulebooks.values()))
-            members = self.members(whom) if self.members else self._known_members(whom)
-        return rated(
-            folds, rulebook, self.now_ns, fold=self.fold, members=members, used=used,
-            evidence=known,
-        )  # fmt: skip
-
-    def _known_members(self, whom: np.ndarray) -> MemberBatch:
-        """What the journal says of them below the cut's position."""
-        return known_members(self.clickhouse, self.position, whom)
-
     def _post_all(self, folds: FoldBatch, used: UsageBatch) -> tuple[np.ndarray, np.ndarray, int]:
-        """Rate, send and write down all folds; the answers, the reasons, how many were rated again.
-
-        That is done block by block, for explanations take much room. Where a rule has a cap or a
-        budget every conversion may depend on all others, and there is one block.
+        """Rate, send and write down all folds, block by block; the answers, the reasons, how many
+        were rated by an earlier rulebook.
         """
-        known = evidence(
-            self.clickhouse, folds, self.position, coupon_owners(self.rulebooks.values())
-        )
+        known = self.rating.evidence(folds)
         results, reasons = np.zeros(len(folds), np.uint8), np.zeros(len(folds), np.uint8)
         rerated = 0
-        coupled = bool(limits_of(self.rulebooks.values()).rules)
-        step = max(len(folds), 1) if coupled else BLOCK_ROWS
-        for start in range(0, len(folds), step):
-            stop = min(start + step, len(folds))
+        for start, stop in self.rating.blocks(len(folds)):
             block = folds.slice(start, stop)
-            targets, answers, again = self._post(block, known.take(np.arange(start, stop)), used)
-            results[start:stop], reasons[start:stop] = answers, targets.reason
-            rerated += again
+            posted = self._post(block, known.take(np.arange(start, stop)), used)
+            results[start:stop], reasons[start:stop] = posted.answers, posted.targets.reason
+            rerated += posted.rerated
             block = block.with_columns(kind=kinds_of(block, self.rulebook))
-            found = outcomes(self.cut, block, targets, answers)
+            found = outcomes(self.cut, block, posted.targets, posted.answers)
             self.clickhouse.deliver_conversions(found, self.number, self.run_id, start)
         return results, reasons, rerated
 
-    def _post(
-        self, folds: FoldBatch, known: Evidence, used: UsageBatch
-    ) -> tuple[TargetBatch, np.ndarray, int]:
+    def _post(self, folds: FoldBatch, known: Evidence, used: UsageBatch) -> _Posted:
+        """Rate and send a block. What was approved to be rated again comes behind all others."""
+        whose = self._whose(folds)
+        if not (whose >= 0).any():
+            return self._post_usual(folds, known, used)
+        usual = np.flatnonzero(whose < 0)
+        posted = self._post_usual(folds.take(usual), known.take(usual), used)
+        parts = [(usual, posted.targets, posted.answers)]
+        rerated = posted.rerated
+        for number, each in enumerate(self.again):
+            rows = np.flatnonzero(whose == number)
+            rulebook = self.rating.rulebook(each.choice.rulebook_hash, "a re-rating")
+            found = self.rating.rated(folds.take(rows), rulebook, known.take(rows), posted.used)
+            agrees = each.agrees(found.targets)
+            given = found.given.take(agrees[found.given_row])
+            targets = found.targets.take(agrees)
+            answers = self._send(targets, each)
+            each.booked += len(targets)
+            each.left_out += int((~agrees).sum())
+            parts.append((rows[agrees], targets, answers))
+            others = rows[~agrees]
+            posted = self._post_usual(
+                folds.take(others), known.take(others), concat([posted.used, given])
+            )
+            parts.append((others, posted.targets, posted.answers))
+            rerated += posted.rerated
+        return _Posted(*in_order(parts), rerated, posted.used)
+
+    def _whose(self, folds: FoldBatch) -> np.ndarray:
+        """By which of the approved re-ratings each of these is rated again, -1 for none (int64).
+
+        That is one which the book has rated before; what it has not is rated as ever.
+        """
+        whose = np.full(len(folds), -1, np.int64)
+        if not self.again:
+            return whose
+        keys = [bytes(key) for key in folds.conversion_key]
+        pinned = self.book.pinned(keys)
+        for number, each in enumerate(self.again):
+            for row, key in enumerate(keys):
+                if key in each.at and key in pinned:
+                    whose[row] = number
+        return whose
+
+    def _post_usual(self, folds: FoldBatch, known: Evidence, used: UsageBatch) -> _Posted:
         """Rate and send; those refused for their rule again, rated as the first time.
 
-        Returns what was sent in the end, the answers, and how many were rated again. What the
-        others were given comes before those that are rated again.
+        What the others were given comes before those that are rated again.
         """
-        found = self._rated(folds, self.rulebook, known, used)
+        found = self.rating.rated(folds, self.rulebook, known, used)
         targets = found.targets
         results = self._send(targets)
         refused = np.flatnonzero(results == Result.RULE_VERSION_PINNED)
@@ -328,29 +370,30 @@ class _Job:
             by_rulebook.setdefault(bytes(pin.rulebook_hash), []).append(row)
         for rulebook_hash, chosen in sorted(by_rulebook.items()):
             rows = np.array(chosen, np.int64)
-            rulebook = self._rulebook(rulebook_hash, f"{len(rows)} conversions")
-            again = self._rated(folds.take(rows), rulebook, known.take(rows), used)
+            rulebook = self.rating.rulebook(rulebook_hash, f"{len(rows)} conversions")
+            again = self.rating.rated(folds.take(rows), rulebook, known.take(rows), used)
             used = concat([used, again.given])
             results[rows] = self._send(again.targets)
             targets = _exchanged(targets, rows, again.targets)
-        return targets, results, len(refused)
+        return _Posted(targets, results, len(refused), used)
 
-    def _send(self, targets: TargetBatch) -> np.ndarray:
-        """Send targets in batches of a transaction each; the answers (uint8)."""
+    def _send(self, targets: TargetBatch, again: Approved | None = None) -> np.ndarray:
+        """Send targets in batches of a transaction each; the answers (uint8). `again`: they are of
+        this re-rating, and booked in the name of who approved it.
+        """
+        booking = self._booking()
+        if again is not None:
+            who = again.asked
+            booking |= {"actor": who.approved_by, "role": who.role, "scope": who.scope}
+            booking["re_rates"] = True
         answers = [np.zeros(0, np.uint8)]
         for start in range(0, len(targets), POST_ROWS):
             self.progress(f"booking {start + 1:,} of {len(targets):,} conversions")
             crash_point("accrue.before_post")
             answers.append(
-                self.book.post_targets(targets.slice(start, start + POST_ROWS), **self._booking())
+                self.book.post_targets(targets.slice(start, start + POST_ROWS), **booking)
             )
         return np.concatenate(answers)
-
-    def _rulebook(self, rulebook_hash: bytes, whose: str) -> Rulebook:
-        found = self.rulebooks.get(rulebook_hash)
-        if found is None:
-            raise AccrualError(f"the rulebook {id_text(rulebook_hash)} of {whose} is not known")
-        return found
 
     def _note(
         self,
@@ -363,6 +406,7 @@ class _Job:
         counts = ""
         if report is not None:
             told = {name: getattr(report, name) for name in ("results", "reasons", "orders")}
+            told |= {"reratings": report.reratings} if report.reratings else {}
             numbers = ("rerated", "released", "lapsed", "segments", "entries")
             told |= {name: getattr(report, name) for name in numbers}
             counts = json.dumps(told, sort_keys=True)
@@ -397,12 +441,6 @@ class _Job:
                 counts,
             )
         )
-
-
-def _members_in(folds: FoldBatch, owners: Iterable[bytes]) -> np.ndarray:
-    """Everybody whose purchases these may be, owners of coupons among them, each once (ID)."""
-    both = np.concatenate([folds.click_subscriber, folds.match_subscriber, ids(list(owners))])
-    return np.unique(both.view("S16")).astype("S16").view(ID_DTYPE)
 
 
 def _exchanged(targets: TargetBatch, rows: np.ndarray, others: TargetBatch) -> TargetBatch:

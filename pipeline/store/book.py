@@ -40,7 +40,7 @@ from pipeline.ledger.state import (
     Pin,
     rules_of,
 )
-from pipeline.ledger.targets import targets_of
+from pipeline.ledger.targets import Target, targets_of
 from pipeline.ledger.terms import next_period, period_of, terms_of
 from pipeline.ledger.transfers import FIRST_LINK, Booking, LotMove, postings_of_entry
 from pipeline.model.batches import CommandBatch, CutBatch, EntryBatch, TargetBatch
@@ -78,7 +78,7 @@ from pipeline.store.book_reads import (
     read_terms,
 )
 from pipeline.store.book_register import DoneCut, Register, RuleVersion, Run
-from pipeline.store.book_rules import Publication, publications
+from pipeline.store.book_rules import Publication, Rerate, publications, rerates
 from pipeline.store.book_trail import Deed, Head, deeds, heads, is_at
 from pipeline.store.crash import crash_point
 from pipeline.store.identity import Identities
@@ -170,11 +170,14 @@ class Book:
         now_ns: int,
         run_id: bytes,
         actor: str,
+        role: str = "",
+        scope: str = "",
         re_rates: bool = False,
     ) -> np.ndarray:
         """Book the differences to these targets, in their order; one `Result` (uint8) each.
 
-        `re_rates`: they are an approved re-rating, which may break pins. Raises ValueError, before
+        `re_rates`: they are an approved re-rating, which may break pins; who approved it is its
+        actor, with role and scope. Raises ValueError, before
         anything is booked, for targets that are a mistake of the caller.
         """
         rows = targets_of(targets)
@@ -182,7 +185,7 @@ class Book:
         for start in range(0, len(rows), TRANSACTION_ROWS):
             chunk = rows[start : start + TRANSACTION_ROWS]
             with self._pages(now_ns) as pages:
-                booking = self._booking(pages, cut, now_ns, run_id, actor)
+                booking = self._booking(pages, cut, now_ns, run_id, actor, role, scope)
                 pages.read_for_targets(chunk)
                 for number, target in enumerate(chunk, start):
                     answer = post_target(pages.state, target, re_rates)
@@ -445,6 +448,19 @@ class Book:
                 found.update({row[0]: Pin(*row[1:]) for row in connection.execute(chosen)})
         return found
 
+    def targets(self, conversion_keys: np.ndarray | Iterable[bytes]) -> dict[bytes, Target]:
+        """The newest target the book took of each of these conversions; unknown ones are left
+        out.
+        """
+        wanted = sorted({bytes(key) for key in conversion_keys})
+        t, found = tables.conversions, {}
+        with self._read() as connection:
+            for at in range(0, len(wanted), CHUNK):
+                query = select(t).where(t.c.conversion_key.in_(wanted[at : at + CHUNK]))
+                for row in connection.execute(query):
+                    found[row.conversion_key] = conversion_of(row).target
+        return found
+
     def entry(self, entry_id: bytes) -> EntryBatch:
         """The entry of this id: one row, or none."""
         wanted = bytes(entry_id)
@@ -535,6 +551,11 @@ class Book:
         """Rulebooks that somebody asked to be published, in the order of their asking."""
         with self._read() as connection:
             return publications(connection)
+
+    def rerates(self, request_ids: Iterable[bytes]) -> list[Rerate]:
+        """Those among these requests that are re-ratings and were approved."""
+        with self._read() as connection:
+            return rerates(connection, request_ids)
 
     def rulebook_text(self, rulebook_hash: bytes) -> str | None:
         """The full text of a rulebook (JSON: file name to text), None where it is unknown."""

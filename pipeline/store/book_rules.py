@@ -1,4 +1,4 @@
-"""Which rules are in force: what was asked to be published, and what a second person made of it.
+"""Rules for all: what was asked to be published or rated again, and what a second person said.
 
 A rulebook that was approved comes into force at the later of two times: the one it was asked for,
 and the one it was approved at. Of those whose time has come, the one that came last is in force; of
@@ -9,15 +9,17 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
-from sqlalchemy import Connection, select
+from sqlalchemy import Connection, Select, select
 
-from pipeline.ledger.commands import made
+from pipeline.ledger.commands import Command, made
 from pipeline.model.words import Result
 from pipeline.store import book_schema as tables
+from pipeline.store.book_schema import AnyRow
 
-PUBLISH = "publish"
+PUBLISH, RERATE = "publish", "rerate"
+CHUNK = 500
 
 
 class Publication(NamedTuple):
@@ -40,27 +42,28 @@ class Publication(NamedTuple):
     decision: int  # its number among all that was asked
 
 
+class Rerate(NamedTuple):
+    """A re-rating that was approved: the command, who asked, and who approved in which role."""
+
+    request_id: bytes
+    command: Command
+    asked_by: str
+    approved_by: str
+    role: str
+    scope: str
+
+
 def publications(connection: Connection) -> list[Publication]:
     """All of them, in the order in which the book was asked; those that were refused at once are
     none.
     """
-    asked, decided = tables.requests, tables.requests.alias("decided")
-    asker, decider = tables.bookings, tables.bookings.alias("decider")
-    query = (
-        select(asked, asker.c.actor, decided.c.request_number, decided.c.event_ns, decider.c.actor)
-        .join(asker, asker.c.booking_id == asked.c.booking_id)
-        .outerjoin(decided, decided.c.request_number == asked.c.decided_by)
-        .outerjoin(decider, decider.c.booking_id == decided.c.booking_id)
-        .where(asked.c.kind == PUBLISH)
-        .order_by(asked.c.request_number)
-    )
     found = []
-    for row in connection.execute(query):
-        asked_by, decision, approved_ns, decided_by = row[-4:]
+    for row in connection.execute(_asked(PUBLISH).order_by(tables.requests.c.request_number)):
+        asked_by, decision, approved_ns, decided_by, *_ = row[-6:]
         waits = row.result == int(Result.AWAITING_APPROVAL)
         if not waits and decision is None:
             continue
-        command = made(row[1], PUBLISH, row[3], row[4], row[5], row[6], row[7], asked_by)
+        command = _command(row, PUBLISH)
         from_ns = command.number("from")
         found.append(
             Publication(
@@ -71,6 +74,39 @@ def publications(connection: Connection) -> list[Publication]:
             )
         )  # fmt: skip
     return found
+
+
+def rerates(connection: Connection, request_ids: Iterable[bytes]) -> list[Rerate]:
+    """Those among these requests that are re-ratings and were approved, in the order in which that
+    was said.
+    """
+    wanted, r = [bytes(each) for each in request_ids], tables.requests
+    found = []
+    for at in range(0, len(wanted), CHUNK):
+        chosen = _asked(RERATE).where(r.c.request_id.in_(wanted[at : at + CHUNK]))
+        for row in connection.execute(chosen.where(r.c.result == int(Result.OK))):
+            asked_by, decision, _, *approver = row[-6:]
+            found.append((decision, Rerate(row.request_id, _command(row, RERATE), asked_by,
+                                           *approver)))  # fmt: skip
+    return [each for _, each in sorted(found, key=lambda pair: pair[0])]
+
+
+def _asked(kind: str) -> Select[Any]:
+    """Requests of a kind, with who asked, and of the decision its number, time, and who."""
+    asked, decided = tables.requests, tables.requests.alias("decided")
+    asker, decider = tables.bookings, tables.bookings.alias("decider")
+    return (
+        select(asked, asker.c.actor, decided.c.request_number, decided.c.event_ns,
+               decider.c.actor, decider.c.role, decider.c.scope)
+        .join(asker, asker.c.booking_id == asked.c.booking_id)
+        .outerjoin(decided, decided.c.request_number == asked.c.decided_by)
+        .outerjoin(decider, decider.c.booking_id == decided.c.booking_id)
+        .where(asked.c.kind == kind)
+    )  # fmt: skip
+
+
+def _command(row: AnyRow, kind: str) -> Command:
+    return made(row[1], kind, row[3], row[4], row[5], row[6], row[7], "")
 
 
 def _files(body: str) -> dict[str, list[str]]:

@@ -43,6 +43,7 @@ from pipeline.store.journal import Journal
 from pipeline.store.readonly import QueryError
 from pipeline.store.runs import Runs
 from pipeline.store.sink import Given, SinkError
+from pipeline.store.usage import Limits
 
 __all__ = ["ClickHouse", "QueryError", "SinkError"]
 
@@ -181,10 +182,14 @@ class ClickHouse(Connections):
         previous: Mapping[str, int] | None,
         now_ns: int,
         fold: int,
-        limits: usage.Limits,
+        limits: Limits,
     ) -> UsageBatch:
         """What conversions that are not folded hold of caps and budgets; see `usage.usage`."""
         return usage.usage(self, position, previous, now_ns, fold, limits)
+
+    def usage_of_others(self, conversion_keys: np.ndarray, fold: int, limits: Limits) -> UsageBatch:
+        """What all conversions but these hold; see `usage.usage_of_others`."""
+        return usage.usage_of_others(self, conversion_keys, fold, limits)
 
     def commands(
         self, kinds: Collection[str], start: int, stop: int

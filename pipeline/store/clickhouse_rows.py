@@ -74,6 +74,11 @@ def _array(column: TableColumn, plain: pa.RecordBatch) -> pa.Array:
     return values[0]
 
 
+def id_array(column: np.ndarray) -> pa.Array:
+    """An ID column as Arrow's binary of 16 bytes."""
+    return _fixed(np.ascontiguousarray(column).tobytes(), len(column))
+
+
 def _fixed(raw: bytes, rows: int) -> pa.Array:
     return pa.Array.from_buffers(pa.binary(ID_BYTES), rows, [None, pa.py_buffer(raw)])
 

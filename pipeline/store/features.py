@@ -35,7 +35,7 @@ from pipeline.model.evidence import (
 )
 from pipeline.model.identifiers import NO_ID as NO_SUBSCRIBER
 from pipeline.model.identifiers import id_text, parse_id
-from pipeline.store.clickhouse_rows import batch_of
+from pipeline.store.clickhouse_rows import batch_of, id_array
 from pipeline.store.sink import Given, Sink
 
 Position = Mapping[str, int]
@@ -412,22 +412,17 @@ def asked(folds: FoldBatch) -> Given:
     named = id_words(folds.click_id).any(axis=1)
 
     def chosen(ours: np.ndarray, theirs: np.ndarray) -> pa.Array:
-        return _fixed(np.where(found, ours, np.where(named, np.zeros_like(theirs), theirs)))
+        return id_array(np.where(found, ours, np.where(named, np.zeros_like(theirs), theirs)))
 
     arrays = {
         "row": pa.array(np.arange(len(folds), dtype=np.uint32)),
-        "conversion_key": _fixed(folds.conversion_key),
+        "conversion_key": id_array(folds.conversion_key),
         "partner": pa.array([folds.partner[i] for i in range(len(folds))], pa.binary()),
         "event_ns": pa.array(folds.event_ns),
         "amount_minor": pa.array(folds.amount_minor),
         "member": chosen(folds.click_subscriber, folds.match_subscriber),
-        "click_id": _fixed(np.where(found, folds.click_id, np.zeros_like(folds.click_id))),
+        "click_id": id_array(np.where(found, folds.click_id, np.zeros_like(folds.click_id))),
         "clicked_ns": pa.array(np.where(found, folds.clicked_ns, 0)),
         "own_visit": chosen(folds.click_visit, folds.match_visit),
     }
     return ASKED, pa.RecordBatch.from_arrays(list(arrays.values()), names=list(arrays))
-
-
-def _fixed(column: np.ndarray) -> pa.Array:
-    raw = np.ascontiguousarray(column).tobytes()
-    return pa.Array.from_buffers(pa.binary(16), len(column), [None, pa.py_buffer(raw)])

@@ -15,13 +15,16 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import NamedTuple
 
+import numpy as np
+import pyarrow as pa
+
 from pipeline.model.batches import UsageBatch
 from pipeline.model.words import Result
 from pipeline.rulebook.fields import NAME
 from pipeline.rulebook.model import Accrual, Rulebook
-from pipeline.store.clickhouse_rows import batch_of
+from pipeline.store.clickhouse_rows import batch_of, id_array
 from pipeline.store.folds import NO_ID, Position, chosen
-from pipeline.store.sink import Sink
+from pipeline.store.sink import Given, Sink
 
 QUARTER_NS = 900 * 10**9
 ACCEPTED = ", ".join(f"'{r.name.lower()}'" for r in (Result.OK, Result.EXISTS))
@@ -98,10 +101,33 @@ def usage(
     touched = chosen(position, previous, now_ns, fold)
     if touched is None or not limits.rules:  # every conversion is folded, or nothing is limited
         return UsageBatch.empty()
+    return _held(sink, fold, limits, steps={"chosen": touched})
+
+
+def usage_of_others(
+    sink: Sink, conversion_keys: np.ndarray, fold: int, limits: Limits
+) -> UsageBatch:
+    """What all conversions but these (an ID column) hold, by outcomes of lower numbers than `fold`.
+
+    Raises SinkError.
+    """
+    if not limits.rules:
+        return UsageBatch.empty()
+    keys = pa.record_batch({"conversion_key": id_array(conversion_keys)})
+    return _held(sink, fold, limits, given={"chosen": ("conversion_key UUID", keys)})
+
+
+def _held(
+    sink: Sink,
+    fold: int,
+    limits: Limits,
+    steps: dict[str, str] | None = None,
+    given: dict[str, Given] | None = None,
+) -> UsageBatch:
+    """The sums; the table `chosen` has the keys of conversions to leave out."""
     names = {name: _listed(getattr(limits, name)) for name in Limits._fields}
-    steps = {"chosen": touched, "held": HELD.format(fold=int(fold), **names)}
-    answer = sink.staged(steps, USAGE.format(**names))
-    return batch_of(UsageBatch, answer)
+    steps = {**(steps or {}), "held": HELD.format(fold=int(fold), **names)}
+    return batch_of(UsageBatch, sink.staged(steps, USAGE.format(**names), given))
 
 
 def _listed(names: Iterable[str]) -> str:

@@ -19,7 +19,8 @@ from pipeline.model.columns import TextColumn, ids
 from pipeline.model.identifiers import digest
 from pipeline.model.words import AmountMode, Status
 from pipeline.rulebook.model import Rulebook
-from pipeline.run.accrue import AccrualReport, Members, accrue
+from pipeline.run.accrue import AccrualReport, accrue
+from pipeline.run.rating import Members
 from pipeline.store.book import Book
 from pipeline.store.clickhouse import ClickHouse
 from pipeline.store.journal import Journal

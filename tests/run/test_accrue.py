@@ -15,7 +15,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pipeline.model.words import AmountMode, BindingKind, OrderBy, Status
-from pipeline.run.accrue import AccrualError, accrue, compare_with_book, deliver_outbox
+from pipeline.run.accrue import accrue, compare_with_book, deliver_outbox
+from pipeline.run.rating import AccrualError
 from pipeline.store.sink import SinkError
 from tests.need import REPOSITORY
 from tests.run.accruing import HOLD_DAYS, RULES, World, told_at
