@@ -246,6 +246,26 @@ def claim(state: Path, as_json: bool, **purchase: str) -> None:
     sys.exit(guarded(lambda: job_command(state, "claim", dict(purchase), as_json)))
 
 
+@job.command("rerate")
+@STATE
+@click.option("--partner", default="", metavar="ID", help="Only this partner's.")
+@click.option("--since", default="", metavar="T", help="Bought from then on, ISO 8601 UTC.")
+@click.option("--until", default="", metavar="T", help="Bought before then.")
+@click.option("--reason", default="", metavar="TEXT", help="Why; it is put on record.")
+@click.option("--dry-run", is_flag=True, help="Only show the difference.")
+@JSON
+def rerate(state: Path, as_json: bool, **options: Any) -> None:
+    """Rate what was bought before by the rules in force: the difference, and asking for it.
+
+    Conversions keep the rules they were first rated by until another person approves this.
+    """
+    from pipeline.run.client import job_command
+
+    if options["dry_run"] and options["reason"]:
+        raise click.UsageError("--reason: not with --dry-run, which asks for nothing")
+    sys.exit(guarded(lambda: job_command(state, "rerate", options, as_json)))
+
+
 @job.command()
 @STATE
 @click.option("--partner", default="", metavar="ID", help="Only this partner.")

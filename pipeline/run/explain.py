@@ -14,6 +14,7 @@ import textwrap
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Protocol
 
+from pipeline.ledger.accounts import KIND_WORDS, EntryKind
 from pipeline.model.identifiers import NO_ID, NO_ID_TEXT, Keys, id_text, parse_id
 from pipeline.model.money import CURRENCY_SCALE, show_amount
 from pipeline.run.failures import RequestError
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
 
 Row = dict[str, Any]
 WIDTH = 80
+RE_RATE = KIND_WORDS[int(EntryKind.RE_RATE)]
 PARAMETER = re.compile(r"\{(?P<name>\w+):(?P<type>UUID|Int64|Time|String)\}")
 # Where an id may be found, and the link that a chain starts with there.
 PLACES = (
@@ -160,10 +162,35 @@ def _entries(state: Asked, rows: list[Row]) -> list[Link]:
     )
     if first["cause_kind"] in ("order", "command"):
         return chain + _commands(state, first["cause_id"])
+    if first["kind"] == RE_RATE:
+        chain += _reratings(state, int(first["cut"]))
     chain.append(_rule(state, first))
     if str(first["conversion_key"]) == NO_ID_TEXT:
         return chain
     return chain + _conversion(state, first["conversion_key"], int(first["cut"]))
+
+
+def _reratings(state: Asked, cut: int) -> list[Link]:
+    """The re-ratings that were approved at a cut: who asked for them and why, who approved."""
+    rows = rows_of(
+        state,
+        "SELECT c.*, d.actor AS approved_by, JSONExtractString(c.body, 'reason') AS reason"
+        " FROM commands_log AS c INNER JOIN (SELECT"
+        " toUUIDOrZero(JSONExtractString(body, 'request')) AS request, actor FROM commands_log WHERE kind = 'approve' AND stream_offset IN (SELECT"
+        " place FROM answers_log WHERE cut = {cut:Int64} AND kind = 'approve' AND result = 'ok')"
+        ") AS d ON d.request = c.command_id WHERE c.kind = 'rerate' ORDER BY c.stream_offset"
+        " LIMIT 1 BY c.command_id",
+        cut=cut,
+    )
+    return [
+        Link(
+            "re-rating",
+            f"{row['command_id']} asked for by {row['actor']}: {row['reason']}; "
+            f"approved by {row['approved_by']}",
+            row,
+        )
+        for row in rows
+    ]
 
 
 def _lots(state: Asked, legs: list[Row]) -> list[Link]:

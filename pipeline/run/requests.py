@@ -22,6 +22,7 @@ from pipeline.run.failures import RequestError
 from pipeline.run.liability import report_liability
 from pipeline.run.publish import pending, publish
 from pipeline.run.questions import answer_question, chain_of, printed, shows_login
+from pipeline.run.rerate_job import rerate
 from pipeline.run.review import check_reason, decide, queue, shown
 from pipeline.run.settle import settle
 from pipeline.run.spending import shown as shown_spending
@@ -50,6 +51,8 @@ def answer(state: State, request: dict[str, Any], replaying: bool = False) -> by
             _refuse_while_replaying(state, replaying)
             from_ns = _time(request["from"], "--from") if request.get("from") else 0
             return publish(state, request, from_ns, _latest(state))
+        case "job" if request.get("name") == "rerate":
+            return _rerate(state, request, replaying)
         case "job" if request.get("name") == "pending":
             return pending(state, request, _latest(state))
         case "job" if request.get("name") == "settle":
@@ -125,15 +128,25 @@ def _accrue(state: State, request: dict[str, Any], replaying: bool) -> bytes:
         "results": report.results,
         "reasons": report.reasons,
         "orders": report.orders,
+        "reratings": report.reratings,
     }
     if request.get("json"):
         return json.dumps(told, indent=2).encode() + b"\n"
     lines = [f"cut {told['cut']} ({told['name']})" + (" delivered again" if replaying else "")]
     for title, of in (("results", ""), ("reasons", ""), ("orders", "order: ")):
         lines += [f"  {count:>9,}  {of}{word}" for word, count in sorted(told[title].items())]
+    lines += [f"  re-rating {line}" for line in map(_rerated, report.reratings)]
     if len(lines) == 1:
         lines.append("  nothing changed and nothing came due")
     return "\n".join(lines).encode() + b"\n"
+
+
+def _rerated(told: dict[str, Any]) -> str:
+    """What came of a re-rating that was approved."""
+    if "refused" in told:
+        return f"{told['request']}: not booked, {told['refused']}"
+    left = f", {told['left_out']:,} left out, for they have changed" if told["left_out"] else ""
+    return f"{told['request']}: {told['booked']:,} conversions{left}"
 
 
 def _review(state: State, request: dict[str, Any], replaying: bool) -> bytes:
@@ -172,6 +185,16 @@ def _told(request: dict[str, Any], item: dict[str, Any]) -> bytes:
     if request.get("json"):
         return json.dumps(item, indent=2).encode() + b"\n"
     return f"claim {item['claim']}: {item['state']}: {item['said']}\n".encode()
+
+
+def _rerate(state: State, request: dict[str, Any], replaying: bool) -> bytes:
+    """Compare with other rules, and unless it is a trial ask for them."""
+    if not request.get("dry_run"):
+        _refuse_while_replaying(state, replaying)
+    since_ns, until_ns = (
+        _time(request[name], f"--{name}") if request.get(name) else 0 for name in ("since", "until")
+    )
+    return rerate(state, request, since_ns, until_ns, _latest(state))
 
 
 def _refuse_while_replaying(state: State, replaying: bool) -> None:

@@ -7,18 +7,19 @@ from typing import Any
 import pytest
 
 from pipeline.model.words import Status
-from pipeline.run import accrue
+from pipeline.run import accrue, rating
 from pipeline.store import projection
 from tests.run.accruing import World, play, told_at
 from tests.run.test_accrue_limits import bought, points, rules, sixty
 from tests.score.making import an_accrual
 
 ROWS = 100
+MODULES = (accrue, projection, rating)
 
 
 @pytest.fixture
 def in_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
-    for module in (accrue, projection):
+    for module in MODULES:
         monkeypatch.setattr(module, "BLOCK_ROWS", ROWS)
 
 
@@ -31,7 +32,7 @@ def test_blocks_come_to_the_same_as_one(
     world: World, tmp_path: Any, new_store: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     at_once = played(world), world.end()
-    for module in (accrue, projection):
+    for module in MODULES:
         monkeypatch.setattr(module, "BLOCK_ROWS", ROWS)
     other = World(tmp_path / "other", new_store())
     assert (played(other), other.end()) == at_once

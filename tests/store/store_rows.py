@@ -64,7 +64,10 @@ BINDING = {
     "received_ns": NOON - 7200 * SECOND,
 }
 BASIS = {"subscriber_id": "ann", "state": Basis.CONSENTED, "event_ns": NOON - 7200 * SECOND}
-ORDER = {"kind": "order", "actor": "orders", "body": "{}", "subscriber_id": "ann", "points": 10}
+ORDER = {
+    "kind": "order", "actor": "orders", "role": "member", "body": "{}", "subscriber_id": "ann",
+    "points": 10,
+}  # fmt: skip
 KINDS: dict[str, tuple[type[Batch], dict[str, Any]]] = {
     "purchases": (PurchaseBatch, PURCHASE),
     "visits": (VisitBatch, VISIT),
