@@ -175,9 +175,11 @@ def _reratings(state: Asked, cut: int) -> list[Link]:
     rows = rows_of(
         state,
         "SELECT c.*, d.actor AS approved_by, JSONExtractString(c.body, 'reason') AS reason"
-        " FROM commands_log AS c INNER JOIN (SELECT"
-        " toUUIDOrZero(JSONExtractString(body, 'request')) AS request, actor FROM commands_log WHERE kind = 'approve' AND stream_offset IN (SELECT"
-        " place FROM answers_log WHERE cut = {cut:Int64} AND kind = 'approve' AND result = 'ok')"
+        " FROM commands_log AS c INNER JOIN ("
+        "  SELECT toUUIDOrZero(JSONExtractString(body, 'request')) AS request, actor"
+        "  FROM commands_log WHERE kind = 'approve' AND stream_offset IN ("
+        "    SELECT place FROM answers_log"
+        "    WHERE cut = {cut:Int64} AND kind = 'approve' AND result = 'ok')"
         ") AS d ON d.request = c.command_id WHERE c.kind = 'rerate' ORDER BY c.stream_offset"
         " LIMIT 1 BY c.command_id",
         cut=cut,

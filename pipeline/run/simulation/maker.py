@@ -10,7 +10,7 @@ negative amount, a member without a name.
 from __future__ import annotations
 
 import random
-from typing import Any
+from typing import Any, ClassVar
 
 from pipeline.model.stage import END_OF_TIME
 from pipeline.model.words import Result
@@ -60,7 +60,7 @@ def make_story(seed: int, steps: int = 60) -> Story:
 class Maker:
     """One story in the making."""
 
-    kinds = KINDS
+    kinds: ClassVar[dict[str, int]] = KINDS
 
     def __init__(self, seed: int) -> None:
         self.draw = random.Random(seed)
@@ -251,6 +251,11 @@ class Maker:
         kind = self.some_kind(who)
         if draw.random() < 0.04:
             who = draw.choice(("", "eve"))
+        return self.ask(kind, who)
+
+    def ask(self, kind: str, who: str) -> Step:
+        """A command of a kind, about a member or nobody."""
+        draw = self.draw
         step: Step = {
             "do": "command", "kind": kind, "id": f"{kind[0]}{len(self.commands) + 1}",
             "member": who, "points": 0, "at": self.now - self.lateness(),

@@ -1,11 +1,12 @@
 """The whole path in one process: messages and commands through journal, store, accrual and book.
 
 Purchase messages come out of order and more than once, through intake into the journal; so do
-commands and rulebooks. At a cut the journal is delivered to ClickHouse, purchases are folded and
-rated, the book is asked, entries flow back. On the way the process crashes at a named point
-(`store/crash.py`): what is on the disk at that moment is copied, opened again, and gone on with, as
-after the end of a process; senders repeat what was not durable, the open cut is completed. Now and
-then a cut is delivered once more.
+commands. Some of these ask for other rules, or for what was bought before to be rated by those in
+force; what another approved comes into force, or is booked, as in a state that people run. At a cut
+the journal is delivered to ClickHouse, purchases are folded and rated, the book is asked, entries
+flow back. On the way the process crashes at a named point (`store/crash.py`): what is on the disk
+at that moment is copied, opened again, and gone on with, as after the end of a process; senders
+repeat what was not durable, the open cut is completed. Now and then a cut is delivered once more.
 
 The twin knows nothing of all this. It has a list of messages; at a cut it walks them conversion by
 conversion, with fractions on paper, and tells the ledger of coins what each is worth.
@@ -19,7 +20,7 @@ import shutil
 from collections.abc import Iterator
 from fractions import Fraction
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -32,6 +33,7 @@ from pipeline.model.tally import Tally
 from pipeline.model.words import Basis, Result, TargetReason, TargetState
 from pipeline.rulebook.model import Rulebook
 from pipeline.run.accrue import compare_with_book
+from pipeline.run.rerate import Choice, worths_at
 from pipeline.run.simulation.drive import KEYS, Comparison, command_batch
 from pipeline.run.simulation.story import (
     PARTNER,
@@ -60,6 +62,18 @@ def conversion_key(what: str) -> bytes:
     return digest(KEYS.visit, "conversion", PARTNER, what, "")
 
 
+Messages = dict[str, dict[str, Step]]  # by conversion and the sender's id
+
+
+class Proposal(NamedTuple):
+    """A re-rating as it was proposed: by which rules, and of each conversion its messages, its
+    member and what it would be worth.
+    """
+
+    rules: int
+    worth: dict[str, tuple[frozenset[str], bytes, int]]
+
+
 class PathTwin(Twin):
     """The ledger of coins, and the messages and commands that it has not been told of yet."""
 
@@ -67,25 +81,101 @@ class PathTwin(Twin):
         super().__init__(
             begin, lambda cause, member, at: lot_id(KEYS.audit, programme, cause, member, at)
         )
-        self.messages: dict[str, dict[str, Step]] = {}  # by conversion and the sender's id
+        self.messages: Messages = {}
         self.asked: list[Step] = []
+        self.number = 0  # the rulebook in force
         self.pinned: dict[str, int] = {}  # the rulebook a conversion was first rated by
+        self.cuts: list[tuple[int, Messages]] = []  # when each was, and what was known then
+        self.asked_for: dict[bytes, tuple[int, int]] = {}  # rules to publish, and not before when
+        self.approved: list[tuple[int, int, int]] = []  # when rules come, in which order, and which
+        self.proposals: dict[bytes, Proposal] = {}
 
     def hear(self, step: Step) -> None:
         """A message or a command."""
         if step["do"] == "buy":
             self.messages.setdefault(step["what"], {}).setdefault(step["id"], step)
-        else:
-            self.asked.append(step)
+            return
+        self.asked.append(step)
+        name = name_id("command", step["id"])
+        if step["kind"] == "publish":
+            self.know(step)
+            self.asked_for.setdefault(name, (step["number"], step["said"].get("from", 0)))
+        elif step["kind"] == "rerate" and self.cuts:
+            self.proposals.setdefault(name, self.propose(step))
+
+    def know(self, step: Step) -> None:
+        """Rules that are not in force."""
+        self.rulebooks[step["number"]] = rulebook(self.zone, step["rules"])
+        self.said[step["number"]] = step["rules"]
+
+    def propose(self, step: Step) -> Proposal:
+        """What the rules in force make of what was known at the last cut."""
+        now, known = self.cuts[-1]
+        worth = {}
+        for what in known:
+            t = self.rate(what, now * SECOND_NS, len(self.cuts), self.number, known)
+            if t.event_ns >= step["since"] * SECOND_NS:
+                worth[what] = (frozenset(known[what]), t.subscriber_id, t.points)
+        return Proposal(self.number, worth)
 
     def cut(self, now: int, number: int) -> tuple[int, int]:
         """Tell the ledger of coins all that came before a cut; what then was due."""
         now_ns = now * SECOND_NS
+        self.take_due(now_ns)
+        again = self.command(now_ns)
+        whose = {
+            what: proposal
+            for proposal in again
+            for what in proposal.worth
+            if conversion_key(what) in self.ledger.pins
+        }
+        self.usual([w for w in self.messages if w not in whose], now_ns, number)
+        for proposal in again:
+            agreed: list[tuple[str, Target]] = []
+            others: list[tuple[str, Target]] = []
+            for what in [w for w, by in whose.items() if by is proposal]:
+                t = self.rate(what, now_ns, number, proposal.rules)
+                said = (frozenset(self.messages[what]), t.subscriber_id, t.points)
+                (agreed if said == proposal.worth[what] else others).append((what, t))
+            for what, t in sorted(agreed, key=lambda pair: _purchase(pair[1])):
+                self.ledger.target(t, re_rates=True)
+                self.pinned[what] = proposal.rules
+            self.usual([what for what, _ in others], now_ns, number)
+        for what in self.messages:
+            if conversion_key(what) in self.ledger.pins:
+                self.pinned.setdefault(what, self.number)
+        self.cuts.append((now, {what: dict(rows) for what, rows in self.messages.items()}))
+        return self.ledger.due(now_ns)
+
+    def take_due(self, now_ns: int) -> None:
+        """Use the rules whose time has come last."""
+        came = [each for each in self.approved if each[0] <= now_ns]
+        if came and max(came)[2] != self.number:
+            self.number = max(came)[2]
+            self.publish({"number": self.number, "rules": self.said[self.number]})
+
+    def command(self, now_ns: int) -> list[Proposal]:
+        """Tell the ledger of coins what was asked; the re-ratings that were approved."""
+        again = []
         for step in self.asked:
-            self.ledger.command(asked_of(step), now_ns)
+            asked = asked_of(step)
+            result = self.ledger.command(asked, now_ns)
+            if asked.kind != "approve" or result != Result.OK:
+                continue
+            request = asked.names("request")
+            if request in self.asked_for:
+                rules, from_ns = self.asked_for[request]
+                comes_ns = max(from_ns, asked.at_ns)
+                self.approved.append((comes_ns, len(self.approved), rules))
+            elif request in self.proposals:
+                again.append(self.proposals[request])
         self.asked = []
-        rated = [self.rate(what, now_ns, number, self.number) for what in self.messages]
-        rated.sort(key=lambda target: (target.event_ns, target.conversion_key))
+        return again
+
+    def usual(self, whats: list[str], now_ns: int, number: int) -> None:
+        """Put conversions by the rules in force; those that are pinned to others by these."""
+        rated = [self.rate(what, now_ns, number, self.number) for what in whats]
+        rated.sort(key=_purchase)
         refused = [t for t in rated if self.ledger.target(t) == Result.RULE_VERSION_PINNED]
         again = [
             self.rate(t.conversion_id, now_ns, number, self.pinned[t.conversion_id])
@@ -93,15 +183,13 @@ class PathTwin(Twin):
         ]
         for target in sorted(again, key=lambda t: t.rulebook_hash):
             self.ledger.target(target)
-        for what in self.messages:
-            if conversion_key(what) in self.ledger.pins:
-                self.pinned.setdefault(what, self.number)
-        return self.ledger.due(now_ns)
 
-    def rate(self, what: str, now_ns: int, number: int, by: int) -> Target:
-        """What a conversion is worth at a cut by a rulebook."""
-        rules = self.said[by]
-        rows = sorted(self.messages[what].values(), key=lambda step: step["told"])
+    def rate(
+        self, what: str, now_ns: int, number: int, by: int, known: Messages | None = None
+    ) -> Target:
+        """What a conversion is worth at a cut by a rulebook, by all messages or those known."""
+        rules, messages = self.said[by], self.messages if known is None else known
+        rows = sorted(messages[what].values(), key=lambda step: step["told"])
         amount, status, firm = 0, "", ""
         for row in rows:
             if row["status"] == PENDING and firm not in ("", DECLINED):
@@ -131,10 +219,9 @@ class PathTwin(Twin):
             name_id("terms", f"{rules['window']} {Fraction(rules['price'])}"), "",
         )  # fmt: skip
 
-    def publish(self, step: Step) -> None:
-        """Use other rules."""
-        super().publish(step)
-        self.number = step["number"]
+
+def _purchase(target: Target) -> tuple[int, bytes]:
+    return target.event_ns, target.conversion_key
 
 
 class Shoppers:
@@ -164,7 +251,7 @@ class PathDriver(Comparison):
         self.shoppers = Shoppers(begin["members"])
         self.twin: PathTwin = PathTwin(begin, rules.programme.id)
         super().__init__()
-        self.cuts: list[tuple[int, int]] = []  # number, now
+        self.proposed: dict[str, dict[str, Any]] = {}  # bodies of re-ratings, by their command
         self.crash: tuple[str, int] | None = None
         self.open(rules)
 
@@ -179,13 +266,26 @@ class PathDriver(Comparison):
             book_url=f"sqlite:///{life / 'book.sqlite'}",
         )  # fmt: skip
         self.book = self.state.book
-        self.intake = Intake(rules, KEYS, self.shoppers)
-        for batch in self.state.journal.read("purchases"):
-            self.intake.remember(batch)  # type: ignore[arg-type]
-        self.state.use_rulebook(rules, 0)
+        if not self.state.use_last_rulebook():
+            self.state.use_rulebook(rules, 0)
+        self.take_in([*self.state.journal.read("purchases")])
+        for known in self.twin.rulebooks.values():
+            self.propose(known)
         for stream, batches in self.sent.items():
             for batch in batches[self.state.journal.rows(stream) :]:
                 self.state.journal.append(stream, batch)
+
+    def take_in(self, before: list[Batch]) -> None:
+        """Take messages in by the rules in force; these came before."""
+        self.rules = self.state.rulebook
+        self.intake = Intake(self.rules, KEYS, self.shoppers)
+        for batch in before:
+            self.intake.remember(batch)  # type: ignore[arg-type]
+
+    def propose(self, known: Rulebook) -> None:
+        """Keep the text of rules that are not known yet."""
+        if known.hash not in self.state.rulebooks:
+            self.state.propose_rulebook(known, 0)
 
     def crashed(self, point: str) -> None:
         """The process is no more, since it came to `point`: go on with what the disk has."""
@@ -223,17 +323,28 @@ class PathDriver(Comparison):
             self.send("purchases", self.intake.push(message_batch(step), Tally()))
         elif step["do"] == "command":
             self.twin.hear(step)
+            if step["kind"] == "publish":
+                self.propose(self.twin.rulebooks[step["number"]])
+            elif step["kind"] == "rerate":
+                step = self.rerate(step)
             self.send("commands", command_batch([step]))
-        elif step["do"] == "publish":
-            self.twin.publish(step)
-            self.intake = Intake(self.twin.rulebook, KEYS, self.shoppers)
-            for batch in self.sent.get("purchases", ()):
-                self.intake.remember(batch)  # type: ignore[arg-type]
-            self.state.use_rulebook(self.twin.rulebook, step["now"] * SECOND_NS)
         elif step["do"] == "crash":
             self.crash = (step["point"], step["nth"])
         elif step["do"] == "cut":
             self.cut(step)
+
+    def rerate(self, step: Step) -> Step:
+        """The command with what was proposed in it, the same when it comes again."""
+        if step["id"] not in self.proposed:
+            last = self.book.last_cut()
+            self.proposed[step["id"]] = {}
+            if last is not None:
+                since_ns = step["since"] * SECOND_NS
+                choice = Choice(last.number, self.state.rulebook.hash, "", since_ns, 0)
+                rows = worths_at(self.state.clickhouse, self.state.rulebooks, choice)
+                found = choice.body() | {"digest": rows.digest(choice)}
+                self.proposed[step["id"]] = found
+        return {**step, "said": step["said"] | self.proposed[step["id"]]}
 
     def send(self, stream: str, batch: Batch) -> None:
         """Append a row, and keep it as its sender does, who sends it again if it got lost."""
@@ -253,7 +364,9 @@ class PathDriver(Comparison):
                 self.crashed(str(crash))
         self.crash = None
         self.twin.cut(step["now"], number)
-        self.cuts.append((number, step["now"]))
+        self.same("the rules in force", self.state.rulebook.hash, self.twin.rulebook.hash)
+        if self.rules is not self.state.rulebook:
+            self.take_in(self.sent.get("purchases", []))
         if step.get("again"):
             self.state.accrue(self.state.cuts()[-1], ACTOR)
             self.twin.ledger.due(step["now"] * SECOND_NS)
@@ -264,6 +377,7 @@ class PathDriver(Comparison):
         found = [cut for cut in self.state.cuts() if int(cut.number[0]) == number]
         if found:
             return found[0]
+        self.state.take_due_rulebook(step["now"] * SECOND_NS)
         return self.state.make_cut(number, f"cut-{number}", step["now"] * SECOND_NS, None)
 
     def compare_all(self) -> None:

@@ -7,11 +7,13 @@ as duplicates). What commands are about is drawn from how the ledger of coins st
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, ClassVar
 
-from pipeline.run.simulation.maker import DAY, HOUR, Maker
+from pipeline.model.identifiers import id_text
+from pipeline.model.words import OWN_COMMANDS
+from pipeline.run.simulation.maker import DAY, HOUR, KINDS, PEOPLE, Maker
 from pipeline.run.simulation.path import PathTwin
-from pipeline.run.simulation.story import Step, Story, rulebook
+from pipeline.run.simulation.story import SECOND_NS, Step, Story, rulebook
 from pipeline.store.crash import CRASH_POINTS
 
 # Passed within a cut, where a state is at work; the others are those of a capture.
@@ -28,6 +30,8 @@ def make_path_story(seed: int, steps: int = 60) -> Story:
 class PathMaker(Maker):
     """One story of the whole path in the making."""
 
+    kinds: ClassVar[dict[str, int]] = {**KINDS, "publish": 4, "rerate": 6, "approve": 12}
+
     def __init__(self, seed: int) -> None:
         super().__init__(seed)
         begin = self.story[0]
@@ -42,6 +46,9 @@ class PathMaker(Maker):
         for who in self.members * 2:
             self.put(self.message(who, "approved"))
         self.put({"do": "cut"})
+        if self.draw.random() < 0.6:
+            for kind in ("publish", "approve"):
+                self.put(self.ask(kind, self.draw.choice(self.members)))
         while len(self.story) < steps:
             self.pass_time()
             self.put(self.next_step())
@@ -56,8 +63,6 @@ class PathMaker(Maker):
         self.story.append(step)
         if step["do"] in ("buy", "command"):
             self.twin.hear(step)
-        elif step["do"] == "publish":
-            self.twin.publish(step)
         elif step["do"] == "cut":
             self.number += 1
             self.twin.cut(self.now, self.number)
@@ -68,17 +73,40 @@ class PathMaker(Maker):
         lot = draw.random()
         if lot < 0.30:
             return self.some_message()
-        if lot < 0.72:
-            return self.command()
         if lot < 0.76:
-            self.published += 1
-            return {"do": "publish", "number": self.published, "rules": self.rules()}
+            return self.command()
         if lot < 0.87:
             point = draw.choice(POINTS)
             return {"do": "crash", "point": point, "nth": draw.choice((1, 1, 2, 3))}
         if self.number < CUTS - 1:
             return {"do": "cut", "again": draw.random() < 0.2}
         return self.command()
+
+    def _ask_publish(self, step: Step) -> None:
+        """Other rules; now and then what is in force already, or rules to come later."""
+        super()._ask_publish(step)
+        draw = self.draw
+        self.published += 1
+        rules = self.rules() if draw.random() < 0.9 else self.twin.said[self.twin.number]
+        step |= {"number": self.published, "rules": rules}
+        found = rulebook(self.story[0]["zone"], rules)
+        step["said"]["rulebook"] = id_text(found.hash)
+        if draw.random() < 0.4:
+            step["said"]["from"] = (self.now + draw.randint(-9, 60) * DAY) * SECOND_NS
+
+    def _ask_approve(self, step: Step) -> None:
+        """Mostly what rules for all were asked for last, and by another person."""
+        super()._ask_approve(step)
+        for_all = [c for c in self.commands[-12:] if c["kind"] in OWN_COMMANDS]
+        if for_all and self.draw.random() < 0.8:
+            asked = self.draw.choice(for_all)
+            step["said"]["request"] = asked["id"]
+            step["actor"] = self.draw.choice([who for who in PEOPLE if who != asked["actor"]])
+
+    def _ask_rerate(self, step: Step) -> None:
+        """What was bought before by the rules in force: all of it, or since a time."""
+        super()._ask_rerate(step)
+        step["since"] = self.now - self.draw.choice((9 * 365, 9 * 365, 60, 200)) * DAY
 
     def some_message(self) -> Step:
         """A message of now, of before, or one that came already."""
