@@ -92,6 +92,7 @@ def accrue_said(orders, **request):
     state = SimpleNamespace(
         keys=SimpleNamespace(test=False),
         cuts=list,
+        take_due_rulebook=lambda _: None,
         make_cut=lambda *_: cut,
         accrue=lambda *_: report,
     )

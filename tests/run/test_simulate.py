@@ -8,7 +8,7 @@ import pytest
 
 from pipeline.run import simulate as module
 from pipeline.run.simulate import WHOLE_EVERY, Stage, simulate
-from pipeline.store import book
+from pipeline.store import book_commands
 from tests.commands import done
 
 
@@ -31,13 +31,13 @@ def test_a_failure_is_shown_and_repeated(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A book that takes every order for granted once it was refused."""
-    post = book.post_command
+    post = book_commands.post_command
 
-    def forgetful(state, command):
+    def forgetful(state, command, doubtful):
         state.requests.pop(command.command_id, None)
-        return post(state, command)
+        return post(state, command, doubtful)
 
-    monkeypatch.setattr(book, "post_command", forgetful)
+    monkeypatch.setattr(book_commands, "post_command", forgetful)
     assert simulate(1, 40, 60, as_json=False) == 1
     said = capsys.readouterr().out
     seed = said.split("seed ")[1].partition(",")[0]

@@ -43,6 +43,7 @@ def office(tmp_path):
 
 def command(office, kind: str, ref: str, points: int = 0, at: int = LATER, **more) -> None:
     row = {"command_id": ref, "ref": ref, "kind": kind, "points": points, "event_ns": at}
+    row["role"] = "admin" if kind in ("adjust", "approve", "reject") else "member"
     office.add("commands", {**row, **more})
 
 

@@ -17,7 +17,7 @@ from pipeline.ledger.accounts import LAPSED, RESERVED, EntryKind
 from pipeline.ledger.state import LedgerState
 from pipeline.run.simulation.drive import Shelf
 from pipeline.run.simulation.maker import make_story
-from pipeline.store import book
+from pipeline.store import book_commands
 
 pytestmark = pytest.mark.slow
 SEEDS = 30
@@ -38,14 +38,14 @@ def forgets_what_is_owed(patch: Patch) -> None:
 
 
 def books_a_retry_twice(patch: Patch) -> None:
-    post = book.post_command
+    post = book_commands.post_command
 
-    def careless(state: Any, command: Any) -> Any:
+    def careless(state: Any, command: Any, doubtful: bool) -> Any:
         if command.kind in ("order", "stock", "adjust"):
             state.requests.pop(command.command_id, None)
-        return post(state, command)
+        return post(state, command, doubtful)
 
-    patch.setattr(book, "post_command", careless)
+    patch.setattr(book_commands, "post_command", careless)
 
 
 def lets_held_points_lapse(patch: Patch) -> None:
