@@ -33,7 +33,13 @@ if TYPE_CHECKING:
 Request = dict[str, Any]
 DENIED, ACCESS = "denied", "access"
 NOT_ALLOWED = "not_allowed"
-JOBS = frozenset({"accrue", "audit", "review", "claim", "settle", "liability"})
+# Jobs, and which act each is.
+JOBS = {
+    **{name: name for name in ("accrue", "audit", "review", "claim", "settle", "liability")},
+    "publish": "publish",
+    "rerate": "rerate",
+    "pending": "waiting",
+}
 BOOK_QUESTIONS = frozenset({"balance", "waiting", "trail"})
 # Keys of a request that may name what it is about, by an id.
 ABOUT = ("id", "conversion", "claim", "member", "request")
@@ -50,7 +56,7 @@ def act_of(request: Request) -> str:
         case "job" if name == "review" and request.get("verdict"):
             return "decide"
         case "job" if name in JOBS:
-            return str(name)
+            return JOBS[str(name)]
         case "book" if name in BOOK_QUESTIONS or name in BOOK_COMMANDS:
             return str(name)
     return ""

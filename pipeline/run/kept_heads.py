@@ -10,7 +10,7 @@ from typing import Any
 from pipeline.run.failures import RequestError
 
 WRONG = 2
-HEADS_MAX = 4_000  # as many as fit into one request: three a day for more than three years
+HEADS_MAX = 100_000  # three a day for ninety years
 CHAINS = ("postings", "requests", "trail")
 LINK = re.compile(r"[0-9a-f]{64}\Z", re.ASCII)
 

@@ -30,7 +30,7 @@ STOP_SECONDS = (
     0.05  # within which it sees that it shall stop; half a second was a tenth of a replay
 )
 READ_SECONDS = 30.0  # within which a request has to arrive
-REQUEST_BYTES = 1 << 20
+REQUEST_BYTES_MAX = 1 << 26  # a whole rulebook may be in it
 Answer = Callable[[bytes, Peer], tuple[dict[str, Any], bytes]]
 
 
@@ -108,7 +108,7 @@ def _bound(address: str, answer: Answer) -> socketserver.ThreadingUnixStreamServ
         def handle(self) -> None:
             self.connection.settimeout(READ_SECONDS)
             try:
-                line = self.rfile.readline(REQUEST_BYTES)
+                line = self.rfile.readline(REQUEST_BYTES_MAX)
             except OSError:  # nothing came, or the other end is gone
                 return
             self.connection.settimeout(None)
