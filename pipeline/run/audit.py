@@ -50,8 +50,8 @@ def compare_heads(state: State, kept: Any, as_json: bool) -> bytes:
     if not all(row["holds"] for row in told):
         if not as_json:
             text += (
-                "\n  - a chain does not run through what was kept of it: rows up to there were "
-                "changed\n    or lost, or it was kept of another book"
+                "\n  - a chain does not run through what was kept of it: rows up to there "
+                "were\n    changed or lost, or it was kept of another book"
             )
         raise RequestError(text)
     return text.encode() + b"\n"

@@ -24,7 +24,7 @@ from pipeline.model.identifiers import NO_ID, id_text, parse_id
 from pipeline.model.texts import TELLING, is_plain
 from pipeline.model.times import parse_time
 from pipeline.model.words import Result
-from pipeline.run.answers import SAID
+from pipeline.run.answers import LISTED, SAID
 from pipeline.run.claims import is_known
 from pipeline.run.explain import Row, rows_of
 from pipeline.run.failures import RequestError
@@ -55,9 +55,9 @@ def ask_book(state: State, request: dict[str, Any], now_ns: int) -> Row:
         return known
     _check_about(state, command)
     if refused(command, _order(state, command)) is Result.NOT_ALLOWED:
-        said = f"{command.kind} is denied to {command.actor}, who is {command.role} of"
         raise Denied(
-            f"{said} {command.scope}: that is of another part of the programme, or of none",
+            f"{command.kind} is denied to {command.actor} ({command.role} of {command.scope}):\n"
+            "it is of another part of the programme, or of none",
             command.actor,
             command.kind,
             _about(command),
@@ -260,7 +260,7 @@ def _check_about(state: State, command: Command) -> None:
         shown = f"--{name} {id_text(who)}"
         if not is_known(state, who):
             raise RequestError(f"{shown} is nobody in the circle, and unknown to the book")
-        if not opens or command.points < 0:
+        if (not opens or command.points < 0) and not _is_asked_about(state, who):
             raise RequestError(f"{shown} is in the circle and has never had points")
     order, request = command.id("order"), command.id("request")
     if order != NO_ID and not _sees_order(state, command):
@@ -268,6 +268,17 @@ def _check_about(state: State, command: Command) -> None:
     waits = {waiting.request_id for waiting in state.book.awaiting()}
     if request != NO_ID and request not in waits and not _asked(state, request):
         raise RequestError(f"--request {id_text(request)}: nothing of that id was ever asked")
+
+
+def _is_asked_about(state: State, who: bytes) -> bool:
+    """Did anybody ask the book for something for them? The next cut may give them points."""
+    (row,) = rows_of(
+        state,
+        "SELECT count() AS rows FROM commands_log WHERE subscriber_id = {id:UUID}"
+        f" AND kind IN ({LISTED})",
+        id=id_text(who),
+    )
+    return int(row["rows"]) > 0
 
 
 def _sees_order(state: State, command: Command) -> bool:
