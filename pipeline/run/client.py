@@ -70,7 +70,7 @@ def _answer_alone(folder: Path, asked: Request) -> bytes:
         request = admitted(permissions, asked, own_peer())
     except Denied as error:
         denied, request = error, denial(error)
-    if request["do"] in ("sql", "explain") and not shows_login(request):
+    if not _writes(request):
         with closed_state(folder, keys) as closed:
             if closed is not None and (keys.test or closed.closed.access == permissions.digest):
                 return answer_question(closed, request)
@@ -86,13 +86,19 @@ def _answer_alone(folder: Path, asked: Request) -> bytes:
             click.echo(REFILLED.format(folder=folder), err=True)
         if request["do"] in ("job", "book"):
             state.complete_cuts(own_actor())
-        put_access(state, permissions, now_ns())
+        # A question puts no file on record that is not there: the folder may be half a replay's.
+        if permissions.digest or _writes(request):
+            put_access(state, permissions, now_ns())
         body = answer(state, request)
     finally:
         state.close()
     if denied is not None:
         raise denied
     return body
+
+
+def _writes(request: Request) -> bool:
+    return request["do"] not in ("sql", "explain") or shows_login(request)
 
 
 def sql_command(state: Path, query: str, as_json: bool) -> int:
