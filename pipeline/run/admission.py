@@ -48,17 +48,18 @@ ABOUT = ("id", "conversion", "claim", "member", "request")
 def act_of(request: Request) -> str:
     """Which act a request is; empty for none, which nobody may do."""
     name = request.get("name")
+    name = name if isinstance(name, str) else ""
     match request.get("do"):
         case "sql":
             return "sql"
-        case "explain":
+        case "explain" if isinstance(request.get("question", {}), dict):
             return "identity" if shows_login(request) else "explain"
         case "job" if name == "review" and request.get("verdict"):
             return "decide"
         case "job" if name in JOBS:
-            return JOBS[str(name)]
+            return JOBS[name]
         case "book" if name in BOOK_QUESTIONS or name in BOOK_COMMANDS:
-            return str(name)
+            return name
     return ""
 
 

@@ -221,7 +221,8 @@ def _content(path: Path, owner: int) -> bytes:
     except FileNotFoundError:
         raise
     except OSError as error:
-        raise AccessError([f"{path}: {error.strerror}; it has to be a plain file"]) from error
+        why = "is a link, and has to be a plain file" if path.is_symlink() else error.strerror
+        raise AccessError([f"{path}: {why}"]) from error
     with os.fdopen(descriptor, "rb") as file:
         found = os.fstat(file.fileno())
         problems = []

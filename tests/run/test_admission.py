@@ -7,6 +7,8 @@ import os
 from dataclasses import replace
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from pipeline.model.access import ACTS, COVERS, Role
 from pipeline.model.identifiers import id_text
@@ -78,6 +80,27 @@ def test_what_is_no_act_is_denied_to_everybody(request_):
     assert act_of(request_) == ""
     with pytest.raises(Denied, match="nothing that a role covers"):
         admitted(Permissions(os.getuid()), request_, own_peer())
+
+
+JSON = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.text(max_size=9),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=9), inner),
+    max_leaves=9,
+)
+KEYS_OF = ("do", "name", "question", "verdict", "as", "id", "said", "member", "with_identity")
+WORDS = st.sampled_from(["sql", "explain", "job", "book", "denied", *ACTS, *BOOK_COMMANDS])
+
+
+@given(st.dictionaries(st.sampled_from(KEYS_OF), WORDS | JSON))
+def test_whatever_is_asked_is_let_in_as_an_act_or_denied(asked):
+    act, everything = act_of(asked), Permissions(os.getuid())
+    if act and not asked.get("as"):
+        assert act in COVERS[Role.ADMIN] | {"publish", "rerate"}
+        assert admitted(everything, asked, own_peer())["role"] == "admin"
+    else:
+        with pytest.raises(Denied) as raised:
+            admitted(everything, asked, own_peer())
+        assert raised.value.act == act
 
 
 def test_nobody_says_who_they_are():
