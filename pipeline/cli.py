@@ -7,22 +7,15 @@ every mistake has been listed. Progress goes to standard error, and only to a te
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import click
 
 from pipeline import __version__
+from pipeline.cli_book import book
+from pipeline.cli_options import AS, JSON, STATE, guarded
 
-FAILED, WRONG = 1, 2
-STATE = click.option(
-    "--state",
-    type=click.Path(path_type=Path, file_okay=False),
-    required=True,
-    help="State folder: journal, ClickHouse store and book.",
-)
-JSON = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 RULES = click.option(
     "--rules",
     type=click.Path(path_type=Path, file_okay=False),
@@ -124,8 +117,11 @@ def inspect(paths: tuple[Path, ...], shape: str, as_json: bool) -> None:
 @click.option("--address", default="", help="Address the purchase was made from (with --at).")
 @click.option("--at", default="", help="UTC time, ISO 8601.")
 @click.option("--with-identity", is_flag=True, help="Show the login too; this is audited.")
+@AS
 @JSON
-def explain(identifier: str | None, state: Path, as_json: bool, **question: Any) -> None:
+def explain(
+    identifier: str | None, state: Path, role: str | None, as_json: bool, **question: Any
+) -> None:
     """The chain from an entry, visit, click, decision or conversion to the packet.
 
     With --missing --order REF: why a purchase brought no points.
@@ -141,7 +137,7 @@ def explain(identifier: str | None, state: Path, as_json: bool, **question: Any)
         raise click.UsageError(f"{', '.join(of_missing)}: only with --missing, not with an ID")
     from pipeline.run.client import explain_command
 
-    sys.exit(guarded(lambda: explain_command(state, identifier or "", as_json, question)))
+    sys.exit(guarded(lambda: explain_command(state, identifier or "", as_json, question, role)))
 
 
 @main.command()
@@ -195,12 +191,24 @@ def accrue(state: Path, now: str, as_json: bool) -> None:
 
 @job.command()
 @STATE
+@click.option("--head", is_flag=True, help="Print where the book's hash chains stand, and no more.")
+@click.option(
+    "--against",
+    type=click.Path(path_type=Path, dir_okay=False, exists=True),
+    help="Compare the chains with what --head printed earlier, and no more.",
+)
 @JSON
-def audit(state: Path, as_json: bool) -> None:
-    """Check journal, book and ClickHouse against each other and against their own rules."""
-    from pipeline.run.client import job_command
+def audit(state: Path, head: bool, against: Path | None, as_json: bool) -> None:
+    """Check journal, book and ClickHouse against each other and against their own rules.
 
-    sys.exit(guarded(lambda: job_command(state, "audit", {}, as_json)))
+    Keep the heads of the hash chains elsewhere, where nobody who can write the state can change
+    them: compared later they show whether anything before them was.
+    """
+    if head and against:
+        raise click.UsageError("one of --head and --against")
+    from pipeline.run.client import audit_command
+
+    sys.exit(guarded(lambda: audit_command(state, head, against, as_json)))
 
 
 @job.command()
@@ -209,8 +217,9 @@ def audit(state: Path, as_json: bool) -> None:
 @click.option("--decline", default="", metavar="KEY", help="Refuse this conversion.")
 @click.option("--close", default="", metavar="CLAIM", help="Close this claim by hand.")
 @click.option("--reason", default="", metavar="TEXT", help="Why; it is put on record.")
+@AS
 @JSON
-def review(state: Path, reason: str, as_json: bool, **decisions: str) -> None:
+def review(state: Path, reason: str, role: str | None, as_json: bool, **decisions: str) -> None:
     """List conversions and claims that wait for a person, or decide one.
 
     A decision is journalled with who made it; the next `job accrue` acts on it.
@@ -222,7 +231,7 @@ def review(state: Path, reason: str, as_json: bool, **decisions: str) -> None:
         raise click.UsageError("--reason: only with --release, --decline or --close")
     from pipeline.run.client import job_command
 
-    options: dict[str, Any] = {"reason": reason}
+    options: dict[str, Any] = {"reason": reason, "as": role}
     for verdict, about in made:
         options |= {"verdict": verdict, "claim" if verdict == "close" else "conversion": about}
     sys.exit(guarded(lambda: job_command(state, "review", options, as_json)))
@@ -235,15 +244,16 @@ def review(state: Path, reason: str, as_json: bool, **decisions: str) -> None:
 @click.option("--order", required=True, metavar="REF", help="The order's reference.")
 @click.option("--at", required=True, metavar="T", help="When it was bought, ISO 8601 UTC.")
 @click.option("--amount", required=True, help="How much, such as 26.09.")
+@AS
 @JSON
-def claim(state: Path, as_json: bool, **purchase: str) -> None:
+def claim(state: Path, role: str | None, as_json: bool, **purchase: str) -> None:
     """Put on record that a member misses a purchase.
 
     `job review` lists it until the partner's message brings the points, or somebody closes it.
     """
     from pipeline.run.client import job_command
 
-    sys.exit(guarded(lambda: job_command(state, "claim", dict(purchase), as_json)))
+    sys.exit(guarded(lambda: job_command(state, "claim", {**purchase, "as": role}, as_json)))
 
 
 @job.command("rerate")
@@ -253,8 +263,9 @@ def claim(state: Path, as_json: bool, **purchase: str) -> None:
 @click.option("--until", default="", metavar="T", help="Bought before then.")
 @click.option("--reason", default="", metavar="TEXT", help="Why; it is put on record.")
 @click.option("--dry-run", is_flag=True, help="Only show the difference.")
+@AS
 @JSON
-def rerate(state: Path, as_json: bool, **options: Any) -> None:
+def rerate(state: Path, role: str | None, as_json: bool, **options: Any) -> None:
     """Rate what was bought before by the rules in force: the difference, and asking for it.
 
     Conversions keep the rules they were first rated by until another person approves this.
@@ -263,7 +274,7 @@ def rerate(state: Path, as_json: bool, **options: Any) -> None:
 
     if options["dry_run"] and options["reason"]:
         raise click.UsageError("--reason: not with --dry-run, which asks for nothing")
-    sys.exit(guarded(lambda: job_command(state, "rerate", options, as_json)))
+    sys.exit(guarded(lambda: job_command(state, "rerate", {**options, "as": role}, as_json)))
 
 
 @job.command()
@@ -342,6 +353,9 @@ def run(watch: Path, state: Path, rules: Path | None, **options: Any) -> None:
     sys.exit(guarded(lambda: watch_command(watch, state, rules, options)))
 
 
+main.add_command(book)
+
+
 @main.group()
 def rules() -> None:
     """Check, test and publish the rules."""
@@ -374,15 +388,18 @@ def run_rule_examples(folder: Path | None, as_json: bool) -> None:
 @click.option(
     "--from", "since", default="", metavar="T", help="Not before then; by default when approved."
 )
+@AS
 @JSON
-def publish(folder: Path, state: Path, reason: str, since: str, as_json: bool) -> None:
+def publish(
+    folder: Path, state: Path, reason: str, since: str, role: str | None, as_json: bool
+) -> None:
     """Ask for these rules to come into force. Another person has to approve it.
 
     The examples in them have to pass. `mirrorpoint whatif` shows what they would change.
     """
     from pipeline.run.rules import publish_command
 
-    options = {"reason": reason, "from": since}
+    options = {"reason": reason, "from": since, "as": role}
     sys.exit(guarded(lambda: publish_command(state, folder, options, as_json)))
 
 
@@ -421,27 +438,6 @@ def warm() -> None:
     from pipeline.run.warm import warm as run_warm
 
     sys.exit(guarded(run_warm))
-
-
-def guarded(work: Callable[[], int | None]) -> int:
-    """Run a command; what users can mend is told in plain words, without a traceback."""
-    from pipeline.run.failures import explain_failure
-
-    try:
-        return work() or 0
-    except BrokenPipeError:
-        sys.stderr.close()
-        return FAILED
-    except KeyboardInterrupt:
-        click.echo("stopped", err=True)
-        return FAILED
-    except Exception as error:
-        known = explain_failure(error)
-        if known is None:
-            raise
-        code, message = known
-        click.echo(message, err=True)
-        return code
 
 
 if __name__ == "__main__":

@@ -8,18 +8,19 @@ programme yet, so nothing else is allowed within a scope.
 
 from __future__ import annotations
 
-from pipeline.ledger.commands import OF_ORDERS, Command
-from pipeline.ledger.state import LedgerState
-from pipeline.model.access import Role, covers, scope_of
+from pipeline.ledger.commands import Command
+from pipeline.ledger.state import LedgerState, Order
+from pipeline.model.access import IN_SCOPE, PLACING, TOLD_BY, Role, covers, scope_of
 from pipeline.model.words import Result
-
-PLACING = frozenset({"order", "reserve"})
-# Which word of an order says what part of the programme it belongs to.
-WORD = {"region": "region", "partner": "payee"}
 
 
 def refusal(state: LedgerState, command: Command) -> Result | None:
     """Why a command is not looked at; None where its role and scope cover it."""
+    return refused(command, state.orders.get(command.id("order")))
+
+
+def refused(command: Command, order: Order | None) -> Result | None:
+    """The same, told by the order that the command names, where there is one."""
     if not covers(command.role, command.kind):
         return Result.NOT_ALLOWED
     scope = scope_of(command.scope)
@@ -28,12 +29,11 @@ def refusal(state: LedgerState, command: Command) -> Result | None:
     word, name = scope
     if not word:
         return None
-    said = WORD.get(word)
-    if said is None or command.kind not in PLACING | OF_ORDERS:
+    said = TOLD_BY.get(word)
+    if said is None or command.kind not in IN_SCOPE:
         return Result.NOT_ALLOWED
     if command.kind in PLACING:
         return None if command.text(said) == name else Result.NOT_ALLOWED
-    order = state.orders.get(command.id("order"))
     if order is None:
         return None
     region, _, payee = order.words

@@ -23,12 +23,13 @@ from collections.abc import Collection
 from typing import Any, NamedTuple
 
 from pipeline.ledger.targets import plain_column
+from pipeline.model.access import ENDING
 from pipeline.model.batches import CommandBatch
 from pipeline.model.identifiers import NO_ID, parse_id
 from pipeline.model.words import BOOK_COMMANDS
 
 SPENDING = frozenset({"order", "reserve", "transfer", "convert_out"})
-OF_ORDERS = frozenset({"commit", "release", "refund"})
+OF_ORDERS = ENDING
 OF_REQUESTS = frozenset({"approve", "reject"})
 NUMBERS = ("hold_seconds", "quantity", "earned", "expires", "from", "cut", "since", "until")
 WHOLE_MAX = 2**62

@@ -278,7 +278,9 @@ def _give_up(
 
 
 def _migrate(state: LedgerState, command: Command) -> Answer:
-    """A lot of a former programme, with its own dates."""
+    """A lot of a former programme, with its own dates: the member has been one since it was earned,
+    also for the waiting period.
+    """
     if command.points <= 0:
         return Answer(Result.NOT_POSITIVE)
     if _too_much(state, command.points):

@@ -17,6 +17,12 @@ from pipeline.model.words import BOOK_COMMANDS
 
 SCOPES = ("group", "region", "city", "partner")
 
+# What can be told to be of a part of the programme: orders, by a word that they say themselves.
+PLACING = frozenset({"order", "reserve"})
+ENDING = frozenset({"commit", "release", "refund"})
+IN_SCOPE = PLACING | ENDING
+TOLD_BY = {"region": "region", "partner": "payee"}
+
 # What an owner is asked beside the commands of the book.
 ACTS = (
     "sql",  # the store, in which people are pseudonyms

@@ -24,6 +24,7 @@ from typing import TYPE_CHECKING, Any
 from pipeline.model.identifiers import NO_ID, digest, id_text, parse_id
 from pipeline.model.money import CURRENCY_SCALE, AmountError, parse_amount
 from pipeline.model.texts import is_plain, kept_reference
+from pipeline.run.admission import standing_of
 from pipeline.run.cases import to_ns
 from pipeline.run.explain import Asked, Row, rows_of
 from pipeline.run.failures import RequestError
@@ -120,7 +121,7 @@ def _said(conversion: Row, member: str) -> str:
 def claim(state: State, request: dict[str, Any], now: int) -> Row:
     """Put a claim on record, durably; the claim as it stands. Raises RequestError."""
     member = parse_id(str(request["member"]))
-    if member is None or not _is_known(state, member):
+    if member is None or not is_known(state, member):
         raise RequestError(f"--member {request['member']!r} is nobody in the circle", WRONG)
     partner = state.rulebook.partner(str(request["partner"]))
     if partner is None:
@@ -148,7 +149,8 @@ def claim(state: State, request: dict[str, Any], now: int) -> Row:
     ref = f"{id_text(member)} {partner.id} {kept}"
     known_as = id_text(digest(state.keys.visit, "command", CLAIM, ref))
     if all(item["claim"] != known_as for item in claims(state)):
-        state.command(CLAIM, ref, body, request["actor"], now, member, event_ns=bought_ns)
+        role = standing_of(request)
+        state.command(CLAIM, ref, body, request["actor"], now, member, event_ns=bought_ns, **role)
         state.deliver()
     return _one(state, known_as)
 
@@ -160,7 +162,8 @@ def close(state: State, request: dict[str, Any], reason: str, now: int) -> Row:
         raise RequestError(f"claim {found['claim']} is closed: {found['said']}")
     member = parse_id(found["member"]) or NO_ID
     told = {"claim": found["claim"], "reason": reason}
-    state.command(CLOSED, f"{found['claim']} {now}", told, request["actor"], now, member)
+    ref, role = f"{found['claim']} {now}", standing_of(request)
+    state.command(CLOSED, ref, told, request["actor"], now, member, **role)
     state.deliver()
     return _one(state, found["claim"])
 
@@ -172,7 +175,7 @@ def _one(state: Asked, identity: str) -> Row:
     raise RequestError(f"no claim has the id {identity or '(none)'}", WRONG)
 
 
-def _is_known(state: Asked, member: bytes) -> bool:
+def is_known(state: Asked, member: bytes) -> bool:
     """Was the subscriber ever in the circle?"""
     (row,) = rows_of(
         state,

@@ -34,6 +34,8 @@ def explain_failure(error: Exception) -> tuple[int, str] | None:
     if isinstance(error, OSError) and error.strerror:  # a full disk names no file
         return FAILED, f"the system says: {error.strerror}"
     by_name = {
+        "AccessError": WRONG,
+        "Denied": FAILED,
         "StateError": WRONG,
         "KeyFileError": WRONG,
         "LockError": FAILED,

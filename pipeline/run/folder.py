@@ -40,12 +40,14 @@ class StateError(RuntimeError):
 @dataclass(frozen=True, slots=True)
 class Closed:
     """What the mark says: by which statements the ClickHouse store was made, how many rulebooks the
-    journal names, and the hash of the last one in hex digits.
+    journal names, the hash of the last one in hex digits, and that of the file of permissions
+    (`permissions.py`) that was put on record last.
     """
 
     made_by: str
     rulebooks: int
     rulebook: str
+    access: str = ""
 
 
 def lock_state(folder: Path, wait_seconds: float = 0.0) -> OwnerLock:
@@ -53,6 +55,11 @@ def lock_state(folder: Path, wait_seconds: float = 0.0) -> OwnerLock:
 
     Raises StateError, and changes nothing, where the folder holds something else.
     """
+    if folder.is_socket():
+        raise StateError(
+            f"{folder} is a door to a state, not its folder: questions, jobs and commands go "
+            "through it, and nothing else"
+        )
     if folder.is_dir() and not any((folder / name).exists() for name in OURS):
         found = next(folder.iterdir(), None)
         if found is not None:

@@ -1,71 +1,54 @@
 """The owner answers: a Unix socket beside the state, so that `sql`, `job` and `explain` work
-meanwhile.
+meanwhile; and, for people who do not own the folder, a door (`listener.py`).
 
-One request is one line of JSON; the answer is a line of JSON (`ok`, `length`, and `code` of a
-failure) followed by `length` bytes. The socket is for the operating-system user who owns the folder
-(mode 0600), and who asks is whom the system says is at its other end. Questions are answered by
-threads with a read-only connection each. What writes is queued for the thread that owns the
-journal, which takes it between two batches (`poll`).
+Every request is let in or denied first (`admission.py`), by whoever asks and as the file of
+permissions says then. Questions are answered by threads with a read-only connection each. What
+writes is queued for the thread that owns the journal, which takes it between two batches (`poll`);
+so is what has to be put on record of somebody who was denied, and only then are they told.
 """
 
 from __future__ import annotations
 
-import contextlib
 import json
-import os
 import queue
-import socketserver
-import threading
 from collections.abc import Callable
 from concurrent.futures import Future
 from pathlib import Path
 from typing import Any
 
-from pipeline.run.actors import peer_actor
+from pipeline.run.actors import Peer
+from pipeline.run.admission import denial
 from pipeline.run.failures import RequestError, explain_failure
+from pipeline.run.listener import Listener, ask_socket, door_of
+from pipeline.run.permissions import Denied, Door
 
 SOCKET = "owner.sock"
-REQUEST_BYTES_MAX = 1 << 26  # a whole rulebook may be in it
-STOP_SECONDS = (
-    0.05  # within which it sees that it shall stop; half a second was a tenth of a replay
-)
 Request = dict[str, Any]
 Answer = Callable[[Request], bytes]
+Admit = Callable[[Request, Peer], Request]
 
 
 class OwnerServer:
-    """Serves one state folder. `ask` answers in threads, `act` runs in the owner's own."""
+    """Serves one state folder. `admit` lets a request in, or raises; `ask` answers in threads,
+    `act` runs in the owner's own.
+    """
 
-    def __init__(self, folder: Path, ask: Answer, act: Answer) -> None:
-        self._ask, self._act = ask, act
+    def __init__(self, folder: Path, ask: Answer, act: Answer, admit: Admit) -> None:
+        self._ask, self._act, self._admit = ask, act, admit
         self._tasks: queue.Queue[tuple[Request, Future[bytes]]] = queue.Queue()
-        # The path may be longer than a socket address can be; the folder's descriptor is not.
-        self._folder = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
-        self._path = folder / SOCKET
-        with contextlib.suppress(FileNotFoundError):
-            self._path.unlink()
-        outer = self
+        self._listener = Listener(folder / SOCKET, self._answer)
+        self._door: tuple[Door, Listener] | None = None
 
-        class Handler(socketserver.StreamRequestHandler):
-            def handle(self) -> None:
-                line = self.rfile.readline(REQUEST_BYTES_MAX)
-                if line:
-                    header, body = outer._answer(line, peer_actor(self.connection))
-                    with contextlib.suppress(BrokenPipeError, ConnectionResetError):
-                        self.wfile.write(json.dumps(header).encode() + b"\n" + body)
-
-        old = os.umask(0o177)
-        try:
-            self._server = socketserver.ThreadingUnixStreamServer(
-                f"/proc/self/fd/{self._folder}/{SOCKET}", Handler
-            )
-        finally:
-            os.umask(old)
-        self._server.daemon_threads = True
-        self._thread = threading.Thread(
-            target=self._server.serve_forever, args=(STOP_SECONDS,), daemon=True
-        )
-        self._thread.start()
+    def use_door(self, door: Door | None) -> None:
+        """Open this door, or none, in place of the one that is open. Raises StateError."""
+        if self._door is not None and self._door[0] == door:
+            return
+        if self._door is not None:
+            self._door[1].stop()
+            self._door[1].close()
+            self._door = None
+        if door is not None:
+            self._door = door, door_of(door, self._answer)
 
     def poll(self, timeout_seconds: float = 0.0) -> None:
         """Do what is queued, in the calling thread; wait for it up to the time-out."""
@@ -83,25 +66,18 @@ class OwnerServer:
                     raise
 
     def close(self) -> None:
-        """Stop answering and remove the socket."""
-        self._server.shutdown()
-        self._server.server_close()
-        self._thread.join()
+        """Stop answering and remove the sockets."""
+        listeners = [self._listener, *([self._door[1]] if self._door is not None else [])]
+        for listener in listeners:
+            listener.stop()
         while not self._tasks.empty():
             self._tasks.get()[1].set_exception(RequestError("the owner stops"))
-        with contextlib.suppress(FileNotFoundError):
-            self._path.unlink()
-        os.close(self._folder)
+        for listener in listeners:
+            listener.close()
 
-    def _answer(self, line: bytes, actor: str) -> tuple[dict[str, Any], bytes]:
+    def _answer(self, line: bytes, peer: Peer) -> tuple[dict[str, Any], bytes]:
         try:
-            request = json.loads(line) | {"actor": actor}
-            if _acts(request):
-                future: Future[bytes] = Future()
-                self._tasks.put((request, future))
-                body = future.result()
-            else:
-                body = self._ask(request)
+            body = self._answered(json.loads(line), peer)
             return {"ok": True, "length": len(body)}, body
         except Exception as error:
             known = explain_failure(error)
@@ -109,33 +85,32 @@ class OwnerServer:
             body = message.encode()
             return {"ok": False, "code": code, "length": len(body)}, body
 
+    def _answered(self, asked: Any, peer: Peer) -> bytes:
+        if not isinstance(asked, dict):
+            raise RequestError("a request is a JSON object", 2)
+        try:
+            request = self._admit(asked, peer)
+        except Denied as denied:
+            self._in_turn(denial(denied))
+            raise
+        return self._in_turn(request) if _acts(request) else self._ask(request)
+
+    def _in_turn(self, request: Request) -> bytes:
+        """The answer of the owner's own thread."""
+        future: Future[bytes] = Future()
+        self._tasks.put((request, future))
+        return future.result()
+
 
 def _acts(request: Request) -> bool:
-    """Does it write? A job does, and so does being shown a login, which is put on record."""
+    """Does it write, or ask the book? A job does, and so does being shown a login, which is put on
+    record.
+    """
     question = request.get("question")
     shown = isinstance(question, dict) and bool(question.get("with_identity"))
-    return request.get("do") == "job" or shown
+    return request.get("do") in ("job", "book") or shown
 
 
 def ask_owner(folder: Path, request: Request) -> bytes | None:
     """The owner's answer, or None where nobody owns the folder. Raises RequestError on failure."""
-    import socket
-
-    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as client:
-            try:
-                client.connect(f"/proc/self/fd/{descriptor}/{SOCKET}")
-            except (FileNotFoundError, ConnectionRefusedError):
-                return None
-            client.sendall(json.dumps(request).encode() + b"\n")
-            with client.makefile("rb") as answer:
-                header = json.loads(answer.readline() or b"{}")
-                if "length" not in header:
-                    raise RequestError("the owner stopped before it answered; try again")
-                body = answer.read(header["length"])
-    finally:
-        os.close(descriptor)
-    if not header["ok"]:
-        raise RequestError(body.decode(), header.get("code", 1))
-    return body
+    return ask_socket(folder / SOCKET, request)

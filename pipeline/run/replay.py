@@ -29,6 +29,7 @@ from pipeline.model.words import ParseFor
 from pipeline.rulebook.model import Rulebook
 from pipeline.rulebook.read import load
 from pipeline.run import expected
+from pipeline.run.admission import Admission
 from pipeline.run.cases import CASE_FILE, CaseError, Cut, load_case, parse_for, parse_prefixes
 from pipeline.run.folder import StateError, lock_state
 from pipeline.run.ingest import ingest
@@ -270,13 +271,20 @@ def open_case_state(folder: Path, plan: Plan) -> Iterator[tuple[State, Callable[
 def _owned(state: State) -> Iterator[Callable[[], None]]:
     """Answer on the socket of `state` meanwhile, close everything afterwards."""
     try:
+        admission = Admission(state.folder)
         server = OwnerServer(
             state.folder,
             ask=lambda request: answer(state, request),
             act=lambda request: answer(state, request, replaying=True),
+            admit=admission.admit,
         )
+
+        def poll() -> None:
+            admission.look()
+            server.poll()
+
         try:
-            yield server.poll
+            yield poll
         finally:
             server.close()
     finally:

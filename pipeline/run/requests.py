@@ -1,4 +1,4 @@
-"""What an owner can be asked: `sql` and `explain` (read-only), and the jobs.
+"""What an owner can be asked: `sql` and `explain` (read-only), the jobs, and the book.
 
 `explain --with-identity` writes as well: who was shown whose login stands in the journal before the
 answer is given.
@@ -13,13 +13,19 @@ from typing import Any
 
 from pipeline.model.batches import CommandBatch
 from pipeline.model.identifiers import NO_ID, id_text
-from pipeline.run.audit import audit
+from pipeline.run.admission import BOOK_QUESTIONS, denial, put_denied, standing_of
+from pipeline.run.audit import audit, compare_heads, head_lines
+from pipeline.run.book_commands import ask_book
+from pipeline.run.book_commands import shown as shown_command
+from pipeline.run.book_questions import answer_book
 from pipeline.run.cases import to_ns
 from pipeline.run.claims import claim, claims, close
 from pipeline.run.claims import shown as shown_claims
 from pipeline.run.explain import Link, subscriber_of
 from pipeline.run.failures import RequestError
+from pipeline.run.forms import FORMS
 from pipeline.run.liability import report_liability
+from pipeline.run.permissions import Denied
 from pipeline.run.publish import pending, publish
 from pipeline.run.questions import answer_question, chain_of, printed, shows_login
 from pipeline.run.rerate_job import rerate
@@ -59,6 +65,14 @@ def answer(state: State, request: dict[str, Any], replaying: bool = False) -> by
             return settle(state, request)
         case "job" if request.get("name") == "liability":
             return report_liability(state, request)
+        case "book" if request.get("name") in BOOK_QUESTIONS:
+            return answer_book(state, request, now_ns())
+        case "book" if request.get("name") in FORMS:
+            return _ask_book(state, request, replaying)
+        case "denied":  # asked by the owner itself, of whoever may ask nothing
+            if not replaying and not _replay_is_open(state):
+                put_denied(state, request, now_ns())
+            return b""
     raise RequestError(f"an owner does not know {request.get('do')!r}", WRONG)
 
 
@@ -81,8 +95,29 @@ def _record_shown(state: State, request: dict[str, Any], who: bytes, replaying: 
             "input until it is done; ask again then"
         )
     asked, now = str(request["id"]), now_ns()
-    state.command("identity_shown", f"{asked} {now}", {"asked": asked}, request["actor"], now, who)
+    state.command(
+        "identity_shown",
+        f"{asked} {now}",
+        {"asked": asked},
+        request["actor"],
+        now,
+        who,
+        **standing_of(request),
+    )
     state.deliver()
+
+
+def _ask_book(state: State, request: dict[str, Any], replaying: bool) -> bytes:
+    """Ask the book for something, on record."""
+    _refuse_while_replaying(state, replaying)
+    try:
+        told = ask_book(state, request, now_ns())
+    except Denied as denied:
+        put_denied(state, denial(denied), now_ns())
+        raise
+    if request.get("json"):
+        return json.dumps(told, indent=2).encode() + b"\n"
+    return shown_command(told).encode()
 
 
 def _replay_is_open(state: State) -> bool:
@@ -206,6 +241,10 @@ def _refuse_while_replaying(state: State, replaying: bool) -> None:
 
 
 def _audit(state: State, request: dict[str, Any]) -> bytes:
+    if request.get("head"):
+        return head_lines(state).encode()
+    if request.get("against") is not None:
+        return compare_heads(state, request["against"], bool(request.get("json")))
     checks = audit(state)
     findings = [finding for _, found in checks for finding in found]
     if request.get("json"):
@@ -215,6 +254,9 @@ def _audit(state: State, request: dict[str, Any]) -> bytes:
         body = "\n".join([*lines, *(f"  - {finding}" for finding in findings)])
     if findings:
         raise RequestError(body)
+    if not request.get("json"):
+        body += "\nheads of the chains, to be kept elsewhere (`job audit --head`)"
+        body += "".join(f"\n  {h.chain} {h.number} {h.link}" for h in state.book.heads())
     return body.encode() + b"\n"
 
 

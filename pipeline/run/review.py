@@ -24,6 +24,7 @@ from pipeline.model.identifiers import NO_ID, NO_ID_TEXT, id_text, parse_id
 from pipeline.model.money import INT64_MAX
 from pipeline.model.texts import TELLING, is_plain
 from pipeline.model.words import TargetReason
+from pipeline.run.admission import standing_of
 from pipeline.run.explain import Asked, Row, rows_of, when
 from pipeline.run.failures import RequestError
 from pipeline.store.folds import READ, exceptions
@@ -184,7 +185,8 @@ def decide(state: State, request: dict[str, Any], now: int) -> Row:
     if row["reason"] not in QUEUED and changes_after_lock(state, id_text(key)):
         told["about"] = LOCKED
     who = parse_id(str(row["subscriber_id"])) or NO_ID
-    state.command(REVIEW, f"{id_text(key)} {now}", told, request["actor"], now, who)
+    ref, role = f"{id_text(key)} {now}", standing_of(request)
+    state.command(REVIEW, ref, told, request["actor"], now, who, **role)
     state.deliver()
     return told
 

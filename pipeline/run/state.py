@@ -5,7 +5,8 @@ STATE/journal/     the log; everything else can be rebuilt from it
 STATE/clickhouse/  projection for analysts and jobs (chDB)
 STATE/book.sqlite  the book of points
 STATE/owner.lock   held by the process that may write
-STATE/owner.sock   where `sql`, `job` and `explain` ask that process
+STATE/owner.sock   where `sql`, `job`, `book` and `explain` ask that process
+STATE/access.toml  who may do what; written by the operator, see `permissions.py`
 STATE/closed       left by an owner that closed everything; see `folder.py`
 """
 
@@ -29,6 +30,7 @@ from pipeline.rulebook.read import from_texts
 from pipeline.run.accrue import AccrualReport, accrue, deliver_outbox
 from pipeline.run.answers import answer_rows, answers_to, doubts_told
 from pipeline.run.folder import Closed, book_of, clickhouse_of, leave_mark, take_mark
+from pipeline.score.orders import command_id
 from pipeline.store.book import Book
 from pipeline.store.book_rules import in_force
 from pipeline.store.clickhouse import ClickHouse
@@ -63,6 +65,7 @@ class State:
         self.rulebooks: dict[bytes, Rulebook] = {}
         self.rulebook = rulebook
         self._rulebook_rows, self._recorded = 0, b""  # rows read, and the hash of the last one
+        self.access: str | None = None  # the hash of the permissions last put on record, if asked
         self.reload_rulebooks()
 
     def close(self) -> None:
@@ -71,7 +74,8 @@ class State:
         self.book.close()
         self.journal.close()
         if self._is_whole and self.rulebooks and self.journal.whole:
-            found = Closed(fingerprint(), len(self.rulebooks), self._recorded.hex())
+            last = self._recorded.hex()
+            found = Closed(fingerprint(), len(self.rulebooks), last, self.access or "")
             leave_mark(self.folder, self.keys, found)
 
     def emit(self, rows: Rows) -> None:
@@ -160,7 +164,7 @@ class State:
         self.journal.append(
             "commands",
             CommandBatch(
-                ids([digest(self.keys.visit, "command", kind, ref)]),
+                ids([command_id(self.keys, kind, ref)]),
                 TextColumn.of([kind]),
                 TextColumn.of([ref]),
                 TextColumn.of([actor]),

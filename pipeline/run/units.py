@@ -50,6 +50,7 @@ from pipeline.run.inputs import (
     sort_files,
 )
 from pipeline.run.state import State, now_ns
+from pipeline.score.orders import ACTOR
 from pipeline.score.orders import KIND as ORDER
 from pipeline.store.hot import HotState
 from pipeline.store.journal import JournalMismatch
@@ -60,9 +61,9 @@ if TYPE_CHECKING:
 
 SEED = "unit-seed"
 CAPTURES_MAX = 64  # open at a time; further ones are the next unit
-# Kinds of commands in text inputs; the book is asked for some of them by who works here, too.
-ONLY_INPUTS = frozenset({ORDER, MEMBER_FACTS})
-ASKED_FOR = frozenset(BOOK_COMMANDS)
+# Kinds of commands that text inputs have; the book is asked by who works here (`mirrorpoint book`)
+# for all but the last, under their own names, and by inputs for orders that name nobody.
+ASKED_FOR = frozenset({*BOOK_COMMANDS, MEMBER_FACTS})
 WAY_OUT = (
     "or give the unit up by starting once with --abandon-unit: what was written of it stays, "
     "its captures are not read again, its other files are"
@@ -375,13 +376,16 @@ class Units:
 
     def _written_commands(self, begun: dict[str, Any]) -> list[tuple[bytes, bool]]:
         """Commands of kinds that inputs have, written since the unit began; and whether only an
-        input has that kind.
+        input can have written it.
         """
         found: list[tuple[bytes, bool]] = []
         for batch in self.state.journal.read("commands", begun["position"]["commands"]):
             assert isinstance(batch, CommandBatch)
-            rows = zip(batch.command_id.tolist(), batch.kind.to_list(), strict=True)
-            found += [(i, k in ONLY_INPUTS) for i, k in rows if k in ONLY_INPUTS or k in ASKED_FOR]
+            columns = batch.command_id.tolist(), batch.kind.to_list(), batch.actor.to_list()
+            for identifier, kind, actor in zip(*columns, strict=True):
+                if kind in ASKED_FOR:
+                    by_input = kind == MEMBER_FACTS or (kind == ORDER and actor == ACTOR)
+                    found.append((identifier, by_input))
         return found
 
 

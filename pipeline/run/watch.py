@@ -19,9 +19,10 @@ import click
 from pipeline.model.settings import EngineSettings
 from pipeline.rulebook.read import load
 from pipeline.run.actors import own_actor
+from pipeline.run.admission import Admission, put_access
 from pipeline.run.cases import parse_for, parse_prefixes, prefix_text
 from pipeline.run.failures import WRONG, RequestError
-from pipeline.run.folder import lock_state
+from pipeline.run.folder import StateError, lock_state
 from pipeline.run.owner import OwnerServer
 from pipeline.run.requests import answer
 from pipeline.run.state import State, now_ns
@@ -52,18 +53,54 @@ def watch_command(
         if not have_keys(state_folder):
             create_live_keys(state_folder)
         keys = load_keys(state_folder, allow_test=False)
+        admission = Admission(state_folder)
         state = State(state_folder, keys, rulebook)
         try:
             server = OwnerServer(
-                state_folder, lambda r: answer(state, r), lambda r: answer(state, r)
+                state_folder,
+                ask=lambda request: answer(state, request),
+                act=lambda request: answer(state, request),
+                admit=admission.admit,
             )
             try:
-                _watch(state, settings, folder, server, options, stopped)
+                server.use_door(admission.permissions.door)
+                _watch(state, settings, folder, _Desk(state, admission, server), options, stopped)
             finally:
                 server.close()
         finally:
             state.close()
     return 0
+
+
+class _Desk:
+    """What the owner looks at between two batches: who may do what now, and what was asked."""
+
+    def __init__(self, state: State, admission: Admission, server: OwnerServer) -> None:
+        self._state, self._admission, self._server = state, admission, server
+
+    def poll(self, timeout_seconds: float = 0.0) -> None:
+        """Do what is queued, by the permissions as they are now."""
+        if self._admission.look():
+            self.put_on_record()
+            self._tell()
+        self._server.poll(timeout_seconds)
+
+    def put_on_record(self) -> None:
+        """Journal the permissions, unless they were."""
+        put_access(self._state, self._admission.permissions, now_ns())
+
+    def _tell(self) -> None:
+        """Say what is wrong with a file that changed; open the door that it names."""
+        permissions = self._admission.permissions
+        for mistake in permissions.mistakes:
+            click.echo(mistake, err=True)
+        if permissions.mistakes:
+            click.echo("until that is mended, everything that is asked is denied", err=True)
+            return
+        try:
+            self._server.use_door(permissions.door)
+        except StateError as error:
+            click.echo(str(error), err=True)
 
 
 def _metrics(options: dict[str, Any]) -> Metrics | None:
@@ -98,7 +135,7 @@ def _watch(
     state: State,
     settings: EngineSettings,
     folder: Path,
-    server: OwnerServer,
+    desk: _Desk,
     options: dict[str, Any],
     stopped: list[int],
 ) -> None:
@@ -108,9 +145,10 @@ def _watch(
     units = Units(folder, state, settings, actor, metrics)
     if options.get("abandon_unit"):
         units.abandon_open_unit()
-    units.complete_open_unit(server.poll)
+    units.complete_open_unit(desk.poll)
     state.complete_cuts(actor)
     _install_rules(state, given, is_new, options["rules"])
+    desk.put_on_record()
     said = {
         "parse_for": settings.parse_for.name.lower(),
         "subscribers": [list(p) for p in settings.subscriber_prefixes],
@@ -125,8 +163,8 @@ def _watch(
     sys.stdout.flush()
     once = bool(options.get("once"))
     while not stopped:
-        ingested = units.ingest_ready(units.look(settled=once), server.poll)
+        ingested = units.ingest_ready(units.look(settled=once), desk.poll)
         sys.stdout.flush()
         if once and not ingested:
             return
-        server.poll(0.0 if ingested else SECONDS_BETWEEN_LOOKS)
+        desk.poll(0.0 if ingested else SECONDS_BETWEEN_LOOKS)

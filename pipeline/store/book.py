@@ -20,7 +20,6 @@ from __future__ import annotations
 import contextlib
 import functools
 import gc
-import hashlib
 import itertools
 import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -61,6 +60,7 @@ from pipeline.store.book_entries import (
     all_balances,
     entries_after,
     entries_of_postings,
+    ledger_hash,
     moves_of,
     posting_ids,
     settlements,
@@ -98,9 +98,13 @@ class Book:
         self._lock = threading.RLock()
         self._one_connection = self._engine.pool.__class__.__name__ == "StaticPool"
         self.use(rulebook)
-        with self._write() as connection:
-            self._migrate(connection)
-            self._open_meta(connection)
+        try:
+            with self._write() as connection:
+                self._migrate(connection)
+                self._open_meta(connection)
+        except BaseException:
+            self._engine.dispose()
+            raise
         self.register = Register(self._read, self._write)
         self.money = Money(self._read, lambda: self._programme)
         self._identities = Identities(self._read, lambda: self._write(wipes=True), keys.identity)
@@ -344,6 +348,13 @@ class Book:
             return MemberPoints(0, 0, 0, 0)
         return MemberPoints(-row.pending, -row.available, -row.reserved, row.debt)
 
+    def knows(self, subscriber_id: bytes) -> bool:
+        """Has somebody an account here? Whoever had points, or was frozen, has."""
+        t = tables.members
+        query = select(t.c.subscriber_id).where(t.c.subscriber_id == bytes(subscriber_id))
+        with self._read() as connection:
+            return connection.execute(query).first() is not None
+
     def lots(self, subscriber_id: bytes) -> list[Lot]:
         """A member's lots that hold points, free or reserved, in spending order of their dates."""
         lots = tables.lots
@@ -485,22 +496,8 @@ class Book:
 
         Equal for any order in which the same messages arrived, if nothing was spent between.
         """
-        h = hashlib.blake2b(self._terms.programme.encode(), digest_size=16)
-        lots = tables.lots
-        columns = (
-            lots.c.conversion_key, lots.c.subscriber_id, lots.c.contract_version,
-            lots.c.rule_version, lots.c.earned_ns, lots.c.spendable_from_ns, lots.c.expires_ns,
-            lots.c.amount, lots.c.remaining, lots.c.held, lots.c.lapsed,
-        )  # fmt: skip
-        query = select(*columns).where((lots.c.remaining > 0) | (lots.c.held > 0))
         with self._read() as connection:
-            balances = all_balances(connection, self._terms.commodity)
-            held = [tuple(row) for row in connection.execute(query)]
-        rows = sorted((*at, balance) for at, balance in balances.items())
-        for row in (*rows, *sorted(held)):
-            words = (v.hex() if isinstance(v, bytes) else str(v) for v in row)
-            h.update("\t".join(words).encode() + b"\n")
-        return h.hexdigest()
+            return ledger_hash(connection, self._terms.programme, self._terms.commodity)
 
     def heads(self) -> list[Head]:
         """Where the hash chains stand (postings, requests, trail): to be kept elsewhere."""

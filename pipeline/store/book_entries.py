@@ -7,6 +7,7 @@ without a look at members.
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -311,6 +312,25 @@ def moves_of(connection: Connection, transfer: bytes) -> list[tuple[Lot, LotMove
         for row in connection.execute(query):
             found.append((lot_of(row[5:], terms), LotMove(step, *row[:5])))
     return found
+
+
+def ledger_hash(connection: Connection, programme: str, commodity: str) -> str:
+    """A hash of balances that are not zero and of lots that hold points."""
+    h = hashlib.blake2b(programme.encode(), digest_size=16)
+    lots = tables.lots
+    columns = (
+        lots.c.conversion_key, lots.c.subscriber_id, lots.c.contract_version,
+        lots.c.rule_version, lots.c.earned_ns, lots.c.spendable_from_ns, lots.c.expires_ns,
+        lots.c.amount, lots.c.remaining, lots.c.held, lots.c.lapsed,
+    )  # fmt: skip
+    query = select(*columns).where((lots.c.remaining > 0) | (lots.c.held > 0))
+    balances = all_balances(connection, commodity)
+    held = [tuple(row) for row in connection.execute(query)]
+    rows = sorted((*at, balance) for at, balance in balances.items())
+    for row in (*rows, *sorted(held)):
+        words = (v.hex() if isinstance(v, bytes) else str(v) for v in row)
+        h.update("\t".join(words).encode() + b"\n")
+    return h.hexdigest()
 
 
 def waiting_requests(connection: Connection) -> list[Waiting]:

@@ -120,7 +120,9 @@ def has_row(command: Command, result: Result) -> bool:
 
 
 def object_of(command: Command) -> str:
-    """What a command is about: a member, or what its body names."""
+    """What a command is about: a member, or what its body names; what is only on record says it."""
+    if command.kind in RECORDED_COMMANDS and command.text("object"):
+        return command.text("object")
     if command.subscriber_id != NO_ID:
         return f"member {id_text(command.subscriber_id)}"
     for name in NAMED:

@@ -9,9 +9,10 @@ import threading
 
 import pytest
 
-from pipeline.run.actors import actor_of, own_actor
+from pipeline.run.actors import Peer, actor_of, own_actor, own_peer
 from pipeline.run.failures import RequestError
 from pipeline.run.owner import SOCKET, OwnerServer, ask_owner
+from pipeline.run.permissions import Denied
 
 
 def ask(request):
@@ -20,6 +21,13 @@ def ask(request):
     if request["do"] == "refuse":
         raise RequestError("not like this", 2)
     return json.dumps(request).encode()
+
+
+def admit(request, peer):
+    """Lets everybody in but who asks to be denied."""
+    if request.get("do") == "deny":
+        raise Denied("no: not you", peer.actor, "sql", "id 1")
+    return request | {"actor": peer.actor}
 
 
 @pytest.fixture
@@ -31,14 +39,17 @@ def folder(tmp_path):
 
 @pytest.fixture
 def server(folder):
-    acted = []
+    acted, denied = [], []
 
     def act(request):
         acted.append(threading.get_ident())
+        if request["do"] == "denied":
+            denied.append(request)
+            return b""
         return b"done " + str(request["n"]).encode()
 
-    server = OwnerServer(folder, ask, act)
-    server.acted = acted
+    server = OwnerServer(folder, ask, act, admit)
+    server.acted, server.denied = acted, denied
     yield server
     server.close()
 
@@ -93,6 +104,43 @@ def test_whoever_is_shown_a_login_is_answered_by_the_owner_itself(server, folder
     assert json.loads(ask_owner(folder, plain)) == plain | {"actor": own_actor()}
 
 
+def test_whoever_is_denied_is_on_record_before_they_are_told(server, folder):
+    """By the thread of the owner, for it is written; also of what a thread would have answered."""
+    told = []
+
+    def ask_and_tell():
+        with pytest.raises(RequestError, match="no: not you") as raised:
+            ask_owner(folder, {"do": "deny"})
+        told.append(raised.value.code)
+
+    thread = threading.Thread(target=ask_and_tell)
+    thread.start()
+    thread.join(0.2)
+    assert not told, "nobody has written it down yet"
+    while not told:
+        server.poll(0.05)
+    thread.join()
+    assert told == [1]
+    assert server.acted == [threading.get_ident()]
+    expected = {"do": "denied", "actor": own_actor(), "act": "sql", "about": "id 1"}
+    assert server.denied == [expected]
+
+
+def test_the_groups_of_who_asks_are_those_of_their_process(folder):
+    seen = []
+
+    def note(request, peer):
+        seen.append(peer)
+        return request
+
+    server = OwnerServer(folder, ask, ask, note)
+    ask_owner(folder, {"do": "sql"})
+    server.close()
+    assert seen == [own_peer()]
+    assert isinstance(seen[0], Peer)
+    assert os.getgid() in seen[0].groups
+
+
 def test_who_asks_is_whom_the_system_says(server, folder, monkeypatch):
     monkeypatch.setenv("LOGNAME", "mallory")
     told = json.loads(ask_owner(folder, {"do": "sql", "actor": "mallory"}))
@@ -118,7 +166,7 @@ def test_nonsense_on_the_socket_harms_nothing(server, folder):
 
 
 def test_after_close_nobody_is_there(folder):
-    OwnerServer(folder, ask, ask).close()
+    OwnerServer(folder, ask, ask, admit).close()
     assert ask_owner(folder, {"do": "sql"}) is None
     assert not (folder / SOCKET).exists()
 
@@ -132,6 +180,6 @@ def test_a_socket_left_by_a_crash_is_replaced(folder):
     left.close()
     os.close(descriptor)
     assert ask_owner(folder, {"do": "sql"}) is None
-    server = OwnerServer(folder, ask, ask)
+    server = OwnerServer(folder, ask, ask, admit)
     assert ask_owner(folder, {"do": "sql"}) is not None
     server.close()

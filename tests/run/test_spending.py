@@ -8,6 +8,7 @@ from dataclasses import replace
 
 import pytest
 
+from pipeline.ledger.commands import SPENDING
 from pipeline.model.identifiers import id_text
 from pipeline.model.words import FraudOutcome, Status
 from pipeline.rulebook.fraud import INSIDER
@@ -42,8 +43,9 @@ def office(tmp_path):
 
 
 def command(office, kind: str, ref: str, points: int = 0, at: int = LATER, **more) -> None:
+    role = "member" if kind in SPENDING else "admin"
     row = {"command_id": ref, "ref": ref, "kind": kind, "points": points, "event_ns": at}
-    row["role"] = "admin" if kind in ("adjust", "approve", "reject") else "member"
+    row |= {"role": role}
     office.add("commands", {**row, **more})
 
 

@@ -325,7 +325,9 @@ def test_a_cut_made_during_a_unit_outlives_a_crash_of_the_unit(world):
 
 
 @pytest.mark.slow
-def test_commands_of_others_may_stand_between_the_orders_of_a_unit(world):
+@pytest.mark.parametrize("kind", ["identity_shown", "order"])
+def test_commands_of_others_may_stand_between_the_orders_of_a_unit(world, kind):
+    """Also an order that somebody at a desk places meanwhile, which no input will tell again."""
     people(world.drop)
     world.ingest()
     orders = [
@@ -338,17 +340,17 @@ def test_commands_of_others_may_stand_between_the_orders_of_a_unit(world):
     capture(world.drop, "two.pcap", 5000)
 
     def shown():
-        world.state.command("identity_shown", "x", {}, "tester", T0)
+        world.state.command(kind, "x", {}, "tester", T0)
         raise Crash
 
     with pytest.raises(Crash):
         world.ingest(at_the_first("commands", world, shown))
     kinds = world.column("commands", "kind")
-    assert kinds[-2:] == ["order", "identity_shown"]
+    assert kinds[-2:] == ["order", kind]
     world.crash()
     world.serve()
     kinds = world.column("commands", "kind")
-    assert kinds[-4:] == ["order", "identity_shown", "order", "ingest_end"]
+    assert kinds[-4:] == ["order", kind, "order", "ingest_end"]
     assert [r for r in world.column("commands", "ref") if r in ("r50", "r6000")] == ["r50", "r6000"]
 
 

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from sqlalchemy import text
+from sqlalchemy import Engine, text
 
 from pipeline.ledger.posting import post_target
 from pipeline.ledger.targets import Target
@@ -267,6 +267,25 @@ def test_mistakes_of_the_caller_book_nothing(book: Book) -> None:
         book.post_targets(target_batch([target("a", 1, "pending"), wrong]), **booking(1))
     assert len(book.entries(0)) == 0
     assert book.post_targets(target_batch([]), **booking(1)).tolist() == []
+
+
+def test_a_book_that_is_not_opened_gives_its_connections_back(
+    url: str, book: Book, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    disposed = []
+    was = Engine.dispose
+    monkeypatch.setattr(Engine, "dispose", lambda engine: (disposed.append(engine), was(engine)))
+    with pytest.raises(BookError, match="another keys"):
+        Book(url, Keys.from_seed("others"), rulebook())
+    assert len(disposed) == 1
+
+
+def test_a_book_knows_who_ever_had_an_account(book: Book) -> None:
+    ann, bob = (name_id("member", name) for name in ("ann", "bob"))
+    assert not book.knows(ann)
+    book.post_targets(target_batch([target("a", 40, "pending")]), **booking(1))
+    assert book.knows(ann)
+    assert not book.knows(bob)
 
 
 def test_a_book_is_opened_by_its_own(url: str, book: Book) -> None:

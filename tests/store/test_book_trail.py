@@ -72,6 +72,10 @@ def test_what_moves_nothing_is_put_on_record_too(book: Book) -> None:
         book.put_on_record(review, np.array([4]), **booking(2))
     (deed,) = book.trail()
     assert (deed.action, deed.object, deed.result) == ("review", "conversion c", "on_record")
+    named = ask("order", "w", actor="eve", object="settle", result="not_allowed")
+    denied = named.with_columns(kind=TextColumn.of(["denied"]))
+    book.put_on_record(denied, np.array([6]), **booking(2))
+    assert [(row.object, row.result) for row in book.trail(after=1)] == [("settle", "not_allowed")]
     assert book.audit() == []
     with pytest.raises(ValueError, match="does not know the command order"):
         book.put_on_record(said, np.array([5]), **booking(2))

@@ -16,6 +16,8 @@ ORDER = (
     ("settings",),
     ("run",),
     ("web",),
+    ("cli_options",),
+    ("cli_book",),
     ("cli",),
 )
 RANK = {name: rank for rank, names in enumerate(ORDER) for name in names}
