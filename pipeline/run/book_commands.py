@@ -227,10 +227,10 @@ def _known(state: State, command: Command) -> Row | None:
         )
     settled = state.book.settled([command.command_id]).get(command.command_id)
     if settled is None:
-        return _told(command, "", f"asked before by {before.actor}, {NEXT_CUT}")
+        return _told(before, "", f"asked before by {before.actor}, {NEXT_CUT}")
     word = settled.result.name.lower()
     said = f"asked before by {before.actor}: {SAID[word]} (cut {settled.cut})"
-    return _told(command, word, said)
+    return _told(before, word, said)
 
 
 def _told(command: Command, answer: str, said: str) -> Row:
@@ -299,12 +299,13 @@ def _asked(state: State, identifier: bytes) -> Command | None:
     """What was first asked under an id, and by whom."""
     rows = rows_of(
         state,
-        "SELECT kind, ref, subscriber_id, points, body, actor FROM commands_log"
+        "SELECT kind, ref, subscriber_id, points, body, actor, role, scope FROM commands_log"
         " WHERE command_id = {id:UUID} ORDER BY stream_offset LIMIT 1",
         id=id_text(identifier),
     )
     for row in rows:
         who = parse_id(str(row["subscriber_id"])) or NO_ID
-        words = row["kind"], row["ref"], who, int(row["points"]), 0, row["body"], row["actor"]
-        return made(identifier, *words)
+        by = row["actor"], row["role"], row["scope"]
+        said = row["kind"], row["ref"], who, int(row["points"]), 0, row["body"]
+        return made(identifier, *said, *by)
     return None

@@ -21,6 +21,7 @@ import pytest
 from pipeline.run.permissions import ACCESS_FILE
 from tests.commands import asked, done, mirrorpoint
 from tests.need import missing, need
+from tests.run.test_alone import ask
 from tests.run.test_watch import WORDS, capture, old_rules, people, running, until
 
 pytestmark = pytest.mark.slow  # a process for each question
@@ -230,13 +231,13 @@ def test_nobody_gets_round_it_where_there_is_no_owner(office):
     """Whoever owns the folder and took a role from themselves is denied by their own process."""
     sql = ("sql", "--state", office.state, "SELECT 1")
     office.write('[people.root]\nroles = ["auditor"]\n')
-    assert mirrorpoint(*sql).returncode == 0
-    assert (office.state / "closed").exists()
+    opened = [ask(office.state, "sql", query="SELECT 1")[1] for _ in range(2)]
+    assert opened == [True, False], "what the file says is put on record first, once"
     accrue = mirrorpoint("job", "accrue", "--state", office.state)
     assert accrue.returncode == 1
     assert "accrue is denied to root (auditor)" in accrue.stderr
     office.write('[people.root]\nroles = ["network_engineer"]\n')
-    for _ in range(2):  # opened in full, and by the short way
+    for _ in range(2):
         denied = mirrorpoint(*sql)
         assert (denied.returncode, denied.stdout) == (1, "")
         assert "sql is denied to root (network_engineer)" in denied.stderr
@@ -251,6 +252,21 @@ def test_nobody_gets_round_it_where_there_is_no_owner(office):
         ("denied", "sql"), ("denied", "sql"), ("access", "access.toml"),
     ]  # fmt: skip
     done("job", "audit", "--state", office.state)
+
+
+def test_an_owner_does_not_begin_where_it_cannot_open_its_door(office):
+    office.write(ACCESS % (office.door.parent / "none" / "door.sock"))
+    once = mirrorpoint(*running(office.drop, office.state), "--once")
+    assert once.returncode == 2
+    assert "none/door.sock: No such file" in once.stderr
+    office.write(ACCESS.replace(GUESTS, "no-such-group") % office.door)
+    once = mirrorpoint(*running(office.drop, office.state), "--once")
+    assert once.returncode == 2
+    assert 'door.group: found "no-such-group", expected a group of this system' in once.stderr
+    office.write(ACCESS % office.door)
+    once = mirrorpoint(*running(office.drop, office.state), "--once")
+    assert (once.returncode, once.stderr) == (0, "")
+    assert not office.door.exists()
 
 
 def test_heads_that_were_kept_elsewhere(office, tmp_path):
