@@ -41,7 +41,7 @@ from pipeline.model.access import COVERS, IN_SCOPE, TOLD_BY, Role, covers
 from pipeline.run.actors import Peer
 
 if TYPE_CHECKING:
-    from pipeline.rulebook.fields import Fields, Sheet
+    from pipeline.rulebook.fields import Fields
 
 ACCESS_FILE = "access.toml"
 WIDTH = 80
@@ -285,21 +285,22 @@ def _grants(fields: Fields, what: str) -> dict[str, Grant]:
 
 
 def _check_name(table: Fields, what: str, name: str) -> None:
-    if what == "people":
-        known, names = UNNAMED.match(name) or _is_user(name), [u.pw_name for u in pwd.getpwall()]
-    else:
-        known, names = _group(name) >= 0, [g.gr_name for g in grp.getgrall()]
-    if not known:
-        _report_name(table.sheet, (*table.path, name), name, what, names)
+    if what == "people" and not (UNNAMED.match(name) or _is_user(name)):
+        names = [user.pw_name for user in pwd.getpwall()]
+        _report_name(table, name, name, "a user of this system", names)
+    elif what == "groups" and _group(name) < 0:
+        _report_group(table, name, name)
 
 
-def _report_name(
-    sheet: Sheet, path: tuple[str | int, ...], name: str, what: str, names: list[str]
-) -> None:
+def _report_group(table: Fields, key: str, name: str) -> None:
+    names = [group.gr_name for group in grp.getgrall()]
+    _report_name(table, key, name, "a group of this system", names)
+
+
+def _report_name(table: Fields, key: str, name: str, expected: str, names: list[str]) -> None:
     from pipeline.rulebook.fields import nearest, show_value
 
-    expected = "a user of this system" if what == "people" else "a group of this system"
-    sheet.report(path, show_value(name), expected, nearest(name, names))
+    table.sheet.report(table.at(key), show_value(name), expected, nearest(name, names))
 
 
 def _is_user(name: str) -> bool:
@@ -336,7 +337,6 @@ def _door(fields: Fields) -> Door | None:
     if socket and not socket.startswith("/"):
         table.report("socket", "an absolute path, such as /run/mirrorpoint/door.sock")
     if group and _group(group) < 0:
-        names = [g.gr_name for g in grp.getgrall()]
-        _report_name(table.sheet, table.at("group"), group, "groups", names)
+        _report_group(table, "group", group)
     table.done()
     return Door(Path(socket), group)
