@@ -17,7 +17,8 @@ import os
 import socket
 import socketserver
 import threading
-from collections.abc import Callable
+from collections import Counter
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -31,6 +32,7 @@ STOP_SECONDS = (
 )
 READ_SECONDS = 30.0  # within which a request has to arrive
 REQUEST_BYTES_MAX = 1 << 26  # a whole rulebook may be in it
+AT_ONCE = 16  # connections of one user that are answered at a time
 Answer = Callable[[bytes, Peer], tuple[dict[str, Any], bytes]]
 
 
@@ -103,9 +105,40 @@ def door_of(door: Door, answer: Answer) -> Listener:
         raise StateError(f"the door {path}: {error.strerror or error}") from error
 
 
+class _Places:
+    """How many connections each user has open; a guest cannot fill the owner's memory alone."""
+
+    def __init__(self) -> None:
+        self._lock, self._taken = threading.Lock(), Counter[int]()
+
+    @contextlib.contextmanager
+    def one(self, user: int) -> Iterator[bool]:
+        """Take a place while it lasts; was there one?"""
+        with self._lock:
+            free = self._taken[user] < AT_ONCE
+            self._taken[user] += free
+        try:
+            yield free
+        finally:
+            with self._lock:
+                self._taken[user] -= free
+                self._taken += Counter()  # forgets who has none
+
+
 def _bound(address: str, answer: Answer) -> socketserver.ThreadingUnixStreamServer:
+    places = _Places()
+
     class Handler(socketserver.StreamRequestHandler):
         def handle(self) -> None:
+            peer = peer_of(self.connection)
+            with places.one(peer.user) as free:
+                if not free:
+                    said = f"{peer.actor} has {AT_ONCE} questions open here; wait for an answer"
+                    self._tell({"ok": False, "code": 1, "length": len(said)}, said.encode())
+                    return
+                self._answer(peer)
+
+        def _answer(self, peer: Peer) -> None:
             self.connection.settimeout(READ_SECONDS)
             try:
                 line = self.rfile.readline(REQUEST_BYTES_MAX)
@@ -113,9 +146,11 @@ def _bound(address: str, answer: Answer) -> socketserver.ThreadingUnixStreamServ
                 return
             self.connection.settimeout(None)
             if line:
-                header, body = answer(line, peer_of(self.connection))
-                with contextlib.suppress(BrokenPipeError, ConnectionResetError):
-                    self.wfile.write(json.dumps(header).encode() + b"\n" + body)
+                self._tell(*answer(line, peer))
+
+        def _tell(self, header: dict[str, Any], body: bytes) -> None:
+            with contextlib.suppress(BrokenPipeError, ConnectionResetError):
+                self.wfile.write(json.dumps(header).encode() + b"\n" + body)
 
     with contextlib.suppress(FileNotFoundError):
         os.unlink(address)

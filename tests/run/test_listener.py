@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import grp
 import json
 import os
 import socket
 import stat
 import threading
+import time
 
 import pytest
 
@@ -125,3 +127,31 @@ def test_an_owner_that_is_gone_before_it_answers_is_told_apart(tmp_path):
     thread.join()
     server.close()
     assert issubclass(OwnerStopped, RequestError)
+
+
+def test_one_user_cannot_take_all_places(tmp_path, monkeypatch):
+    monkeypatch.setattr(listener, "AT_ONCE", 2)
+    path = tmp_path / "owner.sock"
+    found = Listener(path, answer)
+    open_ones = [socket.socket(socket.AF_UNIX) for _ in range(2)]
+    for one in open_ones:
+        one.connect(str(path))
+    for _ in range(100):  # until both are waited for
+        try:
+            ask_socket(path, {"do": "x"})
+        except RequestError as error:
+            assert "has 2 questions open here" in str(error)
+            break
+        time.sleep(0.02)
+    else:
+        pytest.fail("the third was let in")
+    open_ones.pop().close()
+    for _ in range(100):
+        with contextlib.suppress(RequestError):
+            assert json.loads(ask_socket(path, {"do": "x"})) == [{"do": "x"}, True]
+            break
+        time.sleep(0.02)
+    else:
+        pytest.fail("a place that was given back stays taken")
+    open_ones.pop().close()
+    ended(found)
