@@ -33,7 +33,6 @@ from pipeline.ledger.lots import Lot, spending_key
 from pipeline.ledger.posting import post_target
 from pipeline.ledger.state import (
     Balance,
-    Hold,
     LedgerState,
     Order,
     Pin,
@@ -43,7 +42,7 @@ from pipeline.ledger.targets import Target, targets_of
 from pipeline.ledger.terms import next_period, period_of, terms_of
 from pipeline.ledger.transfers import FIRST_LINK, Booking, LotMove, postings_of_entry
 from pipeline.model.batches import CommandBatch, CutBatch, EntryBatch, TargetBatch
-from pipeline.model.identifiers import NO_ID, Keys, digest
+from pipeline.model.identifiers import Keys, digest
 from pipeline.model.words import RECORDED_COMMANDS, Result
 from pipeline.rulebook.model import Rulebook
 from pipeline.store import book_schema as tables
@@ -73,8 +72,10 @@ from pipeline.store.book_reads import (
     CHUNK,
     conversion_of,
     lot_of,
-    order_of,
     pending_of,
+    read_order,
+    read_pins,
+    read_targets,
     read_terms,
 )
 from pipeline.store.book_register import DoneCut, Register, RuleVersion, Run
@@ -368,20 +369,8 @@ class Book:
 
     def order(self, order_id: bytes) -> Order | None:
         """An order that was accepted, as it stands, with what it took of each lot."""
-        orders, taken, requests = tables.orders, tables.order_lots, tables.requests
         with self._read() as connection:
-            number = select(requests.c.request_number).where(
-                requests.c.request_id == bytes(order_id)
-            )
-            row = connection.execute(
-                select(orders).where(orders.c.request_number == number.scalar_subquery())
-            ).first()
-            if row is None:
-                return None
-            lots = connection.execute(select(taken).where(taken.c.request_number == row[0]))
-            order = order_of(row)
-            order.lots = {lot[1]: Hold(lot[2], lot[3], lot[4], True) for lot in lots}
-        return order
+            return read_order(connection, bytes(order_id))
 
     def request(self, request_id: bytes) -> Result | None:
         """What a command was answered; None where it was never asked."""
@@ -446,31 +435,15 @@ class Book:
 
     def pinned(self, conversion_keys: np.ndarray | Iterable[bytes]) -> dict[bytes, Pin]:
         """The rule each conversion was first rated under; those never rated are left out."""
-        wanted = sorted({bytes(key) for key in conversion_keys})
-        t = tables.conversions
-        query = select(
-            t.c.conversion_key, t.c.pinned_rule_id, t.c.pinned_rule_version,
-            t.c.pinned_contract_version, t.c.pinned_rulebook_hash, t.c.pinned_terms_hash,
-        ).where(t.c.pinned_rule_version != NO_ID)  # fmt: skip
-        found = {}
         with self._read() as connection:
-            for at in range(0, len(wanted), CHUNK):
-                chosen = query.where(t.c.conversion_key.in_(wanted[at : at + CHUNK]))
-                found.update({row[0]: Pin(*row[1:]) for row in connection.execute(chosen)})
-        return found
+            return read_pins(connection, {bytes(key) for key in conversion_keys})
 
     def targets(self, conversion_keys: np.ndarray | Iterable[bytes]) -> dict[bytes, Target]:
         """The newest target the book took of each of these conversions; unknown ones are left
         out.
         """
-        wanted = sorted({bytes(key) for key in conversion_keys})
-        t, found = tables.conversions, {}
         with self._read() as connection:
-            for at in range(0, len(wanted), CHUNK):
-                query = select(t).where(t.c.conversion_key.in_(wanted[at : at + CHUNK]))
-                for row in connection.execute(query):
-                    found[row.conversion_key] = conversion_of(row).target
-        return found
+            return read_targets(connection, {bytes(key) for key in conversion_keys})
 
     def entry(self, entry_id: bytes) -> EntryBatch:
         """The entry of this id: one row, or none."""

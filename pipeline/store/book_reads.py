@@ -340,6 +340,45 @@ def read_terms(connection: Connection) -> dict[int, Terms]:
     return {row[0]: Terms(*row[1:]) for row in connection.execute(select(tables.terms))}
 
 
+def read_order(connection: Connection, order_id: bytes) -> Order | None:
+    """An order that was accepted, with what it took of each lot."""
+    orders, taken, requests = tables.orders, tables.order_lots, tables.requests
+    number = select(requests.c.request_number).where(requests.c.request_id == order_id)
+    placed = select(orders).where(orders.c.request_number == number.scalar_subquery())
+    row = connection.execute(placed).first()
+    if row is None:
+        return None
+    lots = connection.execute(select(taken).where(taken.c.request_number == row[0]))
+    order = order_of(row)
+    order.lots = {lot[1]: Hold(lot[2], lot[3], lot[4], True) for lot in lots}
+    return order
+
+
+def read_pins(connection: Connection, conversion_keys: Iterable[bytes]) -> dict[bytes, Pin]:
+    """The rule each of these conversions was first rated under; those never rated are left out."""
+    t, wanted = tables.conversions, sorted(conversion_keys)
+    query = select(
+        t.c.conversion_key, t.c.pinned_rule_id, t.c.pinned_rule_version,
+        t.c.pinned_contract_version, t.c.pinned_rulebook_hash, t.c.pinned_terms_hash,
+    ).where(t.c.pinned_rule_version != NO_ID)  # fmt: skip
+    found = {}
+    for at in range(0, len(wanted), CHUNK):
+        chosen = query.where(t.c.conversion_key.in_(wanted[at : at + CHUNK]))
+        found.update({row[0]: Pin(*row[1:]) for row in connection.execute(chosen)})
+    return found
+
+
+def read_targets(connection: Connection, conversion_keys: Iterable[bytes]) -> dict[bytes, Target]:
+    """The newest target of each of these conversions; unknown ones are left out."""
+    t, wanted = tables.conversions, sorted(conversion_keys)
+    found = {}
+    for at in range(0, len(wanted), CHUNK):
+        chosen = select(t).where(t.c.conversion_key.in_(wanted[at : at + CHUNK]))
+        for row in connection.execute(chosen):
+            found[row.conversion_key] = conversion_of(row).target
+    return found
+
+
 def lot_of(row: Sequence[Any], terms: dict[int, Terms]) -> Lot:
     """A lot from its row."""
     values = [*row[:6], terms[row[6]], *row[7:], True]

@@ -156,7 +156,12 @@ WORDS: Mapping[str, Mapping[str, type[IntEnum]]] = {
     "answers": {"result": Result},
     "runs": {"state": RunState},
 }
-FLAGS = {("visits", "ambiguous"), ("purchases", "id_given"), ("runs", "whole")}
+FLAGS = {
+    ("visits", "ambiguous"),
+    ("purchases", "id_given"),
+    ("rulebooks", "proposed"),
+    ("runs", "whole"),
+}
 
 # Texts of which there are few: a dictionary serves them better.
 FEW = {

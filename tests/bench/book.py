@@ -40,6 +40,7 @@ from pipeline.model.words import Result
 from pipeline.store import book_schema as tables
 from pipeline.store.book import TRANSACTION_ROWS, Book
 from pipeline.store.book_bulk import put_rows
+from pipeline.store.book_pages import HEAD_COLUMNS
 from pipeline.store.book_schema import metadata
 from tests.bench.figures import Figure, machine, repeat
 from tests.ledger.stories import (
@@ -212,7 +213,9 @@ class Bare:
             self.connection.execute(str(CreateTable(table).compile(dialect=sqlite.dialect())))
             for index in table.indexes:
                 self.connection.execute(str(CreateIndex(index).compile(dialect=sqlite.dialect())))
-        self.connection.execute("INSERT INTO heads VALUES (1, 0, 0, 0, 0, 0, 0, zeroblob(32))")
+        begun = (bytes(32) if name.endswith("link") else 0 for name in HEAD_COLUMNS)
+        marks = ", ".join("?" * len(metadata.tables["heads"].columns))
+        self.connection.execute(f"INSERT INTO heads VALUES ({marks})", (1, *begun))
 
 
 def _connect(path: Path) -> sqlite3.Connection:

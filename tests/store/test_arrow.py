@@ -111,6 +111,7 @@ def test_text_of_other_widths(text_type):
             "received_ns": pa.array(range(len(WORDS)), pa.int64()),
             "text": pa.chunked_array([texts.slice(0, 3), texts.slice(3)]),
             "rulebook_hash": pa.array([bytes(16)] * len(WORDS), pa.binary(16)),
+            "proposed": pa.array([0] * len(WORDS), pa.uint8()),
             "not_ours": pa.array([None] * len(WORDS), pa.int8()),
         }
     )
@@ -122,6 +123,7 @@ def test_text_of_other_widths(text_type):
 def wrong(**columns):
     given_columns = {
         "rulebook_hash": pa.array([bytes(16)], pa.binary(16)),
+        "proposed": pa.array([0], pa.uint8()),
         "text": pa.array([b"x"], pa.large_binary()),
         "received_ns": pa.array([1], pa.int64()),
     } | columns
@@ -151,6 +153,7 @@ def test_offsets_that_lie_are_refused(offsets):
     columns = wrong(
         text=pa.Array.from_buffers(pa.large_binary(), 2, buffers),
         rulebook_hash=pa.array([bytes(16)] * 2, pa.binary(16)),
+        proposed=pa.array([0, 0], pa.uint8()),
         received_ns=pa.array([1, 2], pa.int64()),
     )
     assert from_arrow(RulebookBatch, columns).text.to_list() == ["a", "bc"]
